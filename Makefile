@@ -1,0 +1,91 @@
+# Everything from a fresh clone: `make test`, `make demo`. Each target sets up what it needs, once.
+VENV   ?= .venv
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip -qq --disable-pip-version-check --no-input
+INSTALLED := $(VENV)/.installed
+BUILT     := $(VENV)/.built
+SOURCES   := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml fastcells/_version.py
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+# The tools of pyproject.toml's extras, one a line.
+define LIST_EXTRAS
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
+with open("pyproject.toml", "rb") as file:
+    extras = tomllib.load(file)["project"]["optional-dependencies"]
+print("\n".join(sum(extras.values(), [])))
+endef
+export LIST_EXTRAS
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check demo \
+        format clean FORCE
+
+help:  ## list the targets
+	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+venv: $(INSTALLED)  ## make the virtual environment, with torch and the tools
+$(INSTALLED): pyproject.toml $(if $(filter $(TORCH),$(file < $(INSTALLED))),,FORCE)
+	@echo "venv: installing $(TORCH) and the tools of pyproject.toml into $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install "$(TORCH)" "setuptools>=77" wheel ninja pybind11
+	@$(PY) -c "$$LIST_EXTRAS" > $(VENV)/extras.txt && $(PIP) install -r $(VENV)/extras.txt
+	@command -v cmake > /dev/null || $(PIP) install cmake
+	@echo "$(TORCH)" > $@
+
+build: $(BUILT)  ## compile csrc/ and install the package, editable
+$(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
+	@echo "build: compiling csrc/ into fastcells._C and installing it editable (minutes at first)"
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+test: venv build format-check test-cpp mutation-check cuda-check pytest docs-check  ## all checks
+	@echo "test: all checks passed"
+
+format-check: venv
+	@echo "format-check: ruff over the Python files"
+	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet .
+
+test-cpp: venv  ## C++ tests of the cells, without torch
+	@echo "test-cpp: CMake and CTest in build/cmake"
+	@cmake -S . -B build/cmake -G Ninja --log-level=WARNING > /dev/null
+	@cmake --build build/cmake -- --quiet
+	@ctest --test-dir build/cmake --output-on-failure --no-tests=error
+
+mutation-check: venv
+	@echo "mutation-check: breaking each cell in turn, the C++ tests must notice"
+	@$(PY) tests/mutation_check.py
+
+cuda-check: venv  ## compile the CUDA sources without a GPU, report registers, stack and spills
+	@echo "cuda-check: compiling the CUDA sources where nvcc is present (nothing runs)"
+	@$(PY) tests/cuda_check.py
+
+pytest: build
+	@echo "pytest: the Python tests"
+	@$(PY) -m pytest
+
+docs-check: build  ## run the code blocks of README.md and docs/
+	@echo "docs-check: running the code blocks of README.md and docs/"
+	@$(PY) tests/docs_check.py
+
+demo: build  ## train on real speech, fastcells beside torch.nn
+	@echo "demo: examples/speakers.py"
+	@$(PY) examples/speakers.py
+
+format: venv  ## format Python and C++ in place
+	@echo "format: ruff and clang-format, in place"
+	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix --quiet .
+	@find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' | \
+	  xargs -r $(VENV)/bin/clang-format -i
+
+clean:  ## delete what was built; the virtual environment stays
+	@echo "clean: deleting build/, the compiled module and the caches"
+	@rm -rf build dist *.egg-info fastcells/_C.*.so fastcells/_build_info.json $(BUILT)
+	@rm -rf .pytest_cache .ruff_cache .hypothesis

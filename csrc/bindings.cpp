@@ -1,0 +1,88 @@
+// The only file that knows Python: the ops' schemas (TORCH_LIBRARY) and plain queries (pybind11).
+#include <ATen/Config.h>
+#include <ATen/Parallel.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include "ops.h"
+#include "recurrent/layer.h"
+
+#ifdef FASTCELLS_WITH_CUDA
+#include <cuda.h>
+#endif
+
+TORCH_LIBRARY(fastcells, m) {
+  m.def(
+      "recurrent_forward(str cell, int directions, Tensor input, Tensor? h_0, Tensor? c_0, "
+      "Tensor[] weights, Tensor? lengths, Tensor? resets, str keep) "
+      "-> (Tensor output, Tensor h_n, Tensor c_n, Tensor cells, Tensor saved)");
+  m.def(
+      "recurrent_backward(str cell, int directions, Tensor? grad_output, Tensor? grad_h_n, "
+      "Tensor? grad_c_n, Tensor? grad_cells, Tensor input, Tensor? h_0, Tensor? c_0, "
+      "Tensor[] weights, Tensor? lengths, Tensor? resets, Tensor output, Tensor cells, "
+      "Tensor saved, bool[] needs) "
+      "-> (Tensor grad_input, Tensor grad_h_0, Tensor grad_c_0, Tensor[] grad_weights)");
+  m.def(
+      "recurrent_step(str cell, Tensor input, Tensor? h, Tensor? c, Tensor[] weights) "
+      "-> (Tensor h, Tensor c)");
+}
+
+TORCH_LIBRARY_IMPL(fastcells, CPU, m) {
+  m.impl("recurrent_forward", fastcells::recurrent_forward_cpu);
+  m.impl("recurrent_backward", fastcells::recurrent_backward_cpu);
+  m.impl("recurrent_step", fastcells::recurrent_step_cpu);
+}
+
+#ifdef FASTCELLS_WITH_CUDA
+TORCH_LIBRARY_IMPL(fastcells, CUDA, m) {
+  m.impl("recurrent_forward", fastcells::recurrent_forward_cuda);
+  m.impl("recurrent_backward", fastcells::recurrent_backward_cuda);
+  m.impl("recurrent_step", fastcells::recurrent_step_cuda);
+}
+#endif
+
+namespace {
+
+namespace py = pybind11;
+
+// What this library was built from.
+py::dict build_info() {
+  py::dict info;
+  info["torch"] = TORCH_VERSION;
+  info["compiler"] = __VERSION__;
+  info["openmp"] =
+#ifdef _OPENMP
+      true;
+#else
+      false;
+#endif
+#ifdef FASTCELLS_WITH_CUDA
+  info["cuda"] = CUDA_VERSION / 1000 * 10 + CUDA_VERSION % 1000 / 10;
+#else
+  info["cuda"] = py::none();
+#endif
+  return info;
+}
+
+// {name: {gates, states, saved}} of every cell the kernels know.
+py::dict cells() {
+  py::dict all;
+  for (const fastcells::CellFacts& cell : fastcells::all_cells()) {
+    py::dict facts;
+    facts["gates"] = cell.gates;
+    facts["states"] = cell.states;
+    facts["saved"] = cell.saved;
+    all[cell.name] = facts;
+  }
+  return all;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Compiled kernels of fastcells; the ops are under torch.ops.fastcells.";
+  m.def("build_info", &build_info, "What this library was built from.");
+  m.def("cells", &cells, "Gates, states and saved values of every cell the kernels know.");
+}

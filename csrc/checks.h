@@ -1,0 +1,36 @@
+// Argument checks of the ops. Each failure says what was expected, by name and size, and what came:
+//
+//   fastcells::recurrent_forward: h_0 must have shape (D, B, P) = (2, 8, 256), got (2, 8, 128)
+//
+// Layers refuse most of this earlier, in torch.nn's words (fastcells/checks.py).
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <sstream>
+#include <string>
+
+namespace fastcells {
+
+inline std::string shape_text(at::IntArrayRef sizes) {
+  std::ostringstream out;
+  for (size_t i = 0; i < sizes.size(); ++i) out << (i ? ", " : "(") << sizes[i];
+  out << (sizes.empty() ? "()" : sizes.size() == 1 ? ",)" : ")");
+  return out.str();
+}
+
+}  // namespace fastcells
+
+#define FC_CHECK_SHAPE(op, tensor, names, ...)                                               \
+  TORCH_CHECK((tensor).sizes() == at::IntArrayRef(__VA_ARGS__), op, ": " #tensor             \
+              " must have shape " names " = ", fastcells::shape_text(__VA_ARGS__), ", got ", \
+              fastcells::shape_text((tensor).sizes()))
+
+#define FC_CHECK_DTYPE(op, tensor, expected)                                       \
+  TORCH_CHECK_TYPE((tensor).scalar_type() == (expected), op, ": " #tensor          \
+                   " must have dtype ", c10::toString(expected), ", got ",         \
+                   c10::toString((tensor).scalar_type()), ". Convert it with .to(...)")
+
+#define FC_CHECK_DEVICE(op, tensor, expected)                                                \
+  TORCH_CHECK((tensor).device() == (expected), op, ": " #tensor " must be on ", (expected), \
+              ", where the input is, got ", (tensor).device())

@@ -1,0 +1,103 @@
+#include "recurrent/entry.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+
+#include "checks.h"
+
+namespace fastcells {
+namespace {
+
+constexpr const char* kForward = "fastcells::recurrent_forward";
+constexpr const char* kBackward = "fastcells::recurrent_backward";
+constexpr const char* kStep = "fastcells::recurrent_step";
+
+at::Tensor or_absent(const at::Tensor& tensor, const at::Tensor& like) {
+  return tensor.defined() ? tensor : at::empty({0}, like.options());
+}
+
+// The forward pass's tensors must be the ones that this layer produced.
+LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
+  const auto& s = layer.sizes;
+  const auto dtype = layer.input.scalar_type();
+  const auto device = layer.input.device();
+  LayerOutputs outputs;
+  outputs.output = given.output.contiguous();
+  outputs.saved = given.saved.contiguous();
+  check_optional(kBackward, "output (T, B, D*P)", outputs.output, {s.T, s.B, s.D * s.P}, dtype,
+                 device);
+  check_optional(kBackward, "saved (D, T, B, S*H)", outputs.saved,
+                 {s.D, s.T, s.B, s.saved * s.H}, dtype, device);
+  if (layer.cell.states == 2) {
+    outputs.cells = given.cells.contiguous();
+    check_optional(kBackward, "cells (T, B, D*H)", outputs.cells, {s.T, s.B, s.D * s.H},
+                   layer.arithmetic(), device);
+  }
+  return outputs;
+}
+
+LayerGradients check_gradients(const Layer& layer, const LayerGradients& given) {
+  const auto& s = layer.sizes;
+  const auto dtype = layer.input.scalar_type();
+  const auto device = layer.input.device();
+  const auto contiguous = [](const at::Tensor& t) { return t.defined() ? t.contiguous() : t; };
+  LayerGradients grads{contiguous(given.output), contiguous(given.h_n), {}, {}};
+  check_optional(kBackward, "grad_output (T, B, D*P)", grads.output, {s.T, s.B, s.D * s.P}, dtype,
+                 device);
+  check_optional(kBackward, "grad_h_n (D, B, P)", grads.h_n, {s.D, s.B, s.P}, dtype, device);
+  if (layer.cell.states == 2) {
+    grads.c_n = contiguous(given.c_n), grads.cells = contiguous(given.cells);
+    check_optional(kBackward, "grad_c_n (D, B, H)", grads.c_n, {s.D, s.B, s.H}, dtype, device);
+    check_optional(kBackward, "grad_cells (T, B, D*H)", grads.cells, {s.T, s.B, s.D * s.H},
+                   layer.arithmetic(), device);
+  }
+  return grads;
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> run_forward(
+    const LayerArguments& arguments, std::string_view keep, const StepKernels& kernels) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  const Layer layer = check_layer(kForward, arguments);
+  const LayerOutputs out = stepwise_forward(layer, parse_keep(keep), kernels);
+  const at::Tensor& like = layer.input;
+  return {out.output, out.h_n, or_absent(out.c_n, like), or_absent(out.cells, like),
+          or_absent(out.saved, like)};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> run_backward(
+    const LayerArguments& arguments, const LayerGradients& grads, const LayerOutputs& outputs,
+    const c10::List<bool>& needs, const StepKernels& kernels) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  const Layer layer = check_layer(kBackward, arguments);
+  TORCH_CHECK(needs.size() == 3 + arguments.weights.size(), kBackward,
+              ": needs must have 3 + ", arguments.weights.size(), " values, got ", needs.size());
+  LayerNeeds wanted{needs[0], needs[1], layer.cell.states == 2 && needs[2], {}};
+  for (size_t k = 3; k < needs.size(); ++k) wanted.weights.push_back(needs[k]);
+  InputGradients result = stepwise_backward(layer, check_outputs(layer, outputs),
+                                            check_gradients(layer, grads), wanted, kernels);
+  const at::Tensor& like = layer.input;
+  for (at::Tensor& weight : result.weights) weight = or_absent(weight, like);
+  return {or_absent(result.input, like), or_absent(result.h_0, like), or_absent(result.c_0, like),
+          result.weights};
+}
+
+std::tuple<at::Tensor, at::Tensor> run_step(std::string_view cell, const at::Tensor& input,
+                                            const OptionalTensor& h, const OptionalTensor& c,
+                                            at::TensorList weights, const StepKernels& kernels) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  TORCH_CHECK(input.dim() == 2, kStep, ": input must have shape (B, I), got ",
+              shape_text(input.sizes()));
+  const auto one_direction = [](const OptionalTensor& state) {
+    return state && state->defined() ? OptionalTensor(state->unsqueeze(0)) : OptionalTensor();
+  };
+  const at::Tensor sequence = input.unsqueeze(0);
+  const OptionalTensor h_0 = one_direction(h), c_0 = one_direction(c);
+  const Layer layer =
+      check_layer(kStep, {cell, 1, sequence, h_0, c_0, weights, std::nullopt, std::nullopt});
+  const LayerOutputs out = stepwise_forward(layer, Keep::kNothing, kernels);
+  return {out.h_n.squeeze(0), out.c_n.defined() ? out.c_n.squeeze(0) : or_absent({}, input)};
+}
+
+}  // namespace fastcells

@@ -1,0 +1,158 @@
+#include "recurrent/layer.h"
+
+#include <ATen/ops/_assert_async.h>
+#include <ATen/ops/aminmax.h>
+
+#include "checks.h"
+
+namespace fastcells {
+
+std::vector<CellFacts> all_cells() {
+  std::vector<CellFacts> cells;
+  for_each_cell([&](auto tag, CellKind kind) {
+    using Cell = typename decltype(tag)::type;
+    cells.push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
+                     Cell::kTwoProducts});
+  });
+  return cells;
+}
+
+CellFacts find_cell(std::string_view name) {
+  std::string known;
+  for (const CellFacts& cell : all_cells()) {
+    if (cell.name == name) return cell;
+    known += known.empty() ? cell.name : std::string(", ") + cell.name;
+  }
+  TORCH_CHECK_VALUE(false, "fastcells: unknown cell '", std::string(name), "', known are ", known);
+}
+
+at::ScalarType Layer::arithmetic() const {
+  return storage == Storage::kFloat64 ? at::kDouble : at::kFloat;
+}
+
+Rows Layer::rows(int64_t direction) const {
+  return {lengths.defined() ? lengths.const_data_ptr<int64_t>() : nullptr,
+          resets.defined() ? resets.const_data_ptr<bool>() : nullptr, sizes.T, sizes.B,
+          direction == 1};
+}
+
+void check_optional(const char* op, const char* name, const at::Tensor& tensor,
+                    at::IntArrayRef shape, at::ScalarType dtype, at::Device device) {
+  if (!tensor.defined()) return;
+  TORCH_CHECK(tensor.sizes() == shape, op, ": ", name, " must have shape ", shape_text(shape),
+              ", got ", shape_text(tensor.sizes()));
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, " must have dtype ",
+                   c10::toString(dtype), ", got ", c10::toString(tensor.scalar_type()));
+  TORCH_CHECK(tensor.device() == device, op, ": ", name, " must be on ", device,
+              ", where the input is, got ", tensor.device());
+}
+
+namespace {
+
+Storage storage_of(const char* op, at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat: return Storage::kFloat32;
+    case at::kDouble: return Storage::kFloat64;
+    case at::kHalf: return Storage::kFloat16;
+    case at::kBFloat16: return Storage::kBFloat16;
+    default:
+      TORCH_CHECK_TYPE(false, op, ": dtype ", c10::toString(dtype),
+                       " is not supported (float32, float64, float16, bfloat16)");
+  }
+}
+
+DirectionWeights check_weights(const char* op, at::TensorList list, const CellFacts& cell,
+                               const at::Tensor& input) {
+  const size_t count = list.size();
+  const bool has_bias = count >= 4, has_projection = count == 3 || count == 5;
+  const auto &weight_ih = list[0], &weight_hh = list[1];
+  TORCH_CHECK(weight_ih.dim() == 2 && weight_hh.dim() == 2, op,
+              ": weight_ih and weight_hh must have shapes (G*H, I) and (G*H, P), got ",
+              shape_text(weight_ih.sizes()), " and ", shape_text(weight_hh.sizes()));
+  const int64_t rows = weight_ih.size(0), I = input.size(2), P = weight_hh.size(1);
+  TORCH_CHECK(rows % cell.gates == 0, op, ": weight_ih of a ", cell.name, " must have ",
+              cell.gates, "*H rows, got ", rows);
+  const int64_t H = rows / cell.gates;
+  FC_CHECK_SHAPE(op, weight_ih, "(G*H, I)", {rows, I});
+  FC_CHECK_SHAPE(op, weight_hh, "(G*H, P)", {rows, has_projection ? P : H});
+  DirectionWeights weights{weight_ih.contiguous(), weight_hh.contiguous(), {}, {}, {}};
+  if (has_bias) {
+    const auto &bias_ih = list[2], &bias_hh = list[3];
+    FC_CHECK_SHAPE(op, bias_ih, "(G*H,)", {rows});
+    FC_CHECK_SHAPE(op, bias_hh, "(G*H,)", {rows});
+    weights.bias_ih = bias_ih.contiguous();
+    weights.bias_hh = bias_hh.contiguous();
+  }
+  if (has_projection) {
+    const auto& weight_hr = list[count - 1];
+    TORCH_CHECK(cell.states == 2, op, ": a projection needs an lstm, got a ", cell.name);
+    FC_CHECK_SHAPE(op, weight_hr, "(P, H)", {P, H});
+    weights.weight_hr = weight_hr.contiguous();
+  }
+  for (const at::Tensor& weight : list) {
+    FC_CHECK_DTYPE(op, weight, input.scalar_type());
+    FC_CHECK_DEVICE(op, weight, input.device());
+  }
+  return weights;
+}
+
+void check_lengths(const char* op, const at::Tensor& lengths, int64_t T) {
+  if (!lengths.defined() || lengths.numel() == 0) return;
+  if (!lengths.is_cpu()) {
+    at::_assert_async(lengths.ge(0).logical_and(lengths.le(T)).all(),
+                      "fastcells: lengths must lie in 0 .. T");
+    return;
+  }
+  const auto [low, high] = at::aminmax(lengths);
+  const int64_t least = low.item<int64_t>(), most = high.item<int64_t>();
+  TORCH_CHECK_VALUE(least >= 0 && most <= T, op, ": lengths must lie in 0 .. T = ", T,
+                    ", got values from ", least, " to ", most);
+}
+
+at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
+  return tensor && tensor->defined() ? tensor->contiguous() : at::Tensor();
+}
+
+}  // namespace
+
+Layer check_layer(const char* op, const LayerArguments& a) {
+  const int64_t D = a.directions;
+  TORCH_CHECK_VALUE(D == 1 || D == 2, op, ": directions must be 1 or 2, got ", D);
+  TORCH_CHECK(a.input.dim() == 3, op, ": input must have shape (T, B, I), got ",
+              shape_text(a.input.sizes()));
+  const size_t count = a.weights.size() / D;
+  TORCH_CHECK(a.weights.size() % D == 0 && count >= 2 && count <= 5, op,
+              ": weights must hold w_ih, w_hh[, b_ih, b_hh][, w_hr] for each of ", D,
+              " directions, got ", a.weights.size(), " tensors");
+  Layer layer;
+  layer.cell = find_cell(a.cell);
+  layer.storage = storage_of(op, a.input.scalar_type());
+  layer.input = a.input.contiguous();
+  for (int64_t d = 0; d < D; ++d) {
+    layer.weights.push_back(
+        check_weights(op, a.weights.slice(d * count, count), layer.cell, a.input));
+    TORCH_CHECK(layer.weights[d].weight_hh.sizes() == layer.weights[0].weight_hh.sizes(), op,
+                ": both directions must have weights of the same shapes");
+  }
+  LayerSizes& s = layer.sizes;
+  s.T = a.input.size(0), s.B = a.input.size(1), s.I = a.input.size(2), s.D = D;
+  s.G = layer.cell.gates, s.H = layer.weights[0].weight_ih.size(0) / s.G;
+  s.P = layer.weights[0].weight_hh.size(1);
+  s.saved = layer.cell.saved + (layer.is_projected() ? 1 : 0);
+  TORCH_CHECK(!(a.c_0 && a.c_0->defined()) || layer.cell.states == 2, op, ": a ", layer.cell.name,
+              " has no cell state, but c_0 was given");
+  layer.h_0 = contiguous_or_undefined(a.h_0);
+  layer.c_0 = contiguous_or_undefined(a.c_0);
+  layer.lengths = contiguous_or_undefined(a.lengths);
+  layer.resets = contiguous_or_undefined(a.resets);
+  const auto dtype = a.input.scalar_type();
+  const auto device = a.input.device();
+  check_optional(op, "h_0 (D, B, P)", layer.h_0, {D, s.B, s.P}, dtype, device);
+  check_optional(op, "c_0 (D, B, H)", layer.c_0, {D, s.B, s.H}, dtype, device);
+  check_optional(op, "lengths (B,)", layer.lengths, {s.B}, at::kLong, device);
+  check_optional(op, "resets (T, B)", layer.resets, {s.T, s.B}, at::kBool, device);
+  check_lengths(op, layer.lengths, s.T);
+  return layer;
+}
+
+}  // namespace fastcells

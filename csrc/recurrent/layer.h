@@ -1,0 +1,76 @@
+// The arguments of one recurrent layer, checked once and named, for every engine and device.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <string_view>
+#include <vector>
+
+#include "dispatch.h"
+#include "ops.h"
+#include "recurrent/rows.h"
+
+namespace fastcells {
+
+// What the engine has to know of a cell at run time.
+struct CellFacts {
+  CellKind kind;
+  const char* name;
+  int gates, states, saved;
+  bool additive, two_products;
+};
+
+// Throws, with the list of known names, for an unknown one.
+CellFacts find_cell(std::string_view name);
+std::vector<CellFacts> all_cells();
+
+struct LayerSizes {
+  int64_t T, B, I, H, P, G, D;
+  int64_t saved;  // values a unit, row and step keeps for the way back
+};
+
+struct DirectionWeights {  // contiguous
+  at::Tensor weight_ih;    // [G*H, I]
+  at::Tensor weight_hh;    // [G*H, P]
+  at::Tensor bias_ih;      // [G*H] or undefined
+  at::Tensor bias_hh;      // [G*H] or undefined
+  at::Tensor weight_hr;    // [P, H] or undefined: no projection
+};
+
+struct Layer {
+  CellFacts cell;
+  LayerSizes sizes;
+  Storage storage;
+  at::Tensor input;                        // [T, B, I] contiguous
+  at::Tensor h_0;                          // [D, B, P] contiguous or undefined: zeros
+  at::Tensor c_0;                          // [D, B, H] contiguous or undefined: zeros
+  std::vector<DirectionWeights> weights;   // D
+  at::Tensor lengths;                      // [B] int64 or undefined: T
+  at::Tensor resets;                       // [T, B] bool or undefined: none
+
+  bool is_projected() const { return weights[0].weight_hr.defined(); }
+  // Arithmetic and cell state: double for float64, float otherwise.
+  at::ScalarType arithmetic() const;
+  Rows rows(int64_t direction) const;
+};
+
+// The arguments as an op's schema has them.
+struct LayerArguments {
+  std::string_view cell;
+  int64_t directions;
+  const at::Tensor& input;
+  const OptionalTensor& h_0;
+  const OptionalTensor& c_0;
+  at::TensorList weights;
+  const OptionalTensor& lengths;
+  const OptionalTensor& resets;
+};
+
+// Refuses whatever does not fit together. The values of `lengths` are checked on a CPU, and by an
+// assertion on the device elsewhere, so that nothing waits.
+Layer check_layer(const char* op, const LayerArguments& arguments);
+
+// Throws unless `tensor` is undefined or has this shape and dtype on this device.
+void check_optional(const char* op, const char* name, const at::Tensor& tensor,
+                    at::IntArrayRef shape, at::ScalarType dtype, at::Device device);
+
+}  // namespace fastcells

@@ -1,0 +1,3 @@
+# The plain functions of the compiled module. Its ops are under torch.ops.fastcells.
+
+def build_info() -> dict[str, object]: ...

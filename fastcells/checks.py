@@ -1,0 +1,198 @@
+"""What a layer refuses, before any kernel runs.
+
+Types and texts of the errors are torch.nn's wherever torch has them; the others say who speaks,
+what was expected by name and size, what came, and what to do:
+
+    LSTM: lengths must have shape (B,) = (4,), got (3,)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_cell_hidden",
+    "check_cell_input",
+    "check_input",
+    "check_kind",
+    "check_lengths",
+    "check_range_of_lengths",
+    "check_resets",
+    "check_state",
+]
+
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_kind(name: str, what: str, value: object) -> None:
+    """A dense tensor, and nothing else."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(
+            f"{name}: {what} must be a dense tensor (layout torch.strided), got layout "
+            f"{value.layout}. Convert it with .to_dense() or to a padded tensor"
+        )
+
+
+def check_input(name: str, input: Tensor, weight: Tensor) -> None:
+    """Dtype, device and width of an input against w_ih; the dtype is autocast's affair, if on."""
+    if weight.dtype not in FLOATING:
+        raise TypeError(
+            f"{name}: weights must be float32, float64, float16 or bfloat16, got {weight.dtype}"
+        )
+    autocast = torch._C._is_any_autocast_enabled()
+    if input.dtype != weight.dtype and not (autocast and input.dtype in FLOATING):
+        raise ValueError(
+            f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). "
+            f"Convert input: input.to({weight.dtype}), or convert model: model.to({input.dtype})"
+        )
+    if input.device != weight.device:
+        raise RuntimeError(
+            "Input and parameter tensors are not at the same device, found input tensor at "
+            f"{input.device} and parameter tensor at {weight.device}"
+        )
+
+
+def check_width(input: Tensor, input_size: int) -> None:
+    if input.shape[-1] != input_size:
+        raise RuntimeError(
+            f"input.size(-1) must be equal to input_size. Expected {input_size}, got "
+            f"{input.shape[-1]}"
+        )
+
+
+def check_state_fits(state: Tensor, input: Tensor) -> None:
+    """Device and dtype of a state against the input's."""
+    if state.device != input.device:
+        raise RuntimeError(
+            "Input and hidden tensors are not at the same device, found input tensor at "
+            f"{input.device} and hidden tensor at {state.device}"
+        )
+    autocast = torch._C._is_any_autocast_enabled()
+    if state.dtype != input.dtype and not (autocast and state.dtype in FLOATING):
+        raise RuntimeError(
+            "Input and hidden tensors are not the same dtype, found input tensor with "
+            f"{input.dtype} and hidden tensor with {state.dtype}"
+        )
+
+
+def check_pair(name: str, hx: object) -> None:
+    """hx of an LSTM: two tensors."""
+    if not isinstance(hx, tuple | list) or len(hx) != 2:
+        raise TypeError(
+            f"{name}: hx must be a tuple (h_0, c_0) of two tensors, got {type(hx).__name__}"
+        )
+    for what, state in zip(("h_0", "c_0"), hx, strict=True):
+        check_kind(name, what, state)
+
+
+def check_ranks(states: Sequence[Tensor], is_batched: bool) -> None:
+    """Rank of the states of a batched (3-D) or unbatched (2-D) input."""
+    rank = 3 if is_batched else 2
+    if all(state.dim() == rank for state in states):
+        return
+    kind = "batched 3-D" if is_batched else "unbatched 2-D"
+    if len(states) == 1:
+        raise RuntimeError(
+            f"For {kind} input, hx should also be {rank}-D but got {states[0].dim()}-D tensor"
+        )
+    raise RuntimeError(
+        f"For {kind} input, hx and cx should also be {rank}-D but got "
+        f"({states[0].dim()}-D, {states[1].dim()}-D) tensors"
+    )
+
+
+def check_state(state: Tensor, expected: tuple[int, ...], input: Tensor, place: str = "") -> None:
+    """Shape, device and dtype of one state; `place` is "[0]" or "[1]" for an LSTM."""
+    if tuple(state.shape) != expected:
+        raise RuntimeError(f"Expected hidden{place} size {expected}, got {list(state.shape)}")
+    check_state_fits(state, input)
+
+
+def _check_mask(
+    name: str,
+    what: str,
+    mask: object,
+    dtype: torch.dtype,
+    names: str,
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> None:
+    check_kind(name, what, mask)
+    if mask.dtype != dtype:
+        raise TypeError(
+            f"{name}: {what} must have dtype {dtype}, got {mask.dtype}. Convert it with "
+            f".to({dtype})"
+        )
+    if tuple(mask.shape) != shape:
+        raise ValueError(
+            f"{name}: {what} must have shape {names} = {shape}, got {tuple(mask.shape)}"
+        )
+    if mask.device != device:
+        raise ValueError(
+            f"{name}: {what} must be on {device}, where the input is, got {mask.device}"
+        )
+
+
+def check_lengths(name: str, lengths: object, input: Tensor, batch: int | None) -> None:
+    """Steps of each row: int64 `[B]` beside a batch, `[]` beside an unbatched input."""
+    names, shape = ("()", ()) if batch is None else ("(B,)", (batch,))
+    _check_mask(name, "lengths", lengths, torch.int64, names, shape, input.device)
+
+
+def check_resets(name: str, resets: object, input: Tensor) -> None:
+    """Boundaries: bool, laid out like the input without its last dimension."""
+    shape = tuple(input.shape[:-1])
+    names = "(T,)" if input.dim() == 2 else "like the input's first two dimensions"
+    _check_mask(name, "resets", resets, torch.bool, names, shape, input.device)
+
+
+def check_range_of_lengths(lengths: Tensor, steps: int) -> None:
+    """Values in 0 .. T, where they can be looked at without waiting; the ops check theirs."""
+    if not lengths.is_cpu or lengths.numel() == 0:
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 0 or high > steps:
+        raise ValueError(
+            f"lengths must lie in 0 .. T = {steps}, got values from {low} to {high}"
+        )
+
+
+def check_cell_input(name: str, input: Tensor, weight: Tensor, input_size: int) -> None:
+    """Rank, width, dtype and device of a cell's input."""
+    check_kind(name, "input", input)
+    if input.dim() not in (1, 2):
+        raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
+    check_input(name, input, weight)
+    if input.shape[-1] != input_size:
+        raise RuntimeError(
+            f"input has inconsistent input_size: got {input.shape[-1]} expected {input_size}"
+        )
+
+
+def check_cell_hidden(
+    name: str, state: Tensor, input: Tensor, hidden_size: int, index: int, what: str
+) -> None:
+    """Rank, batch, width, dtype and device of state number `index` of a cell."""
+    check_kind(name, what, state)
+    if state.dim() not in (1, 2):
+        raise ValueError(f"{name}: Expected {what} to be 1D or 2D, got {state.dim()}D instead")
+    if state.dim() != input.dim():
+        raise RuntimeError(
+            f"{name}: {what} must be {input.dim()}-D like the input, got {state.dim()}-D"
+        )
+    if input.dim() == 2 and input.shape[0] != state.shape[0]:
+        raise RuntimeError(
+            f"Input batch size {input.shape[0]} doesn't match hidden{index} batch size "
+            f"{state.shape[0]}"
+        )
+    if state.shape[-1] != hidden_size:
+        raise RuntimeError(
+            f"hidden{index} has inconsistent hidden_size: got {state.shape[-1]}, expected "
+            f"{hidden_size}"
+        )
+    check_state_fits(state, input)

@@ -1,0 +1,371 @@
+"""Stateless RNN, LSTM and GRU: the functions behind the layers.
+
+Letters: T steps, B batch, I input, H hidden units, P width of h (H, or `proj_size`), G gates,
+D directions (1, or 2 when bidirectional), L layers. Equations and gate order are torch.nn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .._extension import is_compiled, why_not_compiled
+from ..ops import recurrent as ops
+from ..reference import recurrent as reference
+from .recurrent_autograd import Recurrent
+
+__all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
+
+#: GRU variants and the cells that compute them.
+GRU_VARIANTS = {
+    "reset_after": "gru",
+    "reset_before": "gru_reset_before",
+    "article": "gru_article",
+}
+
+
+class Route(NamedTuple):
+    """Which implementation takes a call, and why."""
+
+    is_kernel: bool
+    reason: str
+
+
+def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a tangent may travel with any of these tensors. While a graph is traced the
+    transforms around it cannot be told apart, so that any of them counts."""
+    if torch.compiler.is_compiling():
+        is_transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        return is_transformed or forward_ad._current_level >= 0
+    stack = torch._C._functorch.get_interpreter_stack()
+    if stack is not None:
+        jvp = torch._C._functorch.TransformType.Jvp
+        if any(level.key() == jvp for level in stack):
+            return True
+    if forward_ad._current_level < 0:
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def choose_route(tensors: Sequence[Tensor | None]) -> Route:
+    """The one place that decides between the kernels and fastcells.reference."""
+    device = next(t for t in tensors if t is not None).device
+    if not is_compiled():
+        return Route(False, why_not_compiled() or "the extension is not compiled")
+    if not ops.has_kernels(device):
+        return Route(False, f"this build of fastcells has no kernels for {device.type}")
+    if _uses_forward_mode(tensors):
+        return Route(
+            False,
+            "forward-mode derivatives (jvp), and any torch.func transform inside a compiled "
+            "graph, run on the reference",
+        )
+    return Route(True, "compiled kernels")
+
+
+def _cast_for_autocast(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Under autocast every floating tensor but float64 takes autocast's dtype, as in torch."""
+    device_type = next(t for t in tensors if t is not None).device.type
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device_type)
+    return [
+        t
+        if t is None or not t.is_floating_point() or t.dtype == torch.float64
+        else t.to(dtype)
+        for t in tensors
+    ]
+
+
+def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a derivative may be asked for; always assumed inside a torch.func transform."""
+    if not torch.compiler.is_compiling():
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def run_layer(
+    cell: str,
+    directions: int,
+    input: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    weights: Sequence[Tensor],
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    want_cells: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """One layer, on the kernels or on the reference: output `[T, B, D*P]`, h_n `[D, B, P]`,
+    c_n `[D, B, H]` and all c `[T, B, D*H]` in the input's dtype; the last two None without c."""
+    input, h_0, c_0, *weights = _cast_for_autocast((input, h_0, c_0, *weights))
+    tensors = (input, h_0, c_0, *weights)
+    if not choose_route(tensors).is_kernel:
+        with torch.autocast(input.device.type, enabled=False):
+            output, h_n, c_n, cells = reference.recurrent(
+                cell, directions, input, h_0, c_0, weights, lengths, resets
+            )
+    elif _needs_grad(tensors) and not torch.compiler.is_compiling():
+        output, h_n, c_n, cells, _ = Recurrent.apply(
+            cell, directions, input, h_0, c_0, lengths, resets, *weights
+        )
+    else:
+        keep = "everything" if _needs_grad(tensors) else "cells" if want_cells else "nothing"
+        output, h_n, c_n, cells, _ = ops.recurrent_forward(
+            cell, directions, input, h_0, c_0, weights, lengths, resets, keep
+        )
+    if reference.CELLS[cell].states == 1:
+        return output, h_n, None, None
+    return output, h_n, c_n, cells.to(input.dtype) if want_cells else None
+
+
+def run_step(
+    cell: str, input: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'."""
+    input, h, c, *weights = _cast_for_autocast((input, h, c, *weights))
+    tensors = (input, h, c, *weights)
+    if not choose_route(tensors).is_kernel:
+        with torch.autocast(input.device.type, enabled=False):
+            return reference.recurrent_step(cell, input, h, c, weights)
+    if _needs_grad(tensors):
+        _, h_n, c_n, _ = run_layer(
+            cell, 1, input.unsqueeze(0), h.unsqueeze(0),
+            None if c is None else c.unsqueeze(0), weights,
+        )  # fmt: skip
+        return h_n.squeeze(0), None if c_n is None else c_n.squeeze(0)
+    h_new, c_new = ops.recurrent_step(cell, input, h, c, weights)
+    return h_new, None if c is None else c_new
+
+
+def run_stack(
+    cell: str,
+    directions: int,
+    input: Tensor,  # [T, B, I]
+    h_0: Tensor | None,  # [L*D, B, P]
+    c_0: Tensor | None,  # [L*D, B, H]
+    weights: Sequence[Sequence[Tensor]],  # L lists of D * (w_ih, w_hh[, b_ih, b_hh][, w_hr])
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    dropout: float = 0.0,
+    want_cells: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """L layers, each on the output of the one before; dropout between them. All c are the last
+    layer's."""
+    h_n, c_n, cells = [], [], None
+    for index, layer in enumerate(weights):
+        states = slice(index * directions, (index + 1) * directions)
+        is_last = index == len(weights) - 1
+        input, h, c, cells = run_layer(
+            cell,
+            directions,
+            input,
+            None if h_0 is None else h_0[states],
+            None if c_0 is None else c_0[states],
+            layer,
+            lengths,
+            resets,
+            want_cells and is_last,
+        )
+        h_n.append(h)
+        c_n.append(c)
+        if dropout > 0 and not is_last:
+            input = torch.nn.functional.dropout(input, dropout)
+    has_c = reference.CELLS[cell].states == 2
+    return input, _join(h_n), _join(c_n) if has_c else None, cells
+
+
+def _join(states: list[Tensor]) -> Tensor:
+    return states[0] if len(states) == 1 else torch.cat(states)
+
+
+def _split_layers(
+    name: str, weights: Sequence[Tensor], num_layers: int
+) -> list[Sequence[Tensor]]:
+    count, rest = divmod(len(weights), num_layers)
+    if rest:
+        raise ValueError(
+            f"{name}: weights must hold the same number of tensors for each of num_layers = "
+            f"{num_layers} layers, got {len(weights)} tensors"
+        )
+    return [weights[i * count : (i + 1) * count] for i in range(num_layers)]
+
+
+def rnn(
+    input: Tensor,
+    h_0: Tensor | None,
+    weights: Sequence[Tensor],
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    nonlinearity: str = "tanh",
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Elman network over a sequence.
+
+    .. math:: h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})
+
+    Args:
+        input: `[T, B, I]`, float32, float64, bfloat16 or float16.
+        h_0: `[L*D, B, H]`, or None for zeros.
+        weights: for each layer and direction w_ih `[H, I or D*H]`, w_hh `[H, H]`, and b_ih, b_hh
+            `[H]` or neither, in the order of `torch.nn.RNN`'s parameters.
+        dropout: probability of an element between layers to be zeroed, in [0, 1].
+        nonlinearity: f, "tanh" or "relu".
+        lengths: `[B]` int64 in 0..T, steps of each row: outputs past them are 0, the final states
+            are those at each row's end, the reverse direction starts there. None: T.
+        resets: `[T, B]` bool: the state is zero before a step where it is set, in both directions.
+
+    Returns:
+        output `[T, B, D*H]` and h_n `[L*D, B, H]`.
+
+    Raises:
+        ValueError: unknown nonlinearity, lengths out of range.
+        RuntimeError, TypeError: shapes, dtypes or devices that do not fit together.
+
+    Source: Elman (1990), "Finding structure in time"; :class:`torch.nn.RNN`.
+    """
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"rnn: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    layers = _split_layers("rnn", weights, num_layers)
+    output, h_n, _, _ = run_stack(
+        f"rnn_{nonlinearity}", 1 + bidirectional, input, h_0, None, layers, lengths, resets, dropout
+    )
+    return output, h_n
+
+
+def lstm(
+    input: Tensor,
+    hx: tuple[Tensor, Tensor] | None,
+    weights: Sequence[Tensor],
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    return_cell_states: bool = False,
+) -> tuple[Tensor, tuple[Tensor, Tensor]] | tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+    r"""Long short-term memory over a sequence.
+
+    .. math::
+        i, f, o = \sigma(W_{i\cdot} x_t + b_{i\cdot} + W_{h\cdot} h_{t-1} + b_{h\cdot}) \quad
+        g = \tanh(W_{ig} x_t + b_{ig} + W_{hg} h_{t-1} + b_{hg}) \\
+        c_t = f \odot c_{t-1} + i \odot g \qquad h_t = W_{hr} (o \odot \tanh(c_t))
+
+    W_hr only with projections. Rows of the weights: i, f, g, o. For 16-bit input c is carried in
+    float32.
+
+    Args:
+        input: `[T, B, I]`, float32, float64, bfloat16 or float16.
+        hx: h_0 `[L*D, B, P]` and c_0 `[L*D, B, H]`, or None for zeros.
+        weights: for each layer and direction w_ih `[4H, I or D*P]`, w_hh `[4H, P]`, b_ih and b_hh
+            `[4H]` or neither, w_hr `[P, H]` with projections; `torch.nn.LSTM`'s order.
+        dropout, lengths, resets: as for :func:`rnn`.
+        return_cell_states: also return c_t of every step of the last layer, `[T, B, D*H]`.
+
+    Returns:
+        output `[T, B, D*P]`, (h_n `[L*D, B, P]`, c_n `[L*D, B, H]`), and all c_t when asked for.
+
+    Raises:
+        ValueError: lengths out of range.
+        RuntimeError, TypeError: shapes, dtypes or devices that do not fit together.
+
+    Source: Hochreiter, Schmidhuber (1997); Sak et al. (2014), https://arxiv.org/abs/1402.1128 for
+    projections; :class:`torch.nn.LSTM`.
+    """
+    h_0, c_0 = (None, None) if hx is None else hx
+    layers = _split_layers("lstm", weights, num_layers)
+    output, h_n, c_n, cells = run_stack(
+        "lstm", 1 + bidirectional, input, h_0, c_0, layers, lengths, resets, dropout,
+        return_cell_states,
+    )  # fmt: skip
+    if return_cell_states:
+        return output, (h_n, c_n), cells
+    return output, (h_n, c_n)
+
+
+def gru(
+    input: Tensor,
+    h_0: Tensor | None,
+    weights: Sequence[Tensor],
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    variant: str = "reset_after",
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Gated recurrent unit over a sequence.
+
+    .. math::
+        r, z = \sigma(W_{i\cdot} x_t + b_{i\cdot} + W_{h\cdot} h_{t-1} + b_{h\cdot}) \qquad
+        h_t = (1 - z) \odot n + z \odot h_{t-1}
+
+    and, by variant,
+
+    * "reset_after" (torch, cuDNN): :math:`n = \tanh(W_{in} x + b_{in} + r \odot (W_{hn} h + b_{hn}))`
+    * "reset_before" (Cho et al. 2014, Keras `reset_after=False`):
+      :math:`n = \tanh(W_{in} x + b_{in} + W_{hn} (r \odot h) + b_{hn})`
+    * "article": :math:`n = r \odot \tanh(W_{in} x + b_{in} + (1 - z) \odot (W_{hn} h + b_{hn}))`
+
+    Rows of the weights: r, z, n.
+
+    Args:
+        input: `[T, B, I]`, float32, float64, bfloat16 or float16.
+        h_0: `[L*D, B, H]`, or None for zeros.
+        weights: for each layer and direction w_ih `[3H, I or D*H]`, w_hh `[3H, H]`, and b_ih, b_hh
+            `[3H]` or neither, in the order of `torch.nn.GRU`'s parameters.
+        dropout, lengths, resets: as for :func:`rnn`.
+
+    Returns:
+        output `[T, B, D*H]` and h_n `[L*D, B, H]`.
+
+    Raises:
+        ValueError: unknown variant, lengths out of range.
+        RuntimeError, TypeError: shapes, dtypes or devices that do not fit together.
+
+    Source: Cho et al. (2014), https://arxiv.org/abs/1406.1078; :class:`torch.nn.GRU`.
+    """
+    layers = _split_layers("gru", weights, num_layers)
+    output, h_n, _, _ = run_stack(
+        gru_cell_name(variant), 1 + bidirectional, input, h_0, None, layers, lengths, resets,
+        dropout,
+    )  # fmt: skip
+    return output, h_n
+
+
+def gru_cell_name(variant: str) -> str:
+    """The cell of a GRU variant."""
+    if variant not in GRU_VARIANTS:
+        known = ", ".join(repr(name) for name in GRU_VARIANTS)
+        raise ValueError(f"gru: variant must be one of {known}, got {variant!r}")
+    return GRU_VARIANTS[variant]
+
+
+def rnn_cell(
+    input: Tensor, h: Tensor, weights: Sequence[Tensor], *, nonlinearity: str = "tanh"
+) -> Tensor:
+    """One step of :func:`rnn`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
+    return run_step(f"rnn_{nonlinearity}", input, h, None, weights)[0]
+
+
+def lstm_cell(
+    input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """One step of :func:`lstm`: input `[B, I]`, (h `[B, P]`, c `[B, H]`) -> (h', c')."""
+    return run_step("lstm", input, *hx, weights)
+
+
+def gru_cell(
+    input: Tensor, h: Tensor, weights: Sequence[Tensor], *, variant: str = "reset_after"
+) -> Tensor:
+    """One step of :func:`gru`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
+    return run_step(gru_cell_name(variant), input, h, None, weights)[0]

@@ -1,0 +1,130 @@
+"""RNNCell, LSTMCell and GRUCell: torch.nn's cells on fastcells' kernels.
+
+Letters: B batch, I `input_size`, H `hidden_size`. Input `[B, I]` or `[I]`, states `[B, H]` or
+`[H]`. Equations: :class:`fastcells.RNN`, :class:`fastcells.LSTM`, :class:`fastcells.GRU`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import checks
+from ..functional.recurrent import gru_cell_name, run_step
+
+__all__ = ["GRUCell", "LSTMCell", "RNNCell"]
+
+
+class _RecurrentCell(nn.RNNCellBase):
+    """What the three cells share: check, run one step, drop the batch again."""
+
+    cell: str  # name of the kernels' cell
+
+    def _step(self, input: Tensor, states: list[Tensor] | None, count: int, names: list[str]):
+        name = type(self).__name__
+        checks.check_cell_input(name, input, self.weight_ih, self.input_size)
+        if states is None:
+            shape = (*input.shape[:-1], self.hidden_size)
+            states = [input.new_zeros(shape)] * count
+        for index, (state, what) in enumerate(zip(states, names, strict=True)):
+            checks.check_cell_hidden(name, state, input, self.hidden_size, index, what)
+        is_batched = input.dim() == 2
+        if not is_batched:
+            input, states = input.unsqueeze(0), [state.unsqueeze(0) for state in states]
+        weights = [self.weight_ih, self.weight_hh]
+        if self.bias_ih is not None:
+            weights += [self.bias_ih, self.bias_hh]
+        h, c = run_step(self.cell, input, states[0], states[1] if count == 2 else None, weights)
+        if is_batched:
+            return h, c
+        return h.squeeze(0), None if c is None else c.squeeze(0)
+
+
+class RNNCell(_RecurrentCell):
+    """One step of an Elman network, in the place of :class:`torch.nn.RNNCell`.
+
+    Equation: :class:`fastcells.RNN`. Source and errors: :class:`torch.nn.RNNCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
+        self.nonlinearity = nonlinearity
+
+    @property
+    def cell(self) -> str:
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
+        return f"rnn_{self.nonlinearity}"
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """input `[B, I]`, hx `[B, H]` or None for zeros -> h' `[B, H]`."""
+        return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
+
+
+class LSTMCell(_RecurrentCell):
+    """One step of an LSTM, in the place of :class:`torch.nn.LSTMCell`.
+
+    Equations: :class:`fastcells.LSTM`. Source and errors: :class:`torch.nn.LSTMCell`.
+    """
+
+    cell = "lstm"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
+
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """input `[B, I]`, hx (h, c) `[B, H]` each or None for zeros -> (h', c')."""
+        if hx is not None:
+            checks.check_pair("LSTMCell", hx)
+        return self._step(input, None if hx is None else list(hx), 2, ["hx[0]", "hx[1]"])
+
+
+class GRUCell(_RecurrentCell):
+    """One step of a GRU, in the place of :class:`torch.nn.GRUCell`.
+
+    Equations, and `variant`, which torch has not: :class:`fastcells.GRU`. Source and errors:
+    :class:`torch.nn.GRUCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        variant: str = "reset_after",
+    ) -> None:
+        gru_cell_name(variant)  # refuses an unknown one
+        super().__init__(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype)
+        self.variant = variant
+
+    @property
+    def cell(self) -> str:
+        return gru_cell_name(self.variant)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """input `[B, I]`, hx `[B, H]` or None for zeros -> h' `[B, H]`."""
+        return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
+
+    def extra_repr(self) -> str:
+        shown = "" if self.variant == "reset_after" else f", variant={self.variant!r}"
+        return super().extra_repr() + shown

@@ -1,0 +1,154 @@
+"""The recurrent ops: fakes for the tracer, and typed calls of `torch.ops.fastcells`.
+
+Shapes, dtypes and ownership: csrc/ops.h. Fakes are in Python because sizes may be symbolic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._extension import _C, is_compiled
+
+__all__ = ["has_kernels", "recurrent_backward", "recurrent_forward", "recurrent_step"]
+
+#: {cell: {"gates", "states", "saved"}} as the kernels describe them.
+CELL_FACTS: dict[str, dict[str, int]] = {} if _C is None else _C.cells()
+
+#: Device types that have kernels in this build; a fake stands in for them on "meta".
+KERNEL_DEVICES: tuple[str, ...] = (
+    ()
+    if _C is None
+    else ("cpu", "meta")
+    if _C.build_info()["cuda"] is None
+    else ("cpu", "meta", "cuda")
+)
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether this build brings kernels for `device`."""
+    return device.type in KERNEL_DEVICES
+
+
+def recurrent_forward(
+    cell: str,
+    directions: int,
+    input: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    keep: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """output, h_n, c_n, cells, saved; what is absent has shape `(0,)`."""
+    return torch.ops.fastcells.recurrent_forward(
+        cell, directions, input, h_0, c_0, weights, lengths, resets, keep
+    )
+
+
+def recurrent_backward(
+    cell: str,
+    directions: int,
+    grads: Sequence[Tensor | None],  # of output, h_n, c_n, cells
+    input: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    kept: Sequence[Tensor],  # output, cells, saved
+    needs: Sequence[bool],  # input, h_0, c_0, each weight
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """grad_input, grad_h_0, grad_c_0, grad_weights; what is not needed has shape `(0,)`."""
+    return torch.ops.fastcells.recurrent_backward(
+        cell, directions, *grads, input, h_0, c_0, weights, lengths, resets, *kept, needs
+    )
+
+
+def recurrent_step(
+    cell: str, input: Tensor, h: Tensor | None, c: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """h', c' of one step without gradients; c' of shape `(0,)` for a cell without c."""
+    return torch.ops.fastcells.recurrent_step(cell, input, h, c, weights)
+
+
+def _widths(cell: str, directions: int, weights: Sequence[Tensor]) -> tuple[int, int, int]:
+    """H, P and the saved values a unit."""
+    facts = CELL_FACTS[cell]
+    is_projected = len(weights) // directions in (3, 5)
+    hidden = weights[0].shape[0] // facts["gates"]
+    return hidden, weights[1].shape[1], facts["saved"] + int(is_projected)
+
+
+def _arithmetic(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _fake_forward(cell, directions, input, h_0, c_0, weights, lengths, resets, keep):
+    steps, batch, _ = input.shape
+    hidden, width, saved = _widths(cell, directions, weights)
+    has_c = CELL_FACTS[cell]["states"] == 2
+    cells = input.new_empty(0)
+    if has_c and keep != "nothing":
+        shape = (steps, batch, directions * hidden)
+        cells = input.new_empty(shape, dtype=_arithmetic(input.dtype))
+    return (
+        input.new_empty(steps, batch, directions * width),
+        input.new_empty(directions, batch, width),
+        input.new_empty(directions, batch, hidden) if has_c else input.new_empty(0),
+        cells,
+        input.new_empty(directions, steps, batch, saved * hidden)
+        if keep == "everything"
+        else input.new_empty(0),
+    )
+
+
+def _fake_backward(
+    cell,
+    directions,
+    grad_output,
+    grad_h_n,
+    grad_c_n,
+    grad_cells,
+    input,
+    h_0,
+    c_0,
+    weights,
+    lengths,
+    resets,
+    output,
+    cells,
+    saved,
+    needs,
+):
+    batch = input.shape[1]
+    hidden, width, _ = _widths(cell, directions, weights)
+    has_c = CELL_FACTS[cell]["states"] == 2
+
+    def grad(needed, *shape):
+        return input.new_empty(shape if needed else (0,))
+
+    return (
+        grad(needs[0], *input.shape),
+        grad(needs[1], directions, batch, width),
+        grad(has_c and needs[2], directions, batch, hidden),
+        [grad(needed, *w.shape) for needed, w in zip(needs[3:], weights, strict=True)],
+    )
+
+
+def _fake_step(cell, input, h, c, weights):
+    batch = input.shape[0]
+    hidden, width, _ = _widths(cell, 1, weights)
+    has_c = CELL_FACTS[cell]["states"] == 2
+    return input.new_empty(batch, width), (
+        input.new_empty(batch, hidden) if has_c else input.new_empty(0)
+    )
+
+
+if is_compiled():
+    torch.library.register_fake("fastcells::recurrent_forward", _fake_forward)
+    torch.library.register_fake("fastcells::recurrent_backward", _fake_backward)
+    torch.library.register_fake("fastcells::recurrent_step", _fake_step)

@@ -1,0 +1,214 @@
+"""Every recurrent op again in plain torch, written for reading.
+
+Three uses: the oracle of the tests, the path of every transform that the kernels cannot take
+(forward mode, second derivatives), and the documentation of what the kernels compute. It shares
+no code with them. Letters: T steps, B batch, I input, H hidden units, P width of h (H, or
+`proj_size`), G gates, D directions. Each step function reads
+
+    step(x [B, I], h [B, P], c [B, H] or None, weights) -> (h', c' or None)
+
+and everything is differentiable to any order and can be vmapped: no value steers the control flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+__all__ = ["CELLS", "CellReference", "Weights", "recurrent", "recurrent_step", "split_weights"]
+
+
+class Weights(NamedTuple):
+    """Parameters of one direction of one layer, with torch.nn's row order of the gates."""
+
+    weight_ih: Tensor  # [G*H, I]
+    weight_hh: Tensor  # [G*H, P]
+    bias_ih: Tensor | None = None  # [G*H]
+    bias_hh: Tensor | None = None  # [G*H]
+    weight_hr: Tensor | None = None  # [P, H]: the projection of an LSTM with proj_size
+
+
+def rnn_tanh_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), torch.nn.RNN."""
+    return torch.tanh(linear(x, w.weight_ih, w.bias_ih) + linear(h, w.weight_hh, w.bias_hh)), None
+
+
+def rnn_relu_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
+    """h' = relu(W_ih x + b_ih + W_hh h + b_hh), torch.nn.RNN(nonlinearity="relu")."""
+    return torch.relu(linear(x, w.weight_ih, w.bias_ih) + linear(h, w.weight_hh, w.bias_hh)), None
+
+
+def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
+    """c' = f c + i g;  h' = W_hr (o tanh(c')), torch.nn.LSTM; W_hr only with proj_size."""
+    gates = linear(x, w.weight_ih, w.bias_ih) + linear(h, w.weight_hh, w.bias_hh)
+    i, f, g, o = gates.chunk(4, dim=-1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    h = torch.sigmoid(o) * torch.tanh(c)
+    return (h if w.weight_hr is None else linear(h, w.weight_hr)), c
+
+
+def gru_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
+    """n = tanh(x_n + r (W_hn h + b_hn));  h' = (1 - z) n + z h, torch.nn.GRU."""
+    x_r, x_z, x_n = linear(x, w.weight_ih, w.bias_ih).chunk(3, dim=-1)
+    h_r, h_z, h_n = linear(h, w.weight_hh, w.bias_hh).chunk(3, dim=-1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    return (1 - z) * n + z * h, None
+
+
+def gru_reset_before_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
+    """n = tanh(x_n + W_hn (r h) + b_hn), Cho et al. 2014, https://arxiv.org/abs/1406.1078v3."""
+    hidden = h.shape[-1]
+    x_r, x_z, x_n = linear(x, w.weight_ih, w.bias_ih).chunk(3, dim=-1)
+    bias_rz = None if w.bias_hh is None else w.bias_hh[: 2 * hidden]
+    bias_n = None if w.bias_hh is None else w.bias_hh[2 * hidden :]
+    h_r, h_z = linear(h, w.weight_hh[: 2 * hidden], bias_rz).chunk(2, dim=-1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + linear(r * h, w.weight_hh[2 * hidden :], bias_n))
+    return (1 - z) * n + z * h, None
+
+
+def gru_article_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
+    """n = r tanh(x_n + (1 - z) (W_hn h + b_hn)): the GRU as the article prints it."""
+    x_r, x_z, x_n = linear(x, w.weight_ih, w.bias_ih).chunk(3, dim=-1)
+    h_r, h_z, h_n = linear(h, w.weight_hh, w.bias_hh).chunk(3, dim=-1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = r * torch.tanh(x_n + (1 - z) * h_n)
+    return (1 - z) * n + z * h, None
+
+
+class CellReference(NamedTuple):
+    """A cell as the reference knows it."""
+
+    step: Callable[..., tuple[Tensor, Tensor | None]]
+    gates: int
+    states: int  # 1: h; 2: h and c
+
+
+#: Every cell of the project by its name; the test lists are made from it.
+CELLS: dict[str, CellReference] = {
+    "rnn_tanh": CellReference(rnn_tanh_step, gates=1, states=1),
+    "rnn_relu": CellReference(rnn_relu_step, gates=1, states=1),
+    "lstm": CellReference(lstm_step, gates=4, states=2),
+    "gru": CellReference(gru_step, gates=3, states=1),
+    "gru_reset_before": CellReference(gru_reset_before_step, gates=3, states=1),
+    "gru_article": CellReference(gru_article_step, gates=3, states=1),
+}
+
+
+def split_weights(weights: Sequence[Tensor], directions: int) -> list[Weights]:
+    """The flat list of an op (w_ih, w_hh[, b_ih, b_hh][, w_hr] for each direction), by name."""
+    count = len(weights) // directions
+    split = []
+    for d in range(directions):
+        part = list(weights[d * count : (d + 1) * count])
+        weight_hr = part.pop() if count in (3, 5) else None
+        split.append(Weights(*part, *([None] * (4 - len(part))), weight_hr))
+    return split
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Arithmetic and cell state of 16-bit storage are float32, as in the kernels."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _run_direction(
+    cell: CellReference,
+    input: Tensor,  # [T, B, I]
+    h: Tensor,  # [B, P]
+    c: Tensor | None,  # [B, H]
+    weights: Weights,
+    lengths: Tensor | None,  # [B]
+    resets: Tensor | None,  # [T, B]
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """One direction over time: all h [T, B, P], the last h, the last c and all c [T, B, H]."""
+    steps = input.shape[0]
+    outputs: list[Tensor] = [h] * steps
+    cells: list[Tensor | None] = [c] * steps
+    for t in reversed(range(steps)) if reverse else range(steps):
+        boundary = t + 1 if reverse else t  # a reset at `boundary` parts it from `boundary - 1`
+        h_in, c_in = h, c
+        if resets is not None and boundary < steps:
+            cut = resets[boundary]
+            if lengths is not None:
+                cut = cut & (boundary < lengths)
+            h_in = torch.where(cut[:, None], torch.zeros_like(h), h)
+            c_in = None if c is None else torch.where(cut[:, None], torch.zeros_like(c), c)
+        h_new, c_new = cell.step(input[t], h_in, c_in, weights)
+        outputs[t], cells[t] = h_new, c_new
+        if lengths is not None:
+            exists = (t < lengths)[:, None]
+            outputs[t] = torch.where(exists, h_new, torch.zeros_like(h_new))
+            h_new = torch.where(exists, h_new, h)
+            if c_new is not None:
+                cells[t] = torch.where(exists, c_new, torch.zeros_like(c_new))
+                c_new = torch.where(exists, c_new, c)
+        h, c = h_new, c_new
+    return torch.stack(outputs), h, c, None if c is None else torch.stack(cells)
+
+
+def recurrent(
+    cell: str,
+    directions: int,
+    input: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    weights: Sequence[Tensor],
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """One layer of `cell` in one or both directions.
+
+    Args:
+        cell: a name of :data:`CELLS`.
+        directions: D, 1 or 2; the second direction runs from each row's end to its start.
+        input: `[T, B, I]`.
+        h_0, c_0: `[D, B, P]`, `[D, B, H]`, or None for zeros.
+        weights: D times w_ih, w_hh[, b_ih, b_hh][, w_hr]: see :class:`Weights`.
+        lengths: `[B]` int64, steps of each row; None means T.
+        resets: `[T, B]` bool; no state passes from step t - 1 to t, or back, where it is set.
+
+    Returns:
+        output `[T, B, D*P]`, h_n `[D, B, P]`, c_n `[D, B, H]`, cells `[T, B, D*H]`; the last two
+        None for a cell without c. Dtypes are the input's, but cells of 16-bit storage are float32.
+    """
+    described = CELLS[cell]
+    storage, compute = input.dtype, _compute_dtype(input.dtype)
+    batch = input.shape[1]
+    input = input.to(compute)
+    if lengths is not None:  # NaN past a row's end must reach no product, forward or backward
+        steps = torch.arange(input.shape[0], device=input.device)
+        exists = (steps[:, None] < lengths)[:, :, None]
+        input = torch.where(exists, input, torch.zeros_like(input))
+    results = []
+    for d, raw in enumerate(split_weights(weights, directions)):
+        w = Weights(*(None if p is None else p.to(compute) for p in raw))
+        h = input.new_zeros(batch, w.weight_hh.shape[1]) if h_0 is None else h_0[d].to(compute)
+        c = None
+        if described.states == 2:
+            hidden = w.weight_ih.shape[0] // described.gates
+            c = input.new_zeros(batch, hidden) if c_0 is None else c_0[d].to(compute)
+        reverse = d == 1
+        results.append(_run_direction(described, input, h, c, w, lengths, resets, reverse))
+    outputs, h_n, c_n, cells = zip(*results, strict=True)
+    output, last = torch.cat(outputs, dim=-1).to(storage), torch.stack(h_n).to(storage)
+    if described.states == 1:
+        return output, last, None, None
+    return output, last, torch.stack(c_n).to(storage), torch.cat(cells, dim=-1)
+
+
+def recurrent_step(
+    cell: str, input: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """One step of `cell`: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c' (None without c)."""
+    (w,) = split_weights(weights, 1)
+    compute = _compute_dtype(input.dtype)
+    w = Weights(*(None if p is None else p.to(compute) for p in w))
+    carried = None if c is None else c.to(compute)
+    h_new, c_new = CELLS[cell].step(input.to(compute), h.to(compute), carried, w)
+    return h_new.to(input.dtype), None if c_new is None else c_new.to(input.dtype)

@@ -1,0 +1,168 @@
+"""How fastcells judges its kernels: random layers to run, and the rule by which one is accurate.
+
+Oracle chain: the equations, then fastcells.reference, which equals torch.nn in float64, then the
+kernels against the reference. In lower precision no fixed tolerance is right for every shape, so
+that a kernel is measured by what torch's own layer of the same dtype achieves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .reference.recurrent import CELLS, split_weights
+
+__all__ = ["LayerProblem", "assert_as_accurate_as_torch", "make_layer_problem"]
+
+
+@dataclass(frozen=True)
+class LayerProblem:
+    """Arguments of one recurrent layer, as fastcells.functional.recurrent.run_layer takes them.
+
+    T steps, B batch, I input, H hidden units, P width of h (H, or `proj_size`), G gates,
+    D directions.
+    """
+
+    cell: str
+    directions: int
+    input: Tensor  # [T, B, I]
+    h_0: Tensor | None  # [D, B, P]
+    c_0: Tensor | None  # [D, B, H]; None for a cell without c
+    weights: list[Tensor]  # D times w_ih, w_hh[, b_ih, b_hh][, w_hr]
+    lengths: Tensor | None = None  # [B] int64
+    resets: Tensor | None = None  # [T, B] bool
+
+    def arguments(self) -> tuple:
+        """In the order of run_layer, and of fastcells.reference.recurrent.recurrent."""
+        states = (self.h_0, self.c_0)
+        return (
+            self.cell, self.directions, self.input, *states, self.weights, self.lengths, self.resets
+        )  # fmt: skip
+
+    def variables(self) -> dict[str, Tensor]:
+        """What can be differentiated, by name: what is None is left out."""
+        named = {"input": self.input, "h_0": self.h_0, "c_0": self.c_0}
+        split = split_weights(self.weights, self.directions)
+        for suffix, of_direction in zip(("", "_reverse"), split, strict=False):
+            named |= {name + suffix: weight for name, weight in of_direction._asdict().items()}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def with_variables(self, tensors: Iterable[Tensor]) -> LayerProblem:
+        """The same problem on other tensors, in the order of variables()."""
+        named = dict(zip(self.variables(), tensors, strict=True))
+        states = {name: named.pop(name, None) for name in ("input", "h_0", "c_0")}
+        return replace(self, **states, weights=list(named.values()))
+
+    def to(self, dtype: torch.dtype) -> LayerProblem:
+        """The same problem with its variables rounded to `dtype`."""
+        return self.with_variables(tensor.to(dtype) for tensor in self.variables().values())
+
+
+def make_layer_problem(
+    cell: str,
+    directions: int,
+    T: int,
+    B: int,
+    I: int,
+    H: int,
+    *,
+    proj_size: int = 0,
+    bias: bool = True,
+    dtype: torch.dtype = torch.float64,
+    lengths: bool = False,
+    resets: bool = False,
+    seed: int = 0,
+) -> LayerProblem:
+    """A random layer and its input, at the scale of trained ones, on the CPU.
+
+    `lengths` holds 0 and T, `resets` step 0 of the first row, as far as the batch has room.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(dtype)
+
+    facts, width = CELLS[cell], proj_size or H
+    rows = facts.gates * H
+    weights = []
+    for _ in range(directions):
+        weights += [normal(rows, I, scale=I**-0.5), normal(rows, width, scale=width**-0.5)]
+        weights += [normal(rows, scale=0.5), normal(rows, scale=0.5)] if bias else []
+        weights += [normal(proj_size, H, scale=H**-0.5)] if proj_size else []
+    row_lengths = torch.randint(0, T + 1, (B,), generator=generator)
+    row_lengths[1:2], row_lengths[:1] = 0, T
+    boundaries = torch.rand(T, B, generator=generator) < 0.3
+    boundaries[:1, :1] = True
+    return LayerProblem(
+        cell,
+        directions,
+        normal(T, B, I),
+        normal(directions, B, width, scale=0.5),
+        normal(directions, B, H) if facts.states == 2 else None,
+        weights,
+        row_lengths if lengths else None,
+        boundaries if resets else None,
+    )
+
+
+def _assert_same_non_finite(actual: Tensor, exact: Tensor, what: str) -> None:
+    for kind in (torch.isnan, torch.isposinf, torch.isneginf):
+        differs = (kind(actual) != kind(exact)).nonzero()
+        if len(differs):
+            at = tuple(differs[0].tolist())
+            raise AssertionError(
+                f"{what}: at {at}, the first of {len(differs)} positions where one alone is "
+                f"{kind.__name__[2:]}: got {actual[at].item()}, exact is {exact[at].item()}"
+            )
+
+
+def assert_as_accurate_as_torch(
+    actual: Tensor,
+    exact: Tensor,
+    torch_result: Tensor,
+    *,
+    factor: float = 2.0,
+    floor: float | None = None,
+    what: str = "result",
+) -> float:
+    """Fails unless the error of `actual` is at most `factor` times torch's own, plus `floor`.
+
+    Args:
+        actual: what is judged.
+        exact: float64, from the reference on the same (rounded) arguments.
+        torch_result: torch's own result in the dtype of `actual`.
+        floor: None means one unit in the last place (eps) of the dtype of `actual`: where torch
+            happens to be exact, rounding the result must still be allowed.
+        what: named in the failure.
+
+    Errors are the largest of all elements, relative to the largest element of `exact`. Elements
+    that are NaN or infinite must be so in both.
+
+    Returns:
+        The error over torch's, or over `floor` where torch's is smaller than that.
+    """
+    assert actual.shape == exact.shape == torch_result.shape, what
+    assert actual.dtype == torch_result.dtype, what
+    assert exact.dtype == torch.float64, what
+    floor = torch.finfo(actual.dtype).eps if floor is None else floor
+    actual, torch_result = actual.detach().double(), torch_result.detach().double()
+    _assert_same_non_finite(actual, exact, what)
+    finite = exact.isfinite()
+    if not finite.any():
+        return 0.0
+    scale = exact[finite].abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    errors = torch.where(finite, (actual - exact).abs() / scale, 0.0)
+    torch_errors = torch.where(finite, (torch_result - exact).abs() / scale, 0.0)
+    error, torch_error = errors.max().item(), torch_errors.max().item()
+    if not error <= factor * torch_error + floor:
+        at = tuple(int(i) for i in torch.unravel_index(errors.argmax(), errors.shape))
+        raise AssertionError(
+            f"{what}: error {error:.2e} exceeds {factor:g} x torch's own {torch_error:.2e} + "
+            f"{floor:.2e} (relative to {scale.item():.3g}); the worst is at {at}: got "
+            f"{actual[at].item():.17g}, exact is {exact[at].item():.17g}, torch has "
+            f"{torch_result[at].item():.17g}"
+        )
+    return error / max(torch_error, floor)

@@ -1,0 +1,42 @@
+"""Fixtures of all tests, and the line at the end that says how accurate the kernels were."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from fastcells.testing import assert_as_accurate_as_torch
+
+#: (error over torch's own, what was compared) of every comparison of this session.
+ERROR_RATIOS: list[tuple[float, str]] = []
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Every test starts from the same random state, alone or with others."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture
+def assert_accurate(request):
+    """assert_as_accurate_as_torch, recorded for the line at the end of the session."""
+
+    def check(actual, exact, torch_result, *, what="result", **options):
+        ratio = assert_as_accurate_as_torch(actual, exact, torch_result, what=what, **options)
+        ERROR_RATIOS.append((ratio, f"{what} of {request.node.name}"))
+        return ratio
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter):
+    if ERROR_RATIOS:
+        worst, where = max(ERROR_RATIOS)
+        terminalreporter.write_line(
+            f"accuracy: {len(ERROR_RATIOS)} comparisons with torch in the same dtype; the worst "
+            f"error is {worst:.2f} times torch's own ({where})"
+        )
