@@ -49,7 +49,7 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 test: venv build format-check test-cpp mutation-check cuda-check pytest docs-check  ## all checks
 	@echo "test: all checks passed"
 
-format-check: venv
+format-check: venv  ## ruff over the Python files, changing nothing
 	@echo "format-check: ruff over the Python files"
 	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet .
 
@@ -59,7 +59,7 @@ test-cpp: venv  ## C++ tests of the cells, without torch
 	@cmake --build build/cmake -- --quiet
 	@ctest --test-dir build/cmake --output-on-failure --no-tests=error
 
-mutation-check: venv
+mutation-check: venv  ## break each cell in turn: the C++ tests must notice
 	@echo "mutation-check: breaking each cell in turn, the C++ tests must notice"
 	@$(PY) tests/mutation_check.py
 
@@ -67,7 +67,7 @@ cuda-check: venv  ## compile the CUDA sources without a GPU, report registers, s
 	@echo "cuda-check: compiling the CUDA sources where nvcc is present (nothing runs)"
 	@$(PY) tests/cuda_check.py
 
-pytest: build
+pytest: build  ## the Python tests
 	@echo "pytest: the Python tests"
 	@$(PY) -m pytest
 
@@ -81,7 +81,7 @@ demo: build  ## train on real speech, fastcells beside torch.nn
 
 format: venv  ## format Python and C++ in place
 	@echo "format: ruff and clang-format, in place"
-	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix --quiet .
+	@$(PY) -m ruff check --fix --exit-zero --quiet . && $(PY) -m ruff format --quiet .
 	@find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' | \
 	  xargs -r $(VENV)/bin/clang-format -i
 

@@ -21,16 +21,16 @@ inline std::string shape_text(at::IntArrayRef sizes) {
 
 }  // namespace fastcells
 
-#define FC_CHECK_SHAPE(op, tensor, names, ...)                                               \
-  TORCH_CHECK((tensor).sizes() == at::IntArrayRef(__VA_ARGS__), op, ": " #tensor             \
-              " must have shape " names " = ", fastcells::shape_text(__VA_ARGS__), ", got ", \
-              fastcells::shape_text((tensor).sizes()))
+#define FC_CHECK_SHAPE(op, tensor, names, ...)                                                  \
+  TORCH_CHECK((tensor).sizes() == at::IntArrayRef(__VA_ARGS__), op,                             \
+              ": " #tensor " must have shape " names " = ", fastcells::shape_text(__VA_ARGS__), \
+              ", got ", fastcells::shape_text((tensor).sizes()))
 
-#define FC_CHECK_DTYPE(op, tensor, expected)                                       \
-  TORCH_CHECK_TYPE((tensor).scalar_type() == (expected), op, ": " #tensor          \
-                   " must have dtype ", c10::toString(expected), ", got ",         \
-                   c10::toString((tensor).scalar_type()), ". Convert it with .to(...)")
+#define FC_CHECK_DTYPE(op, tensor, expected)                                                   \
+  TORCH_CHECK_TYPE((tensor).scalar_type() == (expected), op, ": " #tensor " must have dtype ", \
+                   c10::toString(expected), ", got ", c10::toString((tensor).scalar_type()),   \
+                   ". Convert it with .to(...)")
 
-#define FC_CHECK_DEVICE(op, tensor, expected)                                                \
+#define FC_CHECK_DEVICE(op, tensor, expected)                                               \
   TORCH_CHECK((tensor).device() == (expected), op, ": " #tensor " must be on ", (expected), \
               ", where the input is, got ", (tensor).device())

@@ -54,8 +54,7 @@ void dispatch_storage(Storage storage, F&& f) {
   switch (storage) {
     case Storage::kFloat32: return f(Types<float, float, float>{});
     case Storage::kFloat64: return f(Types<double, double, double>{});
-    case Storage::kFloat16:
-      return f(Types<Half, typename Device::template Operand<Half>, float>{});
+    case Storage::kFloat16: return f(Types<Half, typename Device::template Operand<Half>, float>{});
     case Storage::kBFloat16:
       return f(Types<BFloat16, typename Device::template Operand<BFloat16>, float>{});
   }

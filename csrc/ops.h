@@ -34,20 +34,21 @@ using RecurrentForward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tens
 //   output, cells, saved   the forward pass's with keep "everything"; left unharmed
 //   needs                  input, h_0, c_0, then each weight: what is not needed comes back absent
 // Returns grad_input, grad_h_0, grad_c_0 and grad_weights, shaped and stored like the arguments.
-using RecurrentBackward =
-    std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>>(
-        std::string_view cell, int64_t directions, const OptionalTensor& grad_output,
-        const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
-        const OptionalTensor& grad_cells, const at::Tensor& input, const OptionalTensor& h_0,
-        const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
-        const OptionalTensor& resets, const at::Tensor& output, const at::Tensor& cells,
-        const at::Tensor& saved, c10::List<bool> needs);
+using RecurrentBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>>(
+    std::string_view cell, int64_t directions, const OptionalTensor& grad_output,
+    const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+    const OptionalTensor& grad_cells, const at::Tensor& input, const OptionalTensor& h_0,
+    const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
+    const OptionalTensor& resets, const at::Tensor& output, const at::Tensor& cells,
+    const at::Tensor& saved, c10::List<bool> needs);
 
 // One step of one direction, without a way back: input [B, I], h [B, P], c [B, H] -> h', c'
 // (absent for a cell without c).
-using RecurrentStep = std::tuple<at::Tensor, at::Tensor>(
-    std::string_view cell, const at::Tensor& input, const OptionalTensor& h,
-    const OptionalTensor& c, at::TensorList weights);
+using RecurrentStep = std::tuple<at::Tensor, at::Tensor>(std::string_view cell,
+                                                         const at::Tensor& input,
+                                                         const OptionalTensor& h,
+                                                         const OptionalTensor& c,
+                                                         at::TensorList weights);
 
 RecurrentForward recurrent_forward_cpu, recurrent_forward_cuda;
 RecurrentBackward recurrent_backward_cpu, recurrent_backward_cuda;

@@ -7,12 +7,12 @@ from .explain import explain
 from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
 __all__ = [
-    "FastcellsBuildWarning",
     "GRU",
-    "GRUCell",
     "LSTM",
-    "LSTMCell",
     "RNN",
+    "FastcellsBuildWarning",
+    "GRUCell",
+    "LSTMCell",
     "RNNCell",
     "__version__",
     "explain",

@@ -157,9 +157,7 @@ def check_range_of_lengths(lengths: Tensor, steps: int) -> None:
         return
     low, high = int(lengths.min()), int(lengths.max())
     if low < 0 or high > steps:
-        raise ValueError(
-            f"lengths must lie in 0 .. T = {steps}, got values from {low} to {high}"
-        )
+        raise ValueError(f"lengths must lie in 0 .. T = {steps}, got values from {low} to {high}")
 
 
 def check_cell_input(name: str, input: Tensor, weight: Tensor, input_size: int) -> None:

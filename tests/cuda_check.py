@@ -236,6 +236,8 @@ def report(tasks, results):
         if not result["ok"]:
             failures.append(f"{label} does not compile:\n{' '.join(command)}\n{result['words']}")
             continue
+        if result["words"]:
+            print(f"{label}: {result['words']}")
         if arch is None:
             print(f"  {label:40} types agree with torch's CUDA headers")
             continue

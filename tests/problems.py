@@ -1,5 +1,7 @@
 """Running a layer problem on the kernels, on the reference and on torch.nn, and comparing."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -46,8 +48,9 @@ def run_kernels(problem, want_cells=True):
     return functional.run_layer(*problem.arguments(), want_cells)
 
 
-def run_reference(problem):
-    return reference.recurrent(*problem.arguments())
+def run_reference(problem, want_cells=True):
+    results = reference.recurrent(*problem.arguments())
+    return results if want_cells else (*results[:3], None)
 
 
 def torch_layer(problem):
@@ -79,7 +82,10 @@ def run_torch(problem):
         input = torch.nn.utils.rnn.pack_padded_sequence(
             input, problem.lengths, enforce_sorted=False
         )
-    output, last = torch.func.functional_call(layer, parameters, (input, hx))
+    with warnings.catch_warnings():
+        # torch tells which of its implementations runs; both are right.
+        warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
+        output, last = torch.func.functional_call(layer, parameters, (input, hx))
     if problem.lengths is not None:
         steps = problem.input.shape[0]
         output, _ = torch.nn.utils.rnn.pad_packed_sequence(output, total_length=steps)
@@ -89,26 +95,32 @@ def run_torch(problem):
 # ---- outputs and gradients ----
 
 
-def evaluate(run, problem):
-    """What `run` returns, by name, and the gradients of a random projection of all of it."""
+def evaluate(run, problem, *, rounded_to=None, past_ends=None):
+    """What `run` returns, by name, and the gradients of a random projection of all of it.
+
+    The projection is the same for all runs of the same shapes. It is rounded to `rounded_to`, and
+    holds `past_ends` where a row has no step.
+    """
     leaves = {
         name: tensor.detach().requires_grad_() for name, tensor in problem.variables().items()
     }
     outputs = run(problem.with_variables(leaves.values()))
     names = ("output", "h_n", "c_n", "cells")
     results = {name: out for name, out in zip(names, outputs, strict=True) if out is not None}
-    grads = torch.autograd.grad(
-        list(results.values()), list(leaves.values()), cotangents_of(results.values())
-    )
+    generator = torch.Generator().manual_seed(1)
+    cotangents = []
+    for name, result in results.items():
+        cotangent = torch.randn(result.shape, generator=generator, dtype=torch.float64)
+        if past_ends is not None and name in ("output", "cells"):
+            cotangent[steps_past_ends(problem)] = past_ends
+        cotangents.append(cotangent.to(rounded_to).to(result.dtype))
+    grads = torch.autograd.grad(list(results.values()), list(leaves.values()), cotangents)
     return results | {f"grad of {name}": g for name, g in zip(leaves, grads, strict=True)}
 
 
-def cotangents_of(results, seed=1):
-    """The random projection: the same values for the same shapes."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(r.shape, generator=generator, dtype=torch.float64).to(r.dtype) for r in results
-    ]
+def steps_past_ends(problem):
+    """[T, B] bool: where a row has no step."""
+    return torch.arange(problem.input.shape[0])[:, None] >= problem.lengths
 
 
 def assert_matches(actual, expected, tolerance=1e-12):

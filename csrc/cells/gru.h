@@ -82,8 +82,7 @@ struct GRUResetBefore {
 
   // Second stage: d_reset_h = W_hn^T dg_n is the gradient of r h. Returns dx_r, which is dg_r.
   template <class A>
-  FC_HD static A backward_reset(const A (&saved)[kSaved], A h, A d_reset_h,
-                                A (&d_state)[kStates]) {
+  FC_HD static A backward_reset(const A (&saved)[kSaved], A h, A d_reset_h, A (&d_state)[kStates]) {
     d_state[0] = d_state[0] + d_reset_h * saved[0];
     return d_reset_h * h * sigmoid_grad(saved[0]);
   }

@@ -32,9 +32,9 @@ template <class Activation>
 struct RNN {
   static constexpr const char* kName = Activation::kCellName;
   static constexpr int kGates = 1;
-  static constexpr int kStates = 1;             // h
-  static constexpr int kSaved = 1;              // h', before it is rounded to storage
-  static constexpr bool kAdditive = true;       // dx == dg
+  static constexpr int kStates = 1;        // h
+  static constexpr int kSaved = 1;         // h', before it is rounded to storage
+  static constexpr bool kAdditive = true;  // dx == dg
   static constexpr bool kTwoProducts = false;
 
   template <class A>

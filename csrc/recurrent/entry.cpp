@@ -26,8 +26,8 @@ LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
   outputs.saved = given.saved.contiguous();
   check_optional(kBackward, "output (T, B, D*P)", outputs.output, {s.T, s.B, s.D * s.P}, dtype,
                  device);
-  check_optional(kBackward, "saved (D, T, B, S*H)", outputs.saved,
-                 {s.D, s.T, s.B, s.saved * s.H}, dtype, device);
+  check_optional(kBackward, "saved (D, T, B, S*H)", outputs.saved, {s.D, s.T, s.B, s.saved * s.H},
+                 dtype, device);
   if (layer.cell.states == 2) {
     outputs.cells = given.cells.contiguous();
     check_optional(kBackward, "cells (T, B, D*H)", outputs.cells, {s.T, s.B, s.D * s.H},
@@ -71,8 +71,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> run_back
     const c10::List<bool>& needs, const StepKernels& kernels) {
   at::AutoDispatchBelowADInplaceOrView guard;
   const Layer layer = check_layer(kBackward, arguments);
-  TORCH_CHECK(needs.size() == 3 + arguments.weights.size(), kBackward,
-              ": needs must have 3 + ", arguments.weights.size(), " values, got ", needs.size());
+  TORCH_CHECK(needs.size() == 3 + arguments.weights.size(), kBackward, ": needs must have 3 + ",
+              arguments.weights.size(), " values, got ", needs.size());
   LayerNeeds wanted{needs[0], needs[1], layer.cell.states == 2 && needs[2], {}};
   for (size_t k = 3; k < needs.size(); ++k) wanted.weights.push_back(needs[k]);
   InputGradients result = stepwise_backward(layer, check_outputs(layer, outputs),

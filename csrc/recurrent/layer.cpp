@@ -70,8 +70,8 @@ DirectionWeights check_weights(const char* op, at::TensorList list, const CellFa
               ": weight_ih and weight_hh must have shapes (G*H, I) and (G*H, P), got ",
               shape_text(weight_ih.sizes()), " and ", shape_text(weight_hh.sizes()));
   const int64_t rows = weight_ih.size(0), I = input.size(2), P = weight_hh.size(1);
-  TORCH_CHECK(rows % cell.gates == 0, op, ": weight_ih of a ", cell.name, " must have ",
-              cell.gates, "*H rows, got ", rows);
+  TORCH_CHECK(rows % cell.gates == 0, op, ": weight_ih of a ", cell.name, " must have ", cell.gates,
+              "*H rows, got ", rows);
   const int64_t H = rows / cell.gates;
   FC_CHECK_SHAPE(op, weight_ih, "(G*H, I)", {rows, I});
   FC_CHECK_SHAPE(op, weight_hh, "(G*H, P)", {rows, has_projection ? P : H});
@@ -109,6 +109,19 @@ void check_lengths(const char* op, const at::Tensor& lengths, int64_t T) {
                     ", got values from ", least, " to ", most);
 }
 
+// The ops have no forward mode; a tangent that comes this far would be lost without a word.
+void refuse_tangents(const char* op, const LayerArguments& a) {
+  const auto refuse = [&](const at::Tensor& tensor) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!tensor._fw_grad(/*level=*/0).defined(), op,
+                                ": forward-mode derivatives (jvp) are not implemented by the op; "
+                                "fastcells.functional and the layers take them");
+  };
+  refuse(a.input);
+  if (a.h_0 && a.h_0->defined()) refuse(*a.h_0);
+  if (a.c_0 && a.c_0->defined()) refuse(*a.c_0);
+  for (const at::Tensor& weight : a.weights) refuse(weight);
+}
+
 at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
   return tensor && tensor->defined() ? tensor->contiguous() : at::Tensor();
 }
@@ -117,6 +130,7 @@ at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
 
 Layer check_layer(const char* op, const LayerArguments& a) {
   const int64_t D = a.directions;
+  refuse_tangents(op, a);
   TORCH_CHECK_VALUE(D == 1 || D == 2, op, ": directions must be 1 or 2, got ", D);
   TORCH_CHECK(a.input.dim() == 3, op, ": input must have shape (T, B, I), got ",
               shape_text(a.input.sizes()));

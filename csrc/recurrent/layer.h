@@ -40,12 +40,12 @@ struct Layer {
   CellFacts cell;
   LayerSizes sizes;
   Storage storage;
-  at::Tensor input;                        // [T, B, I] contiguous
-  at::Tensor h_0;                          // [D, B, P] contiguous or undefined: zeros
-  at::Tensor c_0;                          // [D, B, H] contiguous or undefined: zeros
-  std::vector<DirectionWeights> weights;   // D
-  at::Tensor lengths;                      // [B] int64 or undefined: T
-  at::Tensor resets;                       // [T, B] bool or undefined: none
+  at::Tensor input;                       // [T, B, I] contiguous
+  at::Tensor h_0;                         // [D, B, P] contiguous or undefined: zeros
+  at::Tensor c_0;                         // [D, B, H] contiguous or undefined: zeros
+  std::vector<DirectionWeights> weights;  // D
+  at::Tensor lengths;                     // [B] int64 or undefined: T
+  at::Tensor resets;                      // [T, B] bool or undefined: none
 
   bool is_projected() const { return weights[0].weight_hr.defined(); }
   // Arithmetic and cell state: double for float64, float otherwise.

@@ -27,21 +27,21 @@ enum class Stage {
 struct StepForwardArgs {
   Rows rows;
   std::int64_t t, H, P;
-  const void* h_0;         // T [B, P] or nullptr: zeros
-  const void* c_0;         // T [B, H] or nullptr: zeros
-  const void* x_gates;     // A [B, G*H] without bias
-  const void* h_gates;     // A [B, G*H] without bias
-  const void* bias_ih;     // A [G*H] or nullptr
-  const void* bias_hh;     // A [G*H] or nullptr
-  void* carry_h;           // M [B, P] in, out: the h that enters the step, then the next one
-  void* carry_c;           // A [B, H] in, out; nullptr for a cell without c
-  void* operand;           // M [B, H] out: r h (kResetForward), or h before its projection
-  const void* projected;   // A [B, P] in (kProjectForward)
-  void* output;            // T [B, P] out: 0 where the step does not exist
-  void* cells;             // A [B, H] out, or nullptr: not wanted
-  void* saved;             // T [B, S*H] out, or nullptr: no way back
+  const void* h_0;        // T [B, P] or nullptr: zeros
+  const void* c_0;        // T [B, H] or nullptr: zeros
+  const void* x_gates;    // A [B, G*H] without bias
+  const void* h_gates;    // A [B, G*H] without bias
+  const void* bias_ih;    // A [G*H] or nullptr
+  const void* bias_hh;    // A [G*H] or nullptr
+  void* carry_h;          // M [B, P] in, out: the h that enters the step, then the next one
+  void* carry_c;          // A [B, H] in, out; nullptr for a cell without c
+  void* operand;          // M [B, H] out: r h (kResetForward), or h before its projection
+  const void* projected;  // A [B, P] in (kProjectForward)
+  void* output;           // T [B, P] out: 0 where the step does not exist
+  void* cells;            // A [B, H] out, or nullptr: not wanted
+  void* saved;            // T [B, S*H] out, or nullptr: no way back
   std::int64_t output_stride, cells_stride, saved_stride;
-  bool is_projected;       // P != H: kForward leaves h in `operand`, and in saved[S]
+  bool is_projected;  // P != H: kForward leaves h in `operand`, and in saved[S]
 };
 
 struct StepBackwardArgs {

@@ -37,10 +37,9 @@ struct PreviousStep {  // over T*B rows of P units
     using M = typename Types::M;
     using T = typename Types::T;
     const std::int64_t t = row / a.rows.B, b = row % a.rows.B;
-    const A h = a.rows.exists(t, b)
-                    ? entering_state<A, T, T>(a, t, b, p, a.output_all, a.output_all_stride, a.h_0,
-                                              a.P)
-                    : A(0);
+    const A h = a.rows.exists(t, b) ? entering_state<A, T, T>(a, t, b, p, a.output_all,
+                                                              a.output_all_stride, a.h_0, a.P)
+                                    : A(0);
     *at<M>(a.h_previous, row * a.P + p) = static_cast<M>(h);
   }
 };
@@ -105,7 +104,7 @@ struct BackwardStep {  // over H units
     }
   }
   FC_HD void load_saved(std::int64_t b, std::int64_t u, A (&saved)[Cell::kSaved]) const {
-  FC_UNROLL
+    FC_UNROLL
     for (int k = 0; k < Cell::kSaved; ++k) {
       saved[k] = static_cast<A>(*at<T>(a.saved, b * a.saved_stride + k * a.H + u));
     }
@@ -122,7 +121,7 @@ struct BackwardStep {  // over H units
   }
   FC_HD void store_gates(void* gates, std::int64_t b, std::int64_t u,
                          const A (&values)[Cell::kGates]) const {
-  FC_UNROLL
+    FC_UNROLL
     for (int k = 0; k < Cell::kGates; ++k) {
       *at<M>(gates, (b * Cell::kGates + k) * a.H + u) = static_cast<M>(values[k]);
     }
@@ -140,7 +139,7 @@ struct ResetBackwardStep {  // over H units, after BackwardStep of the same t
     *reset_h = static_cast<M>(A(0));
     if (!a.rows.exists(a.t, b)) return;
     A saved[Cell::kSaved];
-  FC_UNROLL
+    FC_UNROLL
     for (int k = 0; k < Cell::kSaved; ++k) {
       saved[k] = static_cast<A>(*at<T>(a.saved, b * a.saved_stride + k * a.H + u));
     }

@@ -93,7 +93,7 @@ struct ForwardStep {  // over H units
       if (a.cells) *at<A>(a.cells, b * a.cells_stride + u) = state[1];
     }
     if (a.saved) {
-  FC_UNROLL
+      FC_UNROLL
       for (int k = 0; k < Cell::kSaved; ++k) save(b, k, u, saved[k]);
       if (a.is_projected) save(b, Cell::kSaved, u, state[0]);
     }

@@ -12,8 +12,13 @@ class BackwardPass {
  public:
   BackwardPass(const Layer& layer, int64_t direction, const LayerOutputs& outputs,
                const LayerGradients& grads, const StepKernels& kernels)
-      : layer_(layer), s_(layer.sizes), d_(direction), outputs_(outputs), grads_(grads),
-        kernels_(kernels), weights_(layer.weights[direction]),
+      : layer_(layer),
+        s_(layer.sizes),
+        d_(direction),
+        outputs_(outputs),
+        grads_(grads),
+        kernels_(kernels),
+        weights_(layer.weights[direction]),
         operand_type_(kernels.operand(layer)) {
     const auto arithmetic = layer.input.options().dtype(layer.arithmetic());
     const auto operand = layer.input.options().dtype(operand_type_);
@@ -153,13 +158,13 @@ class BackwardPass {
   const StepKernels& kernels_;
   const DirectionWeights& weights_;
   const at::ScalarType operand_type_;
-  at::Tensor weight_hh_, weight_hr_;     // operands [G*H, P], [P, H]
-  at::Tensor h_previous_;                // operand [T*B, P]
-  at::Tensor dx_gates_, dg_gates_;       // operand [T*B, G*H]; one tensor for an additive cell
-  at::Tensor carry_dh_, product_dh_;     // arithmetic [B, P]
-  at::Tensor carry_dc_;                  // arithmetic [B, H] or undefined
-  at::Tensor d_reset_h_, reset_h_;       // arithmetic [B, H], operand [T*B, H]: two products
-  at::Tensor dh_projected_, dh_cell_;    // operand [T*B, P], arithmetic [B, H]: projection
+  at::Tensor weight_hh_, weight_hr_;   // operands [G*H, P], [P, H]
+  at::Tensor h_previous_;              // operand [T*B, P]
+  at::Tensor dx_gates_, dg_gates_;     // operand [T*B, G*H]; one tensor for an additive cell
+  at::Tensor carry_dh_, product_dh_;   // arithmetic [B, P]
+  at::Tensor carry_dc_;                // arithmetic [B, H] or undefined
+  at::Tensor d_reset_h_, reset_h_;     // arithmetic [B, H], operand [T*B, H]: two products
+  at::Tensor dh_projected_, dh_cell_;  // operand [T*B, P], arithmetic [B, H]: projection
   at::Tensor d_h_0_, d_c_0_;
 };
 

@@ -51,7 +51,11 @@ class ForwardPass {
  public:
   ForwardPass(const Layer& layer, int64_t direction, const at::Tensor& x, LayerOutputs& outputs,
               const StepKernels& kernels)
-      : layer_(layer), s_(layer.sizes), d_(direction), outputs_(outputs), kernels_(kernels),
+      : layer_(layer),
+        s_(layer.sizes),
+        d_(direction),
+        outputs_(outputs),
+        kernels_(kernels),
         weights_(layer.weights[direction]) {
     const auto arithmetic = layer.input.options().dtype(layer.arithmetic());
     const auto operand = layer.input.options().dtype(kernels.operand(layer));

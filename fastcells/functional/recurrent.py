@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._extension import is_compiled, why_not_compiled
+from ..checks import check_range_of_lengths
+from ..ops import is_compiled, why_not_compiled
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
+from .autocast import autocast_dtypes, cast
 from .recurrent_autograd import Recurrent
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
@@ -67,25 +69,15 @@ def choose_route(tensors: Sequence[Tensor | None]) -> Route:
     return Route(True, "compiled kernels")
 
 
-def _cast_for_autocast(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Under autocast every floating tensor but float64 takes autocast's dtype, as in torch."""
-    device_type = next(t for t in tensors if t is not None).device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return list(tensors)
-    dtype = torch.get_autocast_dtype(device_type)
-    return [
-        t
-        if t is None or not t.is_floating_point() or t.dtype == torch.float64
-        else t.to(dtype)
-        for t in tensors
-    ]
+def _is_traced_or_transformed() -> bool:
+    """Whether values cannot be looked at here: the op, or nobody, checks them."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a derivative may be asked for; always assumed inside a torch.func transform."""
-    if not torch.compiler.is_compiling():
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            return True
+    if not torch.compiler.is_compiling() and _is_traced_or_transformed():
+        return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -99,12 +91,19 @@ def run_layer(
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     want_cells: bool = False,
+    is_packed: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """One layer, on the kernels or on the reference: output `[T, B, D*P]`, h_n `[D, B, P]`,
-    c_n `[D, B, H]` and all c `[T, B, D*H]` in the input's dtype; the last two None without c."""
-    input, h_0, c_0, *weights = _cast_for_autocast((input, h_0, c_0, *weights))
+    c_n `[D, B, H]` and all c `[T, B, D*H]` in the input's dtype; the last two None without c.
+    `is_packed` matters to autocast alone."""
+    is_projected = len(weights) // directions in (3, 5)
+    dtypes = autocast_dtypes(cell, input, h_0, is_projected, is_packed)
+    if dtypes is not None:
+        input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
     tensors = (input, h_0, c_0, *weights)
     if not choose_route(tensors).is_kernel:
+        if lengths is not None and not _is_traced_or_transformed():
+            check_range_of_lengths(lengths, input.shape[0])
         with torch.autocast(input.device.type, enabled=False):
             output, h_n, c_n, cells = reference.recurrent(
                 cell, directions, input, h_0, c_0, weights, lengths, resets
@@ -120,14 +119,18 @@ def run_layer(
         )
     if reference.CELLS[cell].states == 1:
         return output, h_n, None, None
-    return output, h_n, c_n, cells.to(input.dtype) if want_cells else None
+    if dtypes is not None:
+        c_n = c_n.to(dtypes.cell_state)
+    return output, h_n, c_n, cells.to(c_n.dtype) if want_cells else None
 
 
 def run_step(
     cell: str, input: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'."""
-    input, h, c, *weights = _cast_for_autocast((input, h, c, *weights))
+    dtypes = autocast_dtypes(cell, input, h, len(weights) in (3, 5), is_packed=True)
+    if dtypes is not None:
+        input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
     tensors = (input, h, c, *weights)
     if not choose_route(tensors).is_kernel:
         with torch.autocast(input.device.type, enabled=False):
@@ -135,7 +138,7 @@ def run_step(
     if _needs_grad(tensors):
         _, h_n, c_n, _ = run_layer(
             cell, 1, input.unsqueeze(0), h.unsqueeze(0),
-            None if c is None else c.unsqueeze(0), weights,
+            None if c is None else c.unsqueeze(0), weights, is_packed=True,
         )  # fmt: skip
         return h_n.squeeze(0), None if c_n is None else c_n.squeeze(0)
     h_new, c_new = ops.recurrent_step(cell, input, h, c, weights)
@@ -153,6 +156,7 @@ def run_stack(
     resets: Tensor | None = None,
     dropout: float = 0.0,
     want_cells: bool = False,
+    is_packed: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """L layers, each on the output of the one before; dropout between them. All c are the last
     layer's."""
@@ -170,6 +174,7 @@ def run_stack(
             lengths,
             resets,
             want_cells and is_last,
+            is_packed,
         )
         h_n.append(h)
         c_n.append(c)
@@ -183,9 +188,7 @@ def _join(states: list[Tensor]) -> Tensor:
     return states[0] if len(states) == 1 else torch.cat(states)
 
 
-def _split_layers(
-    name: str, weights: Sequence[Tensor], num_layers: int
-) -> list[Sequence[Tensor]]:
+def _split_layers(name: str, weights: Sequence[Tensor], num_layers: int) -> list[Sequence[Tensor]]:
     count, rest = divmod(len(weights), num_layers)
     if rest:
         raise ValueError(
@@ -311,7 +314,8 @@ def gru(
 
     and, by variant,
 
-    * "reset_after" (torch, cuDNN): :math:`n = \tanh(W_{in} x + b_{in} + r \odot (W_{hn} h + b_{hn}))`
+    * "reset_after" (torch, cuDNN):
+      :math:`n = \tanh(W_{in} x + b_{in} + r \odot (W_{hn} h + b_{hn}))`
     * "reset_before" (Cho et al. 2014, Keras `reset_after=False`):
       :math:`n = \tanh(W_{in} x + b_{in} + W_{hn} (r \odot h) + b_{hn})`
     * "article": :math:`n = r \odot \tanh(W_{in} x + b_{in} + (1 - z) \odot (W_{hn} h + b_{hn}))`

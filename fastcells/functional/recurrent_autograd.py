@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._extension import is_compiled
+from ..ops import is_compiled
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
 

@@ -85,7 +85,7 @@ class _RecurrentLayer(nn.RNNBase):
             states = [s if s is None else s.index_select(1, packed.sorted_indices) for s in states]
         padded = pad(packed)
         output, h_n, c_n, cells = self._run_stack(
-            padded.data, *states, padded.lengths, None, want_cells
+            padded.data, *states, padded.lengths, None, want_cells, is_packed=True
         )
         if packed.unsorted_indices is not None:
             h_n = h_n.index_select(1, packed.unsorted_indices)
@@ -93,7 +93,7 @@ class _RecurrentLayer(nn.RNNBase):
         cells = None if cells is None else pack(cells, padded, packed)
         return pack(output, padded, packed), h_n, c_n, cells
 
-    def _run_stack(self, input, h_0, c_0, lengths, resets, want_cells):
+    def _run_stack(self, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
         directions = 2 if self.bidirectional else 1
         names = self._all_weights
         layers = [
@@ -102,8 +102,9 @@ class _RecurrentLayer(nn.RNNBase):
         ]
         dropout = self.dropout if self.training else 0.0
         return run_stack(
-            self.cell, directions, input, h_0, c_0, layers, lengths, resets, dropout, want_cells
-        )
+            self.cell, directions, input, h_0, c_0, layers, lengths, resets, dropout, want_cells,
+            is_packed,
+        )  # fmt: skip
 
     def _first_weight(self) -> Tensor:
         return getattr(self, self._all_weights[0][0])
@@ -140,14 +141,15 @@ class _RecurrentLayer(nn.RNNBase):
         widths = (self.proj_size or self.hidden_size, self.hidden_size)
         for index, state in enumerate(states):
             place = f"[{index}]" if self.has_cell_state else ""
-            checks.check_state(state, (rows, 1 if batch is None else batch, widths[index]), input, place)
+            expected = (rows, 1 if batch is None else batch, widths[index])
+            checks.check_state(state, expected, input, place)
         return states if self.has_cell_state else (states[0], None)
 
 
 class RNN(_RecurrentLayer):
     r"""Elman network, in the place of :class:`torch.nn.RNN`.
 
-    .. math:: h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}), \quad f = \tanh \text{ or relu}
+    .. math:: h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}), \quad f = \tanh, \mathrm{relu}
 
     Constructor, parameters, state_dict, results and errors are torch's. Beyond it:
 

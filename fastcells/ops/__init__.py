@@ -1,1 +1,5 @@
 """The compiled ops: what the tracer has to know of them, and typed calls. No logic."""
+
+from .._extension import is_compiled, why_not_compiled
+
+__all__ = ["is_compiled", "why_not_compiled"]

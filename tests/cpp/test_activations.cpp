@@ -52,13 +52,18 @@ bool check_ends() {
 }  // namespace
 
 int main() {
-  bool ok = check("exp", worst_ulp([](float x) { return polynomial::exp(x); },
-                                   [](double x) { return std::exp(x); }, -87.0f, 88.0f), 1.1);
-  ok &= check("tanh", worst_ulp([](float x) { return tanh(x); },
-                                [](double x) { return std::tanh(x); }, -INFINITY, INFINITY), 1.4);
-  ok &= check("sigmoid", worst_ulp([](float x) { return sigmoid(x); },
-                                   [](double x) { return 1 / (1 + std::exp(-x)); }, -87.0f,
-                                   INFINITY), 2.4);
+  bool ok = check("exp",
+                  worst_ulp([](float x) { return polynomial::exp(x); },
+                            [](double x) { return std::exp(x); }, -87.0f, 88.0f),
+                  1.1);
+  ok &= check("tanh",
+              worst_ulp([](float x) { return tanh(x); }, [](double x) { return std::tanh(x); },
+                        -INFINITY, INFINITY),
+              1.4);
+  ok &= check("sigmoid",
+              worst_ulp([](float x) { return sigmoid(x); },
+                        [](double x) { return 1 / (1 + std::exp(-x)); }, -87.0f, INFINITY),
+              2.4);
   ok &= check_ends();
   return ok ? 0 : 1;
 }

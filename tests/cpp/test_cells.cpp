@@ -77,7 +77,8 @@ struct Trial {
     const int products = Cell::kTwoProducts ? Cell::kGates - 1 : Cell::kGates;
     for (int k = 0; k < Cell::kGates; ++k) worst = std::fmax(worst, distance(x[k], dx[k]));
     for (int k = 0; k < products; ++k) worst = std::fmax(worst, distance(g[k], dg[k]));
-    for (int k = 0; k < Cell::kStates; ++k) worst = std::fmax(worst, distance(state[k], d_state[k]));
+    for (int k = 0; k < Cell::kStates; ++k)
+      worst = std::fmax(worst, distance(state[k], d_state[k]));
     if (Cell::kAdditive) {
       for (int k = 0; k < Cell::kGates; ++k) worst = std::fmax(worst, std::fabs(dx[k] - dg[k]));
     }

@@ -1,0 +1,56 @@
+"""The dtype of a recurrent layer under autocast: torch's.
+
+On a GPU torch (cuDNN) casts everything to autocast's dtype. On a CPU what comes out depends on the
+path inside torch: with S the dtype of the initial state (of the input, where there is none) and
+`low` autocast's dtype,
+
+    RNN, RNNCell                                    output, h   low
+    GRU, GRUCell                                    output, h   S
+    LSTM on a padded tensor                         output, h   low      c   low
+    LSTM with proj_size                             output, h   low      c   S
+    LSTM on a PackedSequence, LSTMCell              output, h   S        c   S
+
+The layer is computed in the dtype of its output; so where that is float32 nothing is rounded at
+all. Inside, the cell state is float32 in any case. Tensors of float64 are never cast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["AutocastDtypes", "autocast_dtypes", "cast"]
+
+
+class AutocastDtypes(NamedTuple):
+    storage: torch.dtype  # of all tensors of the call, and so of output and h
+    cell_state: torch.dtype  # of c_n as it is returned
+
+
+def autocast_dtypes(
+    cell: str, input: Tensor, state: Tensor | None, is_projected: bool, is_packed: bool
+) -> AutocastDtypes | None:
+    """What autocast makes of a call, or None where it is off; a cell counts as packed."""
+    device = input.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    low = torch.get_autocast_dtype(device)
+    of_state = input.dtype if state is None else state.dtype
+    if device != "cpu" or cell.startswith("rnn"):
+        return AutocastDtypes(low, low)
+    if cell != "lstm":
+        return AutocastDtypes(of_state, of_state)
+    if is_projected:
+        return AutocastDtypes(low, of_state)
+    return AutocastDtypes(of_state, of_state) if is_packed else AutocastDtypes(low, low)
+
+
+def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
+    """Every floating tensor but float64 to `dtype`."""
+    return [
+        t if t is None or not t.is_floating_point() or t.dtype == torch.float64 else t.to(dtype)
+        for t in tensors
+    ]
