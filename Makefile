@@ -35,7 +35,7 @@ venv: $(INSTALLED)  ## make the virtual environment, with torch and the tools
 $(INSTALLED): pyproject.toml $(if $(filter $(TORCH),$(file < $(INSTALLED))),,FORCE)
 	@echo "venv: installing $(TORCH) and the tools of pyproject.toml into $(VENV)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install "$(TORCH)" "setuptools>=77" wheel ninja pybind11
+	@$(PIP) install "$(TORCH)" setuptools wheel ninja pybind11
 	@$(PY) -c "$$LIST_EXTRAS" > $(VENV)/extras.txt && $(PIP) install -r $(VENV)/extras.txt
 	@command -v cmake > /dev/null || $(PIP) install cmake
 	@echo "$(TORCH)" > $@

@@ -63,8 +63,22 @@ def read_sources(with_cuda):
     ]
 
 
-def find_nvcc():
+def mend_cuda_home():
+    """Where nvcc on PATH is a wrapper, torch takes the wrapper's folder for the toolkit's: ask it."""
     home = cpp_extension.CUDA_HOME  # None with a CPU build of torch, even where there is a toolkit
+    if not home or Path(home, "include", "cuda_runtime_api.h").is_file():
+        return
+    command = [Path(home, "bin", "nvcc"), "--dryrun", "-x", "cu", "-c", os.devnull]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        top = re.search(r"TOP=(.+)", told).group(1).strip()
+    except (OSError, subprocess.CalledProcessError, AttributeError):
+        return
+    cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = os.path.normpath(top)
+
+
+def find_nvcc():
+    home = cpp_extension.CUDA_HOME
     nvcc = Path(home or "", "bin", "nvcc")
     return nvcc if home and nvcc.is_file() else None
 
@@ -204,6 +218,7 @@ def make_extension(with_cuda):
     )
 
 
+mend_cuda_home()
 WITH_CUDA = decide_cuda()
 set_build_environment(WITH_CUDA)
 print(

@@ -10,7 +10,7 @@
 #include "recurrent/layer.h"
 
 #ifdef FASTCELLS_WITH_CUDA
-#include <cuda.h>
+#include <cuda_runtime_api.h>
 #endif
 
 TORCH_LIBRARY(fastcells, m) {
@@ -59,7 +59,7 @@ py::dict build_info() {
       false;
 #endif
 #ifdef FASTCELLS_WITH_CUDA
-  info["cuda"] = CUDA_VERSION / 1000 * 10 + CUDA_VERSION % 1000 / 10;
+  info["cuda"] = CUDART_VERSION;  // 13000 for 13.0
 #else
   info["cuda"] = py::none();
 #endif
