@@ -78,7 +78,7 @@ def make_layer_problem(
 ) -> LayerProblem:
     """A random layer and its input, at the scale of trained ones, on the CPU.
 
-    `lengths` holds 0 and T, `resets` step 0 of the first row, as far as the batch has room.
+    `lengths` begin with T, 0 and about T/2, `resets` with a reset at step 0 of the first row.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -93,7 +93,7 @@ def make_layer_problem(
         weights += [normal(rows, scale=0.5), normal(rows, scale=0.5)] if bias else []
         weights += [normal(proj_size, H, scale=H**-0.5)] if proj_size else []
     row_lengths = torch.randint(0, T + 1, (B,), generator=generator)
-    row_lengths[1:2], row_lengths[:1] = 0, T
+    row_lengths[:3] = torch.tensor([T, 0, (T + 1) // 2])[:B]
     boundaries = torch.rand(T, B, generator=generator) < 0.3
     boundaries[:1, :1] = True
     return LayerProblem(
@@ -142,12 +142,13 @@ def assert_as_accurate_as_torch(
     that are NaN or infinite must be so in both.
 
     Returns:
-        The error over torch's, or over `floor` where torch's is smaller than that.
+        The error over torch's, or over eps where torch's is smaller than that.
     """
     assert actual.shape == exact.shape == torch_result.shape, what
     assert actual.dtype == torch_result.dtype, what
     assert exact.dtype == torch.float64, what
-    floor = torch.finfo(actual.dtype).eps if floor is None else floor
+    eps = torch.finfo(actual.dtype).eps
+    floor = eps if floor is None else floor
     actual, torch_result = actual.detach().double(), torch_result.detach().double()
     _assert_same_non_finite(actual, exact, what)
     finite = exact.isfinite()
@@ -165,4 +166,4 @@ def assert_as_accurate_as_torch(
             f"{actual[at].item():.17g}, exact is {exact[at].item():.17g}, torch has "
             f"{torch_result[at].item():.17g}"
         )
-    return error / max(torch_error, floor)
+    return error / max(torch_error, eps)

@@ -1,6 +1,7 @@
 """Running a layer problem on the kernels, on the reference and on torch.nn, and comparing."""
 
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -92,19 +93,26 @@ def run_torch(problem):
     return output, *(last if has_c else (last, None)), None
 
 
+def with_one_result(run, index):
+    """`run` with all results but one left out."""
+    return lambda problem: tuple(
+        result if i == index else None for i, result in enumerate(run(problem))
+    )
+
+
 # ---- outputs and gradients ----
 
 
-def evaluate(run, problem, *, rounded_to=None, past_ends=None):
+def evaluate(run, problem, *, wanted=None, rounded_to=None, past_ends=None):
     """What `run` returns, by name, and the gradients of a random projection of all of it.
 
-    The projection is the same for all runs of the same shapes. It is rounded to `rounded_to`, and
-    holds `past_ends` where a row has no step.
+    Only the variables named in `wanted` need a gradient, if given. The projection is the same for
+    all runs of the same shapes; it is rounded to `rounded_to`, and holds `past_ends` where a row
+    has no step.
     """
-    leaves = {
-        name: tensor.detach().requires_grad_() for name, tensor in problem.variables().items()
-    }
-    outputs = run(problem.with_variables(leaves.values()))
+    variables = {name: tensor.detach() for name, tensor in problem.variables().items()}
+    leaves = {name: variables[name].requires_grad_() for name in wanted or variables}
+    outputs = run(problem.with_variables(variables.values()))
     names = ("output", "h_n", "c_n", "cells")
     results = {name: out for name, out in zip(names, outputs, strict=True) if out is not None}
     generator = torch.Generator().manual_seed(1)
@@ -137,3 +145,22 @@ def assert_same_bits(actual, expected):
     assert actual.keys() == expected.keys()
     different = [name for name, want in expected.items() if not torch.equal(actual[name], want)]
     assert not different
+
+
+# ---- memory ----
+
+
+@contextmanager
+def poisoned_memory():
+    """Every tensor that torch leaves uninitialised is filled with NaN (integers with their
+    largest value)."""
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_filled = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        assert torch.empty(8).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = was_filled
