@@ -189,8 +189,8 @@ def test_torch_jit_trace_takes_a_module(kind, has_grad):
     input = make_input(kind)
     with torch.set_grad_enabled(has_grad):
         traced = torch.jit.trace(module, (input,))
-    other = torch.randn(*(n + 2 for n in input.shape[:-1]), I, **float64)
-    found, expected = traced(other), module(other)
+        other = torch.randn(*(n + 2 for n in input.shape[:-1]), I, **float64)
+        found, expected = traced(other), module(other)
     assert_near(
         {i: t.detach() for i, t in enumerate(tensors_of(found))},
         {i: t.detach() for i, t in enumerate(tensors_of(expected))},

@@ -141,8 +141,9 @@ def test_kernels_are_as_accurate_as_torch(cell, proj_size, shape, dtype, assert_
     exact_run, exact_problem = partial(run_reference, want_cells=False), problem.to(torch.float64)
     exact = evaluate(exact_run, exact_problem, rounded_to=dtype)
     assert actual.keys() == torchs.keys() == exact.keys()
-    # The gradient of a weight is one product over all T*B rows, torch's the sum of a product a
-    # step, so that other float32 numbers are rounded: 4 units, of 8 kernel and torch both reach.
+    # The gradient of a weight is one product over all T*B rows. Where torch adds up a product a
+    # step, fewer roundings add up; where it makes one product too, as for W_ih of nn.LSTM, it errs
+    # by 4 eps of float32 as well.
     order_of_sums = 4 * torch.finfo(torch.float32).eps
     for name, result in actual.items():
         floor = torch.finfo(dtype).eps + (order_of_sums if "weight" in name else 0)
