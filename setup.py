@@ -64,7 +64,7 @@ def read_sources(with_cuda):
 
 
 def mend_cuda_home():
-    """Where nvcc on PATH is a wrapper, torch takes the wrapper's folder for the toolkit's: ask it."""
+    """Where nvcc on PATH is a wrapper, torch takes its folder for the toolkit's: ask nvcc."""
     home = cpp_extension.CUDA_HOME  # None with a CPU build of torch, even where there is a toolkit
     if not home or Path(home, "include", "cuda_runtime_api.h").is_file():
         return

@@ -29,6 +29,36 @@ TORCH_LIBRARY(fastcells, m) {
       "-> (Tensor h, Tensor c)");
 }
 
+namespace {
+
+void refuse_tangent(const c10::OperatorHandle& op, const at::Tensor& tensor) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.defined() || !tensor._fw_grad(/*level=*/0).defined(),
+                              op.operator_name(),
+                              ": forward-mode derivatives (jvp) are not implemented by the op; "
+                              "fastcells.functional and the layers take them");
+}
+
+// The ops have no forward mode, and a tangent would be lost without a word. This stands above the
+// kernels, at a key that every tensor outside inference mode passes, where tangents are still seen.
+void refuse_tangents(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                     torch::jit::Stack* stack) {
+  for (const c10::IValue& argument : torch::jit::last(*stack, op.schema().arguments().size())) {
+    if (argument.isTensor()) refuse_tangent(op, argument.toTensor());
+    if (argument.isTensorList()) {
+      for (const at::Tensor& tensor : argument.toTensorVector()) refuse_tangent(op, tensor);
+    }
+  }
+  op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastcells, ADInplaceOrView, m) {
+  for (const char* op : {"recurrent_forward", "recurrent_backward", "recurrent_step"}) {
+    m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_tangents>());
+  }
+}
+
 TORCH_LIBRARY_IMPL(fastcells, CPU, m) {
   m.impl("recurrent_forward", fastcells::recurrent_forward_cpu);
   m.impl("recurrent_backward", fastcells::recurrent_backward_cpu);

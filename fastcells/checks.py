@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+CAST_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_kind(name: str, what: str, value: object) -> None:
@@ -38,14 +39,26 @@ def check_kind(name: str, what: str, value: object) -> None:
         )
 
 
+def _is_cast_by_autocast(*tensors: Tensor) -> bool:
+    """Whether autocast is on and brings these tensors to one dtype."""
+    return torch._C._is_any_autocast_enabled() and all(
+        tensor.dtype in CAST_BY_AUTOCAST for tensor in tensors
+    )
+
+
 def check_input(name: str, input: Tensor, weight: Tensor) -> None:
     """Dtype, device and width of an input against w_ih; the dtype is autocast's affair, if on."""
     if weight.dtype not in FLOATING:
         raise TypeError(
             f"{name}: weights must be float32, float64, float16 or bfloat16, got {weight.dtype}"
         )
-    autocast = torch._C._is_any_autocast_enabled()
-    if input.dtype != weight.dtype and not (autocast and input.dtype in FLOATING):
+    if input.dtype != weight.dtype and not _is_cast_by_autocast(input, weight):
+        if torch._C._is_any_autocast_enabled() and input.dtype in FLOATING:
+            raise RuntimeError(
+                "Input and parameter tensors are not the same dtype, found input tensor with "
+                f"{input.dtype} and parameter tensor with {weight.dtype}: autocast leaves "
+                "torch.float64 as it is. Convert one of them with .to(...)"
+            )
         raise ValueError(
             f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). "
             f"Convert input: input.to({weight.dtype}), or convert model: model.to({input.dtype})"
@@ -72,8 +85,7 @@ def check_state_fits(state: Tensor, input: Tensor) -> None:
             "Input and hidden tensors are not at the same device, found input tensor at "
             f"{input.device} and hidden tensor at {state.device}"
         )
-    autocast = torch._C._is_any_autocast_enabled()
-    if state.dtype != input.dtype and not (autocast and state.dtype in FLOATING):
+    if state.dtype != input.dtype and not _is_cast_by_autocast(state, input):
         raise RuntimeError(
             "Input and hidden tensors are not the same dtype, found input tensor with "
             f"{input.dtype} and hidden tensor with {state.dtype}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .functional.autocast import autocast_dtypes
 from .functional.recurrent import choose_route
 
 __all__ = ["Explanation", "explain"]
@@ -56,9 +57,11 @@ def explain(
     data = input.data if isinstance(input, PackedSequence) else input
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     route = choose_route((data, *states, *layer.parameters()))
-    device, dtype = data.device.type, data.dtype
-    if torch.is_autocast_enabled(device) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
+    is_packed = isinstance(input, PackedSequence) or isinstance(layer, nn.RNNCellBase)
+    is_projected = bool(getattr(layer, "proj_size", 0))
+    state = states[0] if states else None
+    dtypes = autocast_dtypes(layer.cell, data, state, is_projected, is_packed)
+    device, dtype = data.device.type, data.dtype if dtypes is None else dtypes.storage
     if not route.is_kernel:
         notes = ("plain torch operations, step by step",)
         return Explanation("reference", layer.cell, dtype, route.reason, notes)

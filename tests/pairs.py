@@ -19,7 +19,6 @@ quiet_projections = pytest.mark.filterwarnings(
 )
 
 
-
 @pytest.fixture(autouse=True)
 def one_thread():
     """Imported by files whose layers are small: on a busy machine the threads of a product this
@@ -96,6 +95,15 @@ def evaluate(module, input, hx=None, **options):
     ]
     grads = torch.autograd.grad(list(found.values()), list(leaves.values()), cotangents)
     return found | {f"grad of {name}": grad for name, grad in zip(leaves, grads, strict=True)}
+
+
+def assert_same_bits(actual, expected):
+    """The same tensors, whatever they are nested in."""
+    actual, expected = tensors_of(actual), tensors_of(expected)
+    assert expected
+    assert len(actual) == len(expected)
+    different = [i for i, want in enumerate(expected) if not torch.equal(actual[i], want)]
+    assert not different
 
 
 def assert_near(actual, expected, tolerance=EXACT, what=""):

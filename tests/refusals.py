@@ -74,7 +74,7 @@ def assert_refused_by_both(kind, refusal):
     if refusal.torch == TAKES:
         refusal.call(theirs)
         return
-    with pytest.raises(Exception) as refused:  # noqa: PT011 (its type is compared below)
+    with pytest.raises(Exception) as refused:
         refusal.call(theirs)
     assert (refused.type is refusal.error) == (refusal.torch in (SAME, TYPE))
     assert (str(refused.value) == text) == (refusal.torch == SAME)

@@ -37,9 +37,7 @@ CASES = [
     pytest.param(kind, options, id=f"{kind}-{name}")
     for kind in ("RNN", "LSTM", "GRU")
     for name, options in OPTIONS.items()
-] + [
-    pytest.param("LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}, id="LSTM-proj")
-]
+] + [pytest.param("LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}, id="LSTM-proj")]
 each_case = pytest.mark.parametrize(("kind", "options"), CASES)
 LENGTHS = {
     "unsorted": [2, 5, 1, 3],
@@ -183,9 +181,7 @@ def test_full_lengths_are_no_lengths(kind):
 @each_batch_first
 @each_layer
 def test_one_sequence_takes_a_length_without_dimensions(kind, batch_first, length):
-    layer = getattr(fastcells, kind)(
-        I, H, batch_first=batch_first, bidirectional=True, **float64
-    )
+    layer = getattr(fastcells, kind)(I, H, batch_first=batch_first, bidirectional=True, **float64)
     input, hx = torch.randn(T, I, **float64), make_hx(layer)
     alone = tensors_of(layer(input, hx, lengths=torch.tensor(length)))
     batch_dim = 0 if batch_first else 1

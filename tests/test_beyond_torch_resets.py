@@ -34,9 +34,7 @@ CASES = [
     pytest.param(kind, options, id=f"{kind}-{name}")
     for kind in ("RNN", "LSTM", "GRU")
     for name, options in OPTIONS.items()
-] + [
-    pytest.param("LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}, id="LSTM-proj")
-]
+] + [pytest.param("LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}, id="LSTM-proj")]
 each_case = pytest.mark.parametrize(("kind", "options"), CASES)
 # [T, B]: row 0 at its start and inside, row 1 nowhere, row 2 at every step, row 3 at its last.
 RESETS = torch.tensor(
@@ -125,9 +123,7 @@ def test_many_random_resets_give_the_pieces_alone(kind):
 @each_layer
 def test_resets_lie_like_the_input_under_batch_first(kind):
     time_first = getattr(fastcells, kind)(I, H, bidirectional=True, **float64)
-    batch_first = getattr(fastcells, kind)(
-        I, H, bidirectional=True, batch_first=True, **float64
-    )
+    batch_first = getattr(fastcells, kind)(I, H, bidirectional=True, batch_first=True, **float64)
     batch_first.load_state_dict(time_first.state_dict())
     input, hx = make_input(kind), make_hx(time_first, B)
     expected = tensors_of(time_first(input, hx, resets=RESETS))

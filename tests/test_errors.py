@@ -22,7 +22,12 @@ from refusals import (
     two_for_lstm,
 )
 
-pytestmark = pytest.mark.usefixtures("no_kernel")
+pytestmark = [
+    pytest.mark.usefixtures("no_kernel"),
+    # torch says so once of each kind of tensor that is not dense.
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning"),
+]
 DENSE = (
     "{{name}}: {what} must be a dense tensor (layout torch.strided), got layout {layout}. Convert "
     "it with .to_dense() or to a padded tensor"
@@ -78,8 +83,14 @@ INPUTS = {
     **{
         str(dtype): of_dtype(dtype)
         for dtype in (
-            torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool,
-            torch.complex64, torch.float8_e4m3fn,
+            torch.float64,
+            torch.float16,
+            torch.bfloat16,
+            torch.int64,
+            torch.uint8,
+            torch.bool,
+            torch.complex64,
+            torch.float8_e4m3fn,
         )
     },
     "float32 for float64": Refusal(
@@ -105,9 +116,7 @@ INPUTS = {
         OTHER,
     ),
     "jagged": Refusal(
-        given(
-            lambda: torch.nested.nested_tensor([zeros(2, I), zeros(1, I)], layout=torch.jagged)
-        ),
+        given(lambda: torch.nested.nested_tensor([zeros(2, I), zeros(1, I)], layout=torch.jagged)),
         TypeError,
         DENSE.format(what="input", layout="torch.jagged"),
         OTHER,
@@ -166,7 +175,9 @@ def shape_of(expected, got, make_state, options=None):
 
 def hx(value, kinds, text, torch_does=OTHER):
     """A call with this hx, as it is."""
-    return Refusal(lambda layer: layer(zeros(T, B, I), value), TypeError, text, torch_does, {}, kinds)
+    return Refusal(
+        lambda layer: layer(zeros(T, B, I), value), TypeError, text, torch_does, {}, kinds
+    )
 
 
 ONE = zeros(1, B, H)

@@ -21,8 +21,8 @@ from pairs import (
     H,
     I,
     T,
-    assert_near,
     assert_pair_agrees,
+    assert_same_bits,
     each_batch_first,
     each_cell,
     each_kind,
@@ -80,8 +80,7 @@ def test_the_same_seed_gives_the_initial_values_of_torch(kind, options):
     ours = getattr(fastcells, kind)(I, H, **options)
     assert torch.rand(1) == their_next
     assert list(ours.state_dict()) == list(theirs.state_dict())
-    for name, value in theirs.state_dict().items():
-        assert torch.equal(ours.state_dict()[name], value)
+    assert_same_bits(list(ours.parameters()), list(theirs.parameters()))
 
 
 @each_module_case
@@ -127,19 +126,22 @@ def test_states_go_to_torch_and_back_strictly(kind, options):
     ours, theirs = make_pair(kind, **options)
     ours.reset_parameters()
     theirs.load_state_dict(ours.state_dict(), strict=True)
-    assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters()))
+    assert_same_bits(list(ours.parameters()), list(theirs.parameters()))
     ours.reset_parameters()
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters()))
+    assert_same_bits(list(ours.parameters()), list(theirs.parameters()))
 
 
 @each_layer
 def test_all_weights_are_the_parameters_in_the_order_of_torch(kind):
     ours, theirs = make_pair(kind, num_layers=2, bidirectional=True)
-    names = {id(p): name for name, p in theirs.named_parameters()}
-    expected = [[names[id(p)] for p in weights] for weights in theirs.all_weights]
-    assert [[p is getattr(ours, n) for p, n in zip(w, names)] for w, names in
-            zip(ours.all_weights, expected, strict=True)] == [[True] * 4] * 4  # fmt: skip
+    found, expected = (
+        [[names[id(p)] for p in weights] for weights in module.all_weights]
+        for module in (ours, theirs)
+        for names in [{id(p): name for name, p in module.named_parameters()}]
+    )
+    assert found == expected
+    assert [len(weights) for weights in found] == [4] * 4
 
 
 @each_layer
@@ -157,7 +159,7 @@ def test_flatten_parameters_does_nothing(kind):
 def test_a_dropout_that_has_no_effect_is_told_as_by_torch(kind):
     texts = []
     for module in (nn, fastcells):
-        with pytest.warns(UserWarning) as caught:
+        with pytest.warns(UserWarning, match="^dropout option adds dropout") as caught:
             getattr(module, kind)(I, H, dropout=0.5)
         texts.append([str(warning.message) for warning in caught])
     assert texts[0] == texts[1]
@@ -166,7 +168,7 @@ def test_a_dropout_that_has_no_effect_is_told_as_by_torch(kind):
 
 @each_kind
 def test_a_module_built_on_meta_computes_once_it_has_memory(kind):
-    ours, theirs = make_pair(kind, **float64)
+    theirs = getattr(nn, kind)(I, H, **float64)
     on_meta = getattr(fastcells, kind)(I, H, device="meta", **float64)
     shape = (B, I) if kind in CELLS else (T, B, I)
     shapes = [t.shape for t in tensors_of(theirs(torch.zeros(shape, **float64)))]
@@ -205,12 +207,12 @@ def test_a_copy_is_complete_and_independent(kind, duplicate, tmp_path):
     other = duplicate(module, tmp_path / "module.pt")
     assert repr(other) == repr(module)
     expected = [t.detach() for t in tensors_of(module(input))]
-    assert all(torch.equal(a, b) for a, b in zip(tensors_of(other(input)), expected, strict=True))
+    assert_same_bits(other(input), expected)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
     assert all(not t.any() for t in tensors_of(other(input)))
-    assert all(torch.equal(a, b) for a, b in zip(tensors_of(module(input)), expected, strict=True))
+    assert_same_bits(module(input), expected)
 
 
 def test_a_copy_of_weights_that_are_not_leaves_is_refused_as_by_torch():

@@ -6,7 +6,6 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastcells
 from pairs import (
-    CELLS,
     B,
     H,
     I,
@@ -95,7 +94,9 @@ def test_a_layer_returns_the_dtypes_of_torch(kind, options, input_dtype, hx_dtyp
     ours, theirs = make_pair(kind, **options)
     input = make_input(kind, input_dtype)
     hx = hx_of(ours, hx_dtype)
-    assert_dtypes_of_torch_and_values_of_float32(ours, theirs, pack(input) if is_packed else input, hx)
+    assert_dtypes_of_torch_and_values_of_float32(
+        ours, theirs, pack(input) if is_packed else input, hx
+    )
 
 
 @each_hx
@@ -121,9 +122,7 @@ def test_parameters_of_bfloat16_need_no_other_input(kind, input_dtype, hx_dtype,
     assert [t.dtype for t in found] == [t.dtype for t in expected]
     wide = ours.to(high)
     exact = tensors_of(wide(evaluate_in(high, input), evaluate_in(high, hx)))
-    assert_near(
-        {i: t.float() for i, t in enumerate(found)}, dict(enumerate(exact)), NEAR_FLOAT32
-    )
+    assert_near({i: t.float() for i, t in enumerate(found)}, dict(enumerate(exact)), NEAR_FLOAT32)
 
 
 @each_kind
@@ -251,5 +250,3 @@ def test_a_layer_between_others_learns_under_autocast(kind):
         for name, parameter in one.named_parameters():
             assert parameter.grad.dtype == high, name
             assert parameter.grad.isfinite().all() and parameter.grad.any(), name
-
-

@@ -14,9 +14,9 @@ from pairs import (
     B,
     H,
     I,
-    T,
     assert_near,
     assert_pair_agrees,
+    each_cell,
     each_kind,
     each_layer,
     evaluate,
@@ -27,7 +27,6 @@ from pairs import (
     one_thread,  # noqa: F401 (an autouse fixture)
     tensors_of,
 )
-
 
 
 def hidden_weight(kind):
@@ -192,3 +191,13 @@ def test_an_ensemble_under_vmap_is_each_member_alone(kind):
         count = len(parameters)
         stacked = [torch.stack(wanted[i::count]) for i in range(count)]
         assert_near(dict(enumerate(grads)), dict(enumerate(stacked)))
+
+
+@pytest.mark.parametrize("name", ["bias_ih", "bias_hh"])
+@each_cell
+def test_a_cell_may_have_one_bias_alone(kind, name):
+    """torch's cells add each bias that is there."""
+    ours, theirs = make_pair(kind, **float64)
+    for module in (ours, theirs):
+        setattr(module, name, None)
+    assert_pair_agrees(ours, theirs, make_input(kind), make_hx(ours, B))

@@ -12,7 +12,6 @@ from pairs import (
     B,
     H,
     I,
-    T,
     assert_near,
     each_kind,
     each_layer,
@@ -195,5 +194,3 @@ def test_torch_jit_trace_takes_a_module(kind, has_grad):
         {i: t.detach() for i, t in enumerate(tensors_of(found))},
         {i: t.detach() for i, t in enumerate(tensors_of(expected))},
     )
-
-

@@ -193,6 +193,49 @@ def test_a_checkpointed_module_has_the_same_gradients(kind, use_reentrant):
         assert_near({n.replace("inner.", ""): t for n, t in found.items()}, expected)
 
 
+# ---- changes in place ----
+
+CHANGED = ["input", "hx", "weight", "result 0", "result 1", "result 2"]
+
+
+@pytest.mark.parametrize("what", CHANGED)
+@each_kind
+def test_a_change_in_place_never_spoils_a_gradient(kind, what):
+    """Before the way back: either the gradients are right, or autograd refuses."""
+    module = getattr(fastcells, kind)(I, H, **float64)
+    input, hx = make_input(kind), make_hx(module, B)
+    weight = next(module.parameters())
+    leaves = [*module.parameters()]
+    loss = tensors_of(module(input, hx))[0].sum()
+    expected = torch.autograd.grad(loss, leaves)
+    results = tensors_of(module(input, hx))
+    loss = results[0].sum()
+    named = {"input": input, "hx": tensors_of(hx)[0], "weight": weight}
+    named |= {f"result {i}": result for i, result in enumerate(results)}
+    if what in named:  # an RNN cell has one result
+        with torch.no_grad():
+            named[what].add_(1.0)
+    try:
+        found = torch.autograd.grad(loss, leaves)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+    else:
+        assert_near(dict(enumerate(found)), dict(enumerate(expected)))
+
+
+@each_kind
+def test_results_share_no_memory_with_each_other_or_with_arguments(kind):
+    module = getattr(fastcells, kind)(I, H, **float64)
+    input, hx = make_input(kind)[:1], make_hx(module, 1 if kind in CELLS else B)
+    for masks in [{}] if kind in CELLS else [{}, {"lengths": torch.zeros(B, dtype=torch.int64)}]:
+        with torch.no_grad():
+            results = tensors_of(module(input, hx, **masks))
+        everything = [*results, input, *tensors_of(hx), *module.parameters()]
+        places = [tensor.untyped_storage().data_ptr() for tensor in everything]
+        assert len(set(places)) == len(places)
+
+
 # ---- memory layouts ----
 
 
@@ -215,9 +258,7 @@ def test_arguments_of_any_strides_give_the_same_results(kind):
     spread = [s.expand(-1, B, -1) for s in tensors_of(one_state)]
     whole = [s.contiguous() for s in spread]
     unpacked = (lambda s: tuple(s)) if kind == "LSTM" else (lambda s: s[0])
-    assert_near(
-        evaluate(layer, input, unpacked(spread)), evaluate(layer, input, unpacked(whole))
-    )
+    assert_near(evaluate(layer, input, unpacked(spread)), evaluate(layer, input, unpacked(whole)))
 
 
 def make_hx_once(layer, batch=B):

@@ -335,10 +335,9 @@ def test_second_derivatives_are_the_slopes_of_the_gradients(info):
         cotangents = tuple(torch.randn_like(r, requires_grad=True) for r in function(*variables))
         directions = [torch.randn_like(v) for v in variables]
 
-        def slope(*flat, function=function, count=len(variables), directions=directions):
-            grads = torch.autograd.grad(
-                function(*flat[:count]), flat[:count], flat[count:], create_graph=True
-            )
+        def slope(*flat, function=function, directions=directions):
+            given, incoming = flat[: len(directions)], flat[len(directions) :]
+            grads = torch.autograd.grad(function(*given), given, incoming, create_graph=True)
             return sum((g * d).sum() for g, d in zip(grads, directions, strict=True))
 
         assert torch.autograd.gradcheck(slope, (*variables, *cotangents), fast_mode=True)

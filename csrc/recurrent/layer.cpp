@@ -109,19 +109,6 @@ void check_lengths(const char* op, const at::Tensor& lengths, int64_t T) {
                     ", got values from ", least, " to ", most);
 }
 
-// The ops have no forward mode; a tangent that comes this far would be lost without a word.
-void refuse_tangents(const char* op, const LayerArguments& a) {
-  const auto refuse = [&](const at::Tensor& tensor) {
-    TORCH_CHECK_NOT_IMPLEMENTED(!tensor._fw_grad(/*level=*/0).defined(), op,
-                                ": forward-mode derivatives (jvp) are not implemented by the op; "
-                                "fastcells.functional and the layers take them");
-  };
-  refuse(a.input);
-  if (a.h_0 && a.h_0->defined()) refuse(*a.h_0);
-  if (a.c_0 && a.c_0->defined()) refuse(*a.c_0);
-  for (const at::Tensor& weight : a.weights) refuse(weight);
-}
-
 at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
   return tensor && tensor->defined() ? tensor->contiguous() : at::Tensor();
 }
@@ -130,7 +117,6 @@ at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
 
 Layer check_layer(const char* op, const LayerArguments& a) {
   const int64_t D = a.directions;
-  refuse_tangents(op, a);
   TORCH_CHECK_VALUE(D == 1 || D == 2, op, ": directions must be 1 or 2, got ", D);
   TORCH_CHECK(a.input.dim() == 3, op, ": input must have shape (T, B, I), got ",
               shape_text(a.input.sizes()));

@@ -17,12 +17,13 @@ all. Inside, the cell state is float32 in any case. Tensors of float64 are never
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["AutocastDtypes", "autocast_dtypes", "cast"]
+__all__ = ["AutocastDtypes", "autocast_dtypes", "cast", "without_autocast"]
 
 
 class AutocastDtypes(NamedTuple):
@@ -35,7 +36,7 @@ def autocast_dtypes(
 ) -> AutocastDtypes | None:
     """What autocast makes of a call, or None where it is off; a cell counts as packed."""
     device = input.device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
+    if input.dtype == torch.float64 or not _is_on(device):
         return None
     low = torch.get_autocast_dtype(device)
     of_state = input.dtype if state is None else state.dtype
@@ -46,6 +47,17 @@ def autocast_dtypes(
     if is_projected:
         return AutocastDtypes(low, of_state)
     return AutocastDtypes(of_state, of_state) if is_packed else AutocastDtypes(low, low)
+
+
+def _is_on(device_type: str) -> bool:
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """For copies between tensors of one dtype: torch.cat and the like refuse, under autocast, a
+    16-bit dtype that is not autocast's own."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if _is_on(device) else nullcontext()
 
 
 def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:

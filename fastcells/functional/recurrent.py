@@ -17,7 +17,7 @@ from ..checks import check_range_of_lengths
 from ..ops import is_compiled, why_not_compiled
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
-from .autocast import autocast_dtypes, cast
+from .autocast import autocast_dtypes, cast, without_autocast
 from .recurrent_autograd import Recurrent
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
@@ -41,7 +41,7 @@ def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a tangent may travel with any of these tensors. While a graph is traced the
     transforms around it cannot be told apart, so that any of them counts."""
     if torch.compiler.is_compiling():
-        is_transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        is_transformed = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
         return is_transformed or forward_ad._current_level >= 0
     stack = torch._C._functorch.get_interpreter_stack()
     if stack is not None:
@@ -71,11 +71,14 @@ def choose_route(tensors: Sequence[Tensor | None]) -> Route:
 
 def _is_traced_or_transformed() -> bool:
     """Whether values cannot be looked at here: the op, or nobody, checks them."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.compiler.is_compiling() or torch._C._functorch.get_dynamic_layer_stack_depth() > 0
 
 
 def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a derivative may be asked for; always assumed inside a torch.func transform."""
+    """Whether a derivative may be asked for; always assumed inside a torch.func transform, and for
+    torch.jit.trace, whose graph must not depend on the mode it was traced in."""
+    if torch.jit.is_tracing():
+        return True
     if not torch.compiler.is_compiling() and _is_traced_or_transformed():
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
@@ -104,11 +107,11 @@ def run_layer(
     if not choose_route(tensors).is_kernel:
         if lengths is not None and not _is_traced_or_transformed():
             check_range_of_lengths(lengths, input.shape[0])
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input):
             output, h_n, c_n, cells = reference.recurrent(
                 cell, directions, input, h_0, c_0, weights, lengths, resets
             )
-    elif _needs_grad(tensors) and not torch.compiler.is_compiling():
+    elif _needs_grad(tensors) and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         output, h_n, c_n, cells, _ = Recurrent.apply(
             cell, directions, input, h_0, c_0, lengths, resets, *weights
         )
@@ -133,7 +136,7 @@ def run_step(
         input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
     tensors = (input, h, c, *weights)
     if not choose_route(tensors).is_kernel:
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input):
             return reference.recurrent_step(cell, input, h, c, weights)
     if _needs_grad(tensors):
         _, h_n, c_n, _ = run_layer(
@@ -185,7 +188,10 @@ def run_stack(
 
 
 def _join(states: list[Tensor]) -> Tensor:
-    return states[0] if len(states) == 1 else torch.cat(states)
+    if len(states) == 1:
+        return states[0]
+    with without_autocast(states[0]):
+        return torch.cat(states)
 
 
 def _split_layers(name: str, weights: Sequence[Tensor], num_layers: int) -> list[Sequence[Tensor]]:

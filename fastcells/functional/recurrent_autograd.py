@@ -54,6 +54,9 @@ class Recurrent(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         _, _, *tensors = ctx.needs_input_grad
         needs = (*tensors[:3], *tensors[5:])
+        if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads):
+            input, h_0, c_0, *weights = _reference_gradients(ctx, needs, grads)
+            return None, None, input, h_0, c_0, None, None, *weights
         found = RecurrentBackward.apply(
             ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
         )
@@ -65,6 +68,34 @@ class Recurrent(torch.autograd.Function):
         if all(dim is None for dim in in_dims[7:]):
             return _vmap_as_batch(info.batch_size, in_dims, args)
         return _vmap_as_loop(Recurrent, info.batch_size, in_dims, args)
+
+
+def _reference_gradients(
+    ctx: Any, needs: Sequence[bool], grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Gradients of input, h_0, c_0 and weights through the reference: for the batched gradients of
+    torch.autograd.grad(is_grads_batched=True), whose vmap is not torch.func's and knows no rule of
+    a Function."""
+    input, h_0, c_0, lengths, resets, _, _, _, *weights = ctx.saved_tensors
+    arguments = (input, h_0, c_0, *weights)
+    wanted_at = [i for i, needed in enumerate(needs) if needed and arguments[i] is not None]
+    given_at = [i for i, g in enumerate(grads[:_GRADS]) if g is not None]
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        results = reference.recurrent(
+            ctx.cell, ctx.directions, input, h_0, c_0, weights, lengths, resets
+        )
+    found = torch.autograd.grad(
+        [results[i] for i in given_at],
+        [arguments[i] for i in wanted_at],
+        [grads[i] for i in given_at],
+        create_graph=create_graph,
+        allow_unused=True,
+    )
+    gradients: list[Tensor | None] = [None] * len(arguments)
+    for i, g in zip(wanted_at, found, strict=True):
+        gradients[i] = g
+    return gradients
 
 
 class RecurrentBackward(torch.autograd.Function):
@@ -211,15 +242,13 @@ def _op_setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _op_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    input, h_0, c_0, lengths, resets, output, cells, saved, *weights = ctx.saved_tensors
     _, _, *needs_states, needs_weights, _, _, _ = ctx.needs_input_grad
     needs = (*needs_states, *needs_weights)
-    found = ops.recurrent_backward(
-        ctx.cell, ctx.directions, grads[:_GRADS], input, h_0, c_0, weights, lengths, resets,
-        (output, cells, saved), needs,
-    )  # fmt: skip
+    found = RecurrentBackward.apply(
+        ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
+    )
     states = _or_none(found[:3], needs_states)
-    return None, None, *states, list(_or_none(found[3], needs_weights)), None, None, None
+    return None, None, *states, list(_or_none(found[3:], needs_weights)), None, None, None
 
 
 if is_compiled():

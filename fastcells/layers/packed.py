@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ..functional.autocast import without_autocast
+
 __all__ = ["Padded", "pack", "pad"]
 
 
@@ -33,7 +35,8 @@ def pad(packed: PackedSequence) -> Padded:
     exists = torch.arange(batch) < batch_sizes[:, None]
     rows = exists.flatten().nonzero().squeeze(1).to(data.device, non_blocking=True)
     lengths = exists.sum(0).to(data.device, non_blocking=True)
-    padded = data.new_zeros(steps * batch, data.shape[1]).index_copy(0, rows, data)
+    with without_autocast(data):
+        padded = data.new_zeros(steps * batch, data.shape[1]).index_copy(0, rows, data)
     return Padded(padded.unflatten(0, (steps, batch)), lengths, rows)
 
 

@@ -87,7 +87,21 @@ def _arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _check_device(op: str, input: Tensor, **others: Tensor | Sequence[Tensor] | None) -> None:
+    """A mix with "meta" meets the fake in the place of a kernel: refuse it as a kernel would."""
+    for name, given in others.items():
+        for tensor in given if isinstance(given, list | tuple) else (given,):
+            if tensor is not None and tensor.device != input.device:
+                raise RuntimeError(
+                    f"fastcells::{op}: {name} must be on {input.device}, where the input is, got "
+                    f"{tensor.device}"
+                )
+
+
 def _fake_forward(cell, directions, input, h_0, c_0, weights, lengths, resets, keep):
+    _check_device(
+        "recurrent_forward", input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths, resets=resets
+    )
     steps, batch, _ = input.shape
     hidden, width, saved = _widths(cell, directions, weights)
     has_c = CELL_FACTS[cell]["states"] == 2
@@ -124,6 +138,10 @@ def _fake_backward(
     saved,
     needs,
 ):
+    _check_device(
+        "recurrent_backward", input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths,
+        resets=resets, output=output, cells=cells, saved=saved,
+    )  # fmt: skip
     batch = input.shape[1]
     hidden, width, _ = _widths(cell, directions, weights)
     has_c = CELL_FACTS[cell]["states"] == 2
@@ -140,6 +158,7 @@ def _fake_backward(
 
 
 def _fake_step(cell, input, h, c, weights):
+    _check_device("recurrent_step", input, h=h, c=c, weight=weights)
     batch = input.shape[0]
     hidden, width, _ = _widths(cell, 1, weights)
     has_c = CELL_FACTS[cell]["states"] == 2
