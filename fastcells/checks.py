@@ -32,10 +32,11 @@ def check_kind(name: str, what: str, value: object) -> None:
     """A dense tensor, and nothing else."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
-    if value.layout != torch.strided:
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested tensor" if value.layout == torch.strided else f"layout {value.layout}"
         raise TypeError(
-            f"{name}: {what} must be a dense tensor (layout torch.strided), got layout "
-            f"{value.layout}. Convert it with .to_dense() or to a padded tensor"
+            f"{name}: {what} must be a dense tensor (layout torch.strided), got {kind}. Convert "
+            "it with .to_dense() or to a padded tensor"
         )
 
 

@@ -49,8 +49,8 @@ MUTATIONS = [
     ),
     *of(
         "rnn.h", "ReLU",
-        ("derivative upside down", "y > A(0) ? A(1) : A(0)", "y > A(0) ? A(0) : A(1)"),
-        ("derivative never zero", "y > A(0) ? A(1) : A(0)", "A(1)"),
+        ("derivative upside down", "y <= A(0) ? A(0) : A(1)", "y <= A(0) ? A(1) : A(0)"),
+        ("derivative never zero", "y <= A(0) ? A(0) : A(1)", "A(1)"),
         ("leaks", "x < A(0) ? A(0) : x", "x < A(0) ? A(0.1) * x : x"),
     ),
     *of(

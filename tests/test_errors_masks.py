@@ -150,15 +150,15 @@ def test_lengths_out_of_range_are_refused(kind, values, span, has_grad):
     )
 
 
+@pytest.mark.parametrize(("values", "span"), RANGES.values(), ids=RANGES.keys())
 @each_layer
-def test_the_reference_refuses_lengths_out_of_range_too(kind, monkeypatch):
+def test_the_reference_refuses_lengths_out_of_range_too(kind, values, span, monkeypatch):
     monkeypatch.setattr(functional.recurrent, "is_compiled", lambda: False)
+    layer, input = getattr(fastcells, kind)(I, H), make_input(kind, torch.float32)
     assert_refused(
-        lambda: getattr(fastcells, kind)(I, H)(
-            make_input(kind, torch.float32), lengths=torch.tensor([5, -1, 6, 1])
-        ),
+        lambda: layer(input, lengths=torch.tensor(values)),
         ValueError,
-        "lengths must lie in 0 .. T = 5, got values from -1 to 6",
+        f"lengths must lie in 0 .. T = 5, got values {span}",
     )
 
 

@@ -24,7 +24,7 @@ struct ReLU {
   }
   template <class A>
   FC_HD static A grad(A y) {
-    return y > A(0) ? A(1) : A(0);
+    return y <= A(0) ? A(0) : A(1);
   }
 };
 
@@ -33,7 +33,7 @@ struct RNN {
   static constexpr const char* kName = Activation::kCellName;
   static constexpr int kGates = 1;
   static constexpr int kStates = 1;        // h
-  static constexpr int kSaved = 1;         // h', before it is rounded to storage
+  static constexpr int kSaved = 1;         // h'
   static constexpr bool kAdditive = true;  // dx == dg
   static constexpr bool kTwoProducts = false;
 

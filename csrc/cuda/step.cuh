@@ -21,7 +21,7 @@ struct Cuda {
   using Operand = T;
 };
 
-constexpr int kStepThreads = 256;           // 8 warps: full occupancy at up to 32 registers
+constexpr int kStepThreads = 256;           // 8 warps; the kernels take at most 48 registers
 constexpr std::int64_t kMaxBlocks = 65536;  // beyond, a thread takes more than one element
 
 template <class Step>

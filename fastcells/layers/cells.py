@@ -31,13 +31,21 @@ class _RecurrentCell(nn.RNNCellBase):
         is_batched = input.dim() == 2
         if not is_batched:
             input, states = input.unsqueeze(0), [state.unsqueeze(0) for state in states]
-        weights = [self.weight_ih, self.weight_hh]
-        if self.bias_ih is not None:
-            weights += [self.bias_ih, self.bias_hh]
-        h, c = run_step(self.cell, input, states[0], states[1] if count == 2 else None, weights)
+        h, c = run_step(
+            self.cell, input, states[0], states[1] if count == 2 else None, self._weights()
+        )
         if is_batched:
             return h, c
         return h.squeeze(0), None if c is None else c.squeeze(0)
+
+    def _weights(self) -> list[Tensor]:
+        weights, biases = [self.weight_ih, self.weight_hh], [self.bias_ih, self.bias_hh]
+        if all(bias is None for bias in biases):
+            return weights
+        if any(bias is None for bias in biases):  # one alone was taken away
+            zeros = self.weight_ih.new_zeros(self.weight_ih.shape[0])
+            biases = [zeros if bias is None else bias for bias in biases]
+        return weights + biases
 
 
 class RNNCell(_RecurrentCell):
