@@ -202,7 +202,7 @@ def test_nan_stays_on_its_side_of_a_reset(kind):
         assert torch.equal(a, b)
 
 
-def test_an_agent_learns_from_an_episode_as_if_it_were_alone():
+def test_an_episode_in_a_longer_row_teaches_as_if_it_were_alone():
     """The use of resets in reinforcement learning: episodes follow each other in one row."""
     layer = fastcells.LSTM(I, H, **float64)
     episodes = [torch.randn(steps, I, **float64) for steps in (3, 1, 4)]

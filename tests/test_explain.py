@@ -108,14 +108,18 @@ def test_a_packed_input_is_told_to_be_padded(ran):
     ("kind", "is_packed"),
     [*((kind, False) for kind in LAYERS + CELLS), *((kind, True) for kind in LAYERS)],
 )
-def test_the_dtype_under_autocast_is_the_one_that_is_used(kind, is_packed, ran):
-    """Which on a CPU is autocast's for some layers only, as in torch."""
+@pytest.mark.parametrize(
+    "hx_dtype", [None, torch.float32, torch.bfloat16], ids=["hx_0", "hx_f32", "hx_bf16"]
+)
+def test_the_dtype_under_autocast_is_the_one_that_is_used(kind, is_packed, hx_dtype, ran):
+    """Which on a CPU is autocast's for some layers, and the state's for others, as in torch."""
     module = getattr(fastcells, kind)(I, H)
     input = make_input(kind, torch.float32)
+    hx = None if hx_dtype is None else make_hx(module, B, hx_dtype)
     if is_packed:
         input = pack_padded_sequence(input, torch.tensor([5, 4, 2, 1]))
     with torch.autocast("cpu", torch.bfloat16):
-        assert_explained(ran, module, input)
+        assert_explained(ran, module, input, hx)
 
 
 @each_kind

@@ -175,12 +175,21 @@ def test_a_packed_input_of_either_16_bit_dtype_is_taken(kind, cast_to, input_dty
 def test_float64_beside_float32_is_refused_as_by_torch(kind):
     """Autocast leaves float64 alone, so that the dtypes do not fit together."""
     ours, theirs = make_pair(kind)
-    for given in ((make_input(kind), None), (make_input(kind, high), make_hx(ours, B))):
+    calls = {
+        "Input and parameter tensors are not the same dtype, found input tensor with torch.float64 "
+        "and parameter tensor with torch.float32: autocast leaves torch.float64 as it is. Convert "
+        "one of them with .to(...)": (make_input(kind), None),
+        "Input and hidden tensors are not the same dtype, found input tensor with torch.float32 "
+        "and hidden tensor with torch.float64": (make_input(kind, high), make_hx(ours, B)),
+    }
+    for text, given in calls.items():
         with autocast():
             with pytest.raises(RuntimeError):
                 theirs(*given)
-            with pytest.raises(RuntimeError, match="dtype"):
+            with pytest.raises(RuntimeError) as refused:
                 ours(*given)
+        assert refused.type is RuntimeError
+        assert str(refused.value) == text
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])

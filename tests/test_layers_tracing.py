@@ -3,6 +3,8 @@
 Autograd formulas and fakes of the ops: test_tracing.py.
 """
 
+import io
+
 import pytest
 import torch
 from torch import nn
@@ -183,14 +185,21 @@ def test_an_exported_layer_is_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize("has_grad", [False, True], ids=["no_grad", "grad"])
 @each_kind
 def test_torch_jit_trace_takes_a_module(kind, has_grad):
-    """As it takes torch.nn's; other sizes too."""
+    """As it takes torch.nn's; other sizes too, and after saving."""
     module = getattr(fastcells, kind)(I, H, **float64).eval()
     input = make_input(kind)
     with torch.set_grad_enabled(has_grad):
         traced = torch.jit.trace(module, (input,))
+        file = io.BytesIO()
+        torch.jit.save(traced, file)
+        file.seek(0)
         other = torch.randn(*(n + 2 for n in input.shape[:-1]), I, **float64)
-        found, expected = traced(other), module(other)
-    assert_near(
-        {i: t.detach() for i, t in enumerate(tensors_of(found))},
-        {i: t.detach() for i, t in enumerate(tensors_of(expected))},
-    )
+        expected = dict(enumerate(tensors_of(module(other))))
+        for one in (traced, torch.jit.load(file)):
+            assert_near(dict(enumerate(tensors_of(one(other)))), expected)
+    if has_grad:
+        grads = (
+            torch.autograd.grad(tensors_of(one(other))[0].sum(), list(one.parameters()))
+            for one in (traced, module)
+        )
+        assert_near(*(dict(enumerate(of_one)) for of_one in grads))
