@@ -96,9 +96,10 @@ def check_state_fits(state: Tensor, input: Tensor) -> None:
 def check_pair(name: str, hx: object) -> None:
     """hx of an LSTM: two tensors."""
     if not isinstance(hx, tuple | list) or len(hx) != 2:
-        raise TypeError(
-            f"{name}: hx must be a tuple (h_0, c_0) of two tensors, got {type(hx).__name__}"
-        )
+        came = type(hx).__name__
+        if isinstance(hx, tuple | list):
+            came += f" of {len(hx)}"
+        raise TypeError(f"{name}: hx must be a tuple (h_0, c_0) of two tensors, got {came}")
     for what, state in zip(("h_0", "c_0"), hx, strict=True):
         check_kind(name, what, state)
 

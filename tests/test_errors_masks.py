@@ -1,7 +1,10 @@
 """What a layer refuses of lengths= and resets=, which torch.nn has not: type and whole text."""
 
+import re
+
 import pytest
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 import fastcells
 from fastcells import functional
@@ -166,3 +169,14 @@ def test_the_reference_refuses_lengths_out_of_range_too(kind, values, span, monk
 def test_a_length_of_one_sequence_is_refused_out_of_range(kind):
     with pytest.raises(ValueError, match=r"must lie in 0 \.\. T = 5, got values from 6 to 6$"):
         getattr(fastcells, kind)(I, H)(torch.zeros(T, I), lengths=torch.tensor(6))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_a_packed_input_whose_data_do_not_fit_its_batch_sizes_is_refused(kind):
+    packed = PackedSequence(torch.zeros(6, I), torch.tensor([3, 2]))
+    text = (
+        f"{kind}: data of a PackedSequence must have as many rows as batch_sizes add up to = 5, "
+        "got 6"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(text)}$"):
+        getattr(fastcells, kind)(I, H)(packed)

@@ -196,8 +196,8 @@ CELL_STATES = {
     "a list": of_hx([ONE], NOT_LSTM, "{name}: hidden must be a Tensor, got list"),
     "an array": of_hx(ONE.numpy(), NOT_LSTM, "{name}: hidden must be a Tensor, got ndarray"),
     "one tensor": of_hx(ONE, LSTM, PAIR.format("Tensor"), TYPE),
-    "a tuple of one": of_hx((ONE,), LSTM, PAIR.format("tuple")),
-    "a tuple of three": of_hx((ONE,) * 3, LSTM, PAIR.format("tuple")),
+    "a tuple of one": of_hx((ONE,), LSTM, PAIR.format("tuple of 1")),
+    "a tuple of three": of_hx((ONE,) * 3, LSTM, PAIR.format("tuple of 3")),
     "no c": of_hx((ONE, None), LSTM, "LSTMCell: c_0 must be a Tensor, got NoneType"),
     "no h": of_hx((None, ONE), LSTM, "LSTMCell: h_0 must be a Tensor, got NoneType"),
 }  # fmt: skip

@@ -1,8 +1,8 @@
 """The dtype of a recurrent layer under autocast: torch's.
 
 On a GPU torch (cuDNN) casts everything to autocast's dtype. On a CPU what comes out depends on the
-path inside torch: with S the dtype of the initial state (of the input, where there is none) and
-`low` autocast's dtype,
+path inside torch: with `low` autocast's dtype and S that of the initial state (of the input, where
+there is none) promoted with `low`,
 
     RNN, RNNCell                                    output, h   low
     GRU, GRUCell                                    output, h   S
@@ -39,7 +39,7 @@ def autocast_dtypes(
     if input.dtype == torch.float64 or not _is_on(device):
         return None
     low = torch.get_autocast_dtype(device)
-    of_state = input.dtype if state is None else state.dtype
+    of_state = torch.promote_types(input.dtype if state is None else state.dtype, low)
     if device != "cpu" or cell.startswith("rnn"):
         return AutocastDtypes(low, low)
     if cell != "lstm":

@@ -78,6 +78,12 @@ class _RecurrentLayer(nn.RNNBase):
                 )
         if packed.data.dim() != 2:
             raise RuntimeError(f"input must have 2 dimensions, got {packed.data.dim()}")
+        steps = int(packed.batch_sizes.sum())
+        if packed.data.shape[0] != steps:
+            raise RuntimeError(
+                f"{name}: data of a PackedSequence must have as many rows as batch_sizes add up to "
+                f"= {steps}, got {packed.data.shape[0]}"
+            )
         checks.check_input(name, packed.data, self._first_weight())
         checks.check_width(packed.data, self.input_size)
         states = self._initial_states(name, packed.data, hx, int(packed.batch_sizes[0]))
