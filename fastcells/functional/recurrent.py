@@ -37,12 +37,17 @@ class Route(NamedTuple):
     reason: str
 
 
+def _is_transformed() -> bool:
+    """Whether a torch.func transform is at work. While torch.compile traces, no transform is not
+    None but a stand-in without a transform's methods, on every torch since 2.11."""
+    return hasattr(torch._C._functorch.peek_interpreter_stack(), "key")
+
+
 def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a tangent may travel with any of these tensors. While a graph is traced the
     transforms around it cannot be told apart, so that any of them counts."""
     if torch.compiler.is_compiling():
-        is_transformed = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
-        return is_transformed or forward_ad._current_level >= 0
+        return _is_transformed() or forward_ad._current_level >= 0
     stack = torch._C._functorch.get_interpreter_stack()
     if stack is not None:
         jvp = torch._C._functorch.TransformType.Jvp
@@ -71,7 +76,7 @@ def choose_route(tensors: Sequence[Tensor | None]) -> Route:
 
 def _is_traced_or_transformed() -> bool:
     """Whether values cannot be looked at here: the op, or nobody, checks them."""
-    return torch.compiler.is_compiling() or torch._C._functorch.get_dynamic_layer_stack_depth() > 0
+    return torch.compiler.is_compiling() or _is_transformed()
 
 
 def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
