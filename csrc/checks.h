@@ -1,6 +1,6 @@
 // Argument checks of the ops. Each failure says what was expected, by name and size, and what came:
 //
-//   fastcells::recurrent_forward: h_0 must have shape (D, B, P) = (2, 8, 256), got (2, 8, 128)
+//   fastcells::recurrent_forward: weight_hr must have shape (P, H) = (4, 8), got (4, 6)
 //
 // Layers refuse most of this earlier, in torch.nn's words (fastcells/checks.py).
 #pragma once

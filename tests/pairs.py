@@ -35,6 +35,20 @@ EXACT = 1e-12
 float64 = {"dtype": torch.float64}
 
 
+def layer_cases(options):
+    """A parameter (kind, options) for every layer and each of the named options."""
+    return [
+        pytest.param(kind, chosen, id=f"{kind}-{name}")
+        for kind in LAYERS
+        for name, chosen in options.items()
+    ]
+
+
+PROJECTED = pytest.param(
+    "LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}, id="LSTM-proj"
+)
+
+
 def make_pair(kind, *args, **kwargs):
     """(fastcells', torch.nn's) module of the same arguments, with the same parameters."""
     args = args or (I, H)

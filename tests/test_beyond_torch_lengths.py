@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import fastcells
 from pairs import (
+    PROJECTED,
     B,
     H,
     I,
@@ -18,6 +19,7 @@ from pairs import (
     each_layer,
     evaluate,
     float64,
+    layer_cases,
     make_hx,
     make_input,
     make_pair,
@@ -33,12 +35,7 @@ OPTIONS = {
     "two_layers_both_ways": {"num_layers": 2, "bidirectional": True},
     "no_bias": {"bias": False, "bidirectional": True},
 }
-CASES = [
-    pytest.param(kind, options, id=f"{kind}-{name}")
-    for kind in ("RNN", "LSTM", "GRU")
-    for name, options in OPTIONS.items()
-] + [pytest.param("LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}, id="LSTM-proj")]
-each_case = pytest.mark.parametrize(("kind", "options"), CASES)
+each_case = pytest.mark.parametrize(("kind", "options"), [*layer_cases(OPTIONS), PROJECTED])
 LENGTHS = {
     "unsorted": [2, 5, 1, 3],
     "with_empty_rows": [0, 5, 0, 3],

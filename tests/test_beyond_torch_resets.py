@@ -6,6 +6,7 @@ from torch import nn
 
 import fastcells
 from pairs import (
+    PROJECTED,
     B,
     H,
     I,
@@ -15,6 +16,7 @@ from pairs import (
     each_layer,
     evaluate,
     float64,
+    layer_cases,
     make_hx,
     make_input,
     make_pair,
@@ -30,12 +32,7 @@ OPTIONS = {
     "two_layers": {"num_layers": 2},
     "two_layers_both_ways": {"num_layers": 2, "bidirectional": True},
 }
-CASES = [
-    pytest.param(kind, options, id=f"{kind}-{name}")
-    for kind in ("RNN", "LSTM", "GRU")
-    for name, options in OPTIONS.items()
-] + [pytest.param("LSTM", {"proj_size": 2, "num_layers": 2, "bidirectional": True}, id="LSTM-proj")]
-each_case = pytest.mark.parametrize(("kind", "options"), CASES)
+each_case = pytest.mark.parametrize(("kind", "options"), [*layer_cases(OPTIONS), PROJECTED])
 # [T, B]: row 0 at its start and inside, row 1 nowhere, row 2 at every step, row 3 at its last.
 RESETS = torch.tensor(
     [

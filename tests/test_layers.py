@@ -29,6 +29,7 @@ from pairs import (
     each_layer,
     evaluate,
     float64,
+    layer_cases,
     make_hx,
     make_pair,
     one_thread,  # noqa: F401 (an autouse fixture)
@@ -46,11 +47,7 @@ OPTIONS = {
     "three_layers_both_ways": {"num_layers": 3, "bidirectional": True},
 }
 # (kind, options) of every layer that is compared below.
-CASES = [
-    pytest.param(kind, options, id=f"{kind}-{name}")
-    for kind in LAYERS
-    for name, options in OPTIONS.items()
-]
+CASES = layer_cases(OPTIONS)
 CASES += [
     pytest.param("LSTM", {**options, "proj_size": 2}, id=f"LSTM-{name}-projected")
     for name, options in OPTIONS.items()

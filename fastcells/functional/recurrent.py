@@ -84,7 +84,7 @@ def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
     torch.jit.trace, whose graph must not depend on the mode it was traced in."""
     if torch.jit.is_tracing():
         return True
-    if not torch.compiler.is_compiling() and _is_traced_or_transformed():
+    if not torch.compiler.is_compiling() and _is_transformed():
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
@@ -104,7 +104,7 @@ def run_layer(
     """One layer, on the kernels or on the reference: output `[T, B, D*P]`, h_n `[D, B, P]`,
     c_n `[D, B, H]` and all c `[T, B, D*H]` in the input's dtype; the last two None without c.
     `is_packed` matters to autocast alone."""
-    is_projected = len(weights) // directions in (3, 5)
+    is_projected = ops.is_projected(weights, directions)
     dtypes = autocast_dtypes(cell, input, h_0, is_projected, is_packed)
     if dtypes is not None:
         input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
@@ -135,20 +135,20 @@ def run_layer(
 def run_step(
     cell: str, input: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
-    """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'."""
-    dtypes = autocast_dtypes(cell, input, h, len(weights) in (3, 5), is_packed=True)
-    if dtypes is not None:
-        input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
-    tensors = (input, h, c, *weights)
-    if not choose_route(tensors).is_kernel:
-        with without_autocast(input):
-            return reference.recurrent_step(cell, input, h, c, weights)
-    if _needs_grad(tensors):
+    """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'. Where a
+    derivative may be asked for it is a layer of one step, which has them."""
+    if _needs_grad((input, h, c, *weights)):
         _, h_n, c_n, _ = run_layer(
             cell, 1, input.unsqueeze(0), h.unsqueeze(0),
             None if c is None else c.unsqueeze(0), weights, is_packed=True,
         )  # fmt: skip
         return h_n.squeeze(0), None if c_n is None else c_n.squeeze(0)
+    dtypes = autocast_dtypes(cell, input, h, ops.is_projected(weights, 1), is_packed=True)
+    if dtypes is not None:
+        input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
+    if not choose_route((input, h, c, *weights)).is_kernel:
+        with without_autocast(input):
+            return reference.recurrent_step(cell, input, h, c, weights)
     h_new, c_new = ops.recurrent_step(cell, input, h, c, weights)
     return h_new, None if c is None else c_new
 

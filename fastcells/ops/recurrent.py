@@ -12,7 +12,13 @@ from torch import Tensor
 
 from .._extension import _C, is_compiled
 
-__all__ = ["has_kernels", "recurrent_backward", "recurrent_forward", "recurrent_step"]
+__all__ = [
+    "has_kernels",
+    "is_projected",
+    "recurrent_backward",
+    "recurrent_forward",
+    "recurrent_step",
+]
 
 #: {cell: {"gates", "states", "saved"}} as the kernels describe them.
 CELL_FACTS: dict[str, dict[str, int]] = {} if _C is None else _C.cells()
@@ -75,12 +81,16 @@ def recurrent_step(
     return torch.ops.fastcells.recurrent_step(cell, input, h, c, weights)
 
 
+def is_projected(weights: Sequence[Tensor], directions: int) -> bool:
+    """Whether the flat list of an op ends each direction with w_hr."""
+    return len(weights) // directions in (3, 5)
+
+
 def _widths(cell: str, directions: int, weights: Sequence[Tensor]) -> tuple[int, int, int]:
     """H, P and the saved values a unit."""
     facts = CELL_FACTS[cell]
-    is_projected = len(weights) // directions in (3, 5)
     hidden = weights[0].shape[0] // facts["gates"]
-    return hidden, weights[1].shape[1], facts["saved"] + int(is_projected)
+    return hidden, weights[1].shape[1], facts["saved"] + int(is_projected(weights, directions))
 
 
 def _arithmetic(dtype: torch.dtype) -> torch.dtype:
