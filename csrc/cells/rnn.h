@@ -20,11 +20,11 @@ struct ReLU {
   static constexpr const char* kCellName = "rnn_relu";
   template <class A>
   FC_HD static A apply(A x) {  // NaN passes, as in torch.relu
-    return x < A(0) ? A(0) : x;
+    return select(x < A(0), A(0), x);
   }
   template <class A>
   FC_HD static A grad(A y) {
-    return y <= A(0) ? A(0) : A(1);
+    return select(y <= A(0), A(0), A(1));
   }
 };
 

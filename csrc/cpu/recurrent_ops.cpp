@@ -1,5 +1,5 @@
 // Entry points of the recurrent ops on the CPU.
-#include "cpu/step_kernels.h"
+#include "cpu/engine.h"
 #include "recurrent/entry.h"
 
 namespace fastcells {
@@ -9,7 +9,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> recurrent
     const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
     const OptionalTensor& resets, std::string_view keep) {
   return run_forward({cell, directions, input, h_0, c_0, weights, lengths, resets}, keep,
-                     cpu_step_kernels());
+                     cpu::engine());
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> recurrent_backward_cpu(
@@ -22,7 +22,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> recurren
   return run_backward({cell, directions, input, h_0, c_0, weights, lengths, resets},
                       {grad_output.value_or(at::Tensor()), grad_h_n.value_or(at::Tensor()),
                        grad_c_n.value_or(at::Tensor()), grad_cells.value_or(at::Tensor())},
-                      {output, {}, {}, cells, saved}, needs, cpu_step_kernels());
+                      {output, {}, {}, cells, saved}, needs, cpu::engine());
 }
 
 std::tuple<at::Tensor, at::Tensor> recurrent_step_cpu(std::string_view cell,
@@ -30,7 +30,7 @@ std::tuple<at::Tensor, at::Tensor> recurrent_step_cpu(std::string_view cell,
                                                       const OptionalTensor& h,
                                                       const OptionalTensor& c,
                                                       at::TensorList weights) {
-  return run_step(cell, input, h, c, weights, cpu_step_kernels());
+  return run_step(cell, input, h, c, weights, cpu::engine());
 }
 
 }  // namespace fastcells

@@ -5,6 +5,7 @@
 
 #include "cuda/launch.h"
 #include "recurrent/entry.h"
+#include "recurrent/stepwise.h"
 
 namespace fastcells {
 namespace {
@@ -41,9 +42,10 @@ class CudaStepKernels final : public StepKernels {
   static void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 };
 
-const StepKernels& cuda_step_kernels() {
+const Engine& cuda_engine() {
   static const CudaStepKernels kernels;
-  return kernels;
+  static const StepwiseEngine engine(kernels);
+  return engine;
 }
 
 }  // namespace
@@ -54,7 +56,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> recurrent
     const OptionalTensor& resets, std::string_view keep) {
   const c10::cuda::CUDAGuard guard(input.device());
   return run_forward({cell, directions, input, h_0, c_0, weights, lengths, resets}, keep,
-                     cuda_step_kernels());
+                     cuda_engine());
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> recurrent_backward_cuda(
@@ -68,7 +70,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> recurren
   return run_backward({cell, directions, input, h_0, c_0, weights, lengths, resets},
                       {grad_output.value_or(at::Tensor()), grad_h_n.value_or(at::Tensor()),
                        grad_c_n.value_or(at::Tensor()), grad_cells.value_or(at::Tensor())},
-                      {output, {}, {}, cells, saved}, needs, cuda_step_kernels());
+                      {output, {}, {}, cells, saved}, needs, cuda_engine());
 }
 
 std::tuple<at::Tensor, at::Tensor> recurrent_step_cuda(std::string_view cell,
@@ -77,7 +79,7 @@ std::tuple<at::Tensor, at::Tensor> recurrent_step_cuda(std::string_view cell,
                                                        const OptionalTensor& c,
                                                        at::TensorList weights) {
   const c10::cuda::CUDAGuard guard(input.device());
-  return run_step(cell, input, h, c, weights, cuda_step_kernels());
+  return run_step(cell, input, h, c, weights, cuda_engine());
 }
 
 }  // namespace fastcells

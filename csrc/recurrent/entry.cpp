@@ -57,10 +57,10 @@ LayerGradients check_gradients(const Layer& layer, const LayerGradients& given) 
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> run_forward(
-    const LayerArguments& arguments, std::string_view keep, const StepKernels& kernels) {
+    const LayerArguments& arguments, std::string_view keep, const Engine& engine) {
   at::AutoDispatchBelowADInplaceOrView guard;
   const Layer layer = check_layer(kForward, arguments);
-  const LayerOutputs out = stepwise_forward(layer, parse_keep(keep), kernels);
+  const LayerOutputs out = engine.forward(layer, parse_keep(keep));
   const at::Tensor& like = layer.input;
   return {out.output, out.h_n, or_absent(out.c_n, like), or_absent(out.cells, like),
           or_absent(out.saved, like)};
@@ -68,15 +68,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> run_forwa
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> run_backward(
     const LayerArguments& arguments, const LayerGradients& grads, const LayerOutputs& outputs,
-    const c10::List<bool>& needs, const StepKernels& kernels) {
+    const c10::List<bool>& needs, const Engine& engine) {
   at::AutoDispatchBelowADInplaceOrView guard;
   const Layer layer = check_layer(kBackward, arguments);
   TORCH_CHECK(needs.size() == 3 + arguments.weights.size(), kBackward, ": needs must have 3 + ",
               arguments.weights.size(), " values, got ", needs.size());
   LayerNeeds wanted{needs[0], needs[1], layer.cell.states == 2 && needs[2], {}};
   for (size_t k = 3; k < needs.size(); ++k) wanted.weights.push_back(needs[k]);
-  InputGradients result = stepwise_backward(layer, check_outputs(layer, outputs),
-                                            check_gradients(layer, grads), wanted, kernels);
+  InputGradients result = engine.backward(layer, check_outputs(layer, outputs),
+                                         check_gradients(layer, grads), wanted);
   const at::Tensor& like = layer.input;
   for (at::Tensor& weight : result.weights) weight = or_absent(weight, like);
   return {or_absent(result.input, like), or_absent(result.h_0, like), or_absent(result.c_0, like),
@@ -85,7 +85,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> run_back
 
 std::tuple<at::Tensor, at::Tensor> run_step(std::string_view cell, const at::Tensor& input,
                                             const OptionalTensor& h, const OptionalTensor& c,
-                                            at::TensorList weights, const StepKernels& kernels) {
+                                            at::TensorList weights, const Engine& engine) {
   at::AutoDispatchBelowADInplaceOrView guard;
   TORCH_CHECK(input.dim() == 2, kStep, ": input must have shape (B, I), got ",
               shape_text(input.sizes()));
@@ -96,7 +96,7 @@ std::tuple<at::Tensor, at::Tensor> run_step(std::string_view cell, const at::Ten
   const OptionalTensor h_0 = one_direction(h), c_0 = one_direction(c);
   const Layer layer =
       check_layer(kStep, {cell, 1, sequence, h_0, c_0, weights, std::nullopt, std::nullopt});
-  const LayerOutputs out = stepwise_forward(layer, Keep::kNothing, kernels);
+  const LayerOutputs out = engine.step(layer);
   return {out.h_n.squeeze(0), out.c_n.defined() ? out.c_n.squeeze(0) : or_absent({}, input)};
 }
 

@@ -10,9 +10,7 @@
 //   then dW_ih, dW_hh, dW_hr, the biases and the input: one product each for all steps
 //   (what two products a step or a projection add: recurrent/step_args.h)
 #pragma once
-#include <vector>
-
-#include "recurrent/layer.h"
+#include "recurrent/engine.h"
 #include "recurrent/step_args.h"
 
 namespace fastcells {
@@ -27,25 +25,16 @@ class StepKernels {
   virtual at::ScalarType operand(const Layer& layer) const = 0;
 };
 
-enum class Keep { kNothing, kCells, kEverything };
-Keep parse_keep(std::string_view keep);
+// The engine on the step kernels of one device.
+class StepwiseEngine final : public Engine {
+ public:
+  explicit StepwiseEngine(const StepKernels& kernels) : kernels_(kernels) {}
+  LayerOutputs forward(const Layer& layer, Keep keep) const override;
+  InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
+                          const LayerGradients& grads, const LayerNeeds& needs) const override;
 
-struct LayerOutputs {  // ops.h: RecurrentForward
-  at::Tensor output, h_n, c_n, cells, saved;
-};
-
-struct LayerGradients {  // of the outputs (undefined: zero), or of the inputs
-  at::Tensor output, h_n, c_n, cells;
-};
-
-struct LayerNeeds {
-  bool input, h_0, c_0;
-  std::vector<bool> weights;
-};
-
-struct InputGradients {  // ops.h: RecurrentBackward
-  at::Tensor input, h_0, c_0;
-  std::vector<at::Tensor> weights;
+ private:
+  const StepKernels& kernels_;
 };
 
 LayerOutputs stepwise_forward(const Layer& layer, Keep keep, const StepKernels& kernels);
@@ -59,7 +48,5 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtyp
 void product_out(at::Tensor out, const at::Tensor& a, const at::Tensor& b);
 // [T*B, I] as an operand; 0 where a step does not exist, so that NaN there reaches no product.
 at::Tensor operand_rows(const Layer& layer, at::ScalarType operand);
-// Address of element `index`, or nullptr for an undefined tensor.
-void* pointer(const at::Tensor& tensor, int64_t index = 0);
 
 }  // namespace fastcells

@@ -198,4 +198,12 @@ InputGradients stepwise_backward(const Layer& layer, const LayerOutputs& outputs
   return result;
 }
 
+InputGradients StepwiseEngine::backward(const Layer& layer, const LayerOutputs& outputs,
+                                        const LayerGradients& grads,
+                                        const LayerNeeds& needs) const {
+  if (outputs.saved.defined()) return stepwise_backward(layer, outputs, grads, needs, kernels_);
+  const LayerOutputs again = stepwise_forward(layer, Keep::kEverything, kernels_);
+  return stepwise_backward(layer, again, grads, needs, kernels_);
+}
+
 }  // namespace fastcells

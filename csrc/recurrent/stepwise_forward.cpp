@@ -143,7 +143,7 @@ class ForwardPass {
 
 }  // namespace
 
-LayerOutputs stepwise_forward(const Layer& layer, Keep keep, const StepKernels& kernels) {
+LayerOutputs empty_outputs(const Layer& layer, Keep keep) {
   const auto& s = layer.sizes;
   const auto storage = layer.input.options();
   const bool has_c = layer.cell.states == 2;
@@ -157,9 +157,18 @@ LayerOutputs stepwise_forward(const Layer& layer, Keep keep, const StepKernels& 
   if (keep == Keep::kEverything) {
     outputs.saved = at::empty({s.D, s.T, s.B, s.saved * s.H}, storage);
   }
-  const at::Tensor x = operand_rows(layer, kernels.operand(layer));
-  for (int64_t d = 0; d < s.D; ++d) ForwardPass(layer, d, x, outputs, kernels).run();
   return outputs;
+}
+
+LayerOutputs stepwise_forward(const Layer& layer, Keep keep, const StepKernels& kernels) {
+  LayerOutputs outputs = empty_outputs(layer, keep);
+  const at::Tensor x = operand_rows(layer, kernels.operand(layer));
+  for (int64_t d = 0; d < layer.sizes.D; ++d) ForwardPass(layer, d, x, outputs, kernels).run();
+  return outputs;
+}
+
+LayerOutputs StepwiseEngine::forward(const Layer& layer, Keep keep) const {
+  return stepwise_forward(layer, keep, kernels_);
 }
 
 }  // namespace fastcells

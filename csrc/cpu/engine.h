@@ -1,0 +1,19 @@
+// The engine of the CPU: the sequence engine (cpu/sequence.h) where it applies, else the stepwise
+// one; for a single step of a row or two, the step kernels that read the weights as they lie.
+#pragma once
+#include <string>
+
+#include "recurrent/engine.h"
+
+namespace fastcells::cpu {
+
+const Engine& engine();
+
+// Which engine a call runs and with what plan, in words, and why not a faster one (or empty).
+struct Choice {
+  std::string engine, plan, why;
+};
+Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
+               bool is_training, bool is_step);
+
+}  // namespace fastcells::cpu

@@ -1,0 +1,13 @@
+// Which instruction set the CPU kernels use: the best that the processor has, or the one that
+// FASTCELLS_CPU_ISA names ("baseline", "avx2", "avx512"), read once.
+#pragma once
+#include "cpu/isa/kernels.h"
+
+namespace fastcells::cpu {
+
+// Throws if FASTCELLS_CPU_ISA names one that is unknown or that this processor lacks.
+const InstructionSet& instruction_set();
+// Bytes of a core's second-level cache.
+std::int64_t cache_bytes();
+
+}  // namespace fastcells::cpu

@@ -1,0 +1,16 @@
+// The CPU kernels for AVX2 and FMA: 256-bit vectors.
+// The instruction set is switched on here, in front of every header, and not by flags of the build:
+// what this file defines is its own (cpu/isa/vector.h).
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma,f16c")
+#endif
+#include "cpu/isa/table.h"
+
+namespace fastcells::cpu {
+
+const InstructionSet& avx2_kernels() {
+  static constexpr InstructionSet set{"avx2", find_kernels};
+  return set;
+}
+
+}  // namespace fastcells::cpu

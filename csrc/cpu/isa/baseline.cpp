@@ -1,0 +1,11 @@
+// The CPU kernels for 128-bit vectors, which every x86-64 processor (and every 64-bit Arm) has.
+#include "cpu/isa/table.h"
+
+namespace fastcells::cpu {
+
+const InstructionSet& baseline_kernels() {
+  static constexpr InstructionSet set{"baseline", find_kernels};
+  return set;
+}
+
+}  // namespace fastcells::cpu

@@ -1,0 +1,200 @@
+// One direction of a layer through time: a thread's rows and units.
+//
+//   for each chunk of steps:  x_gates = input W_ih^T + b_ih     own units, all its frames at once
+//     for each step:          h_gates = h W_hh^T + b_hh         own units, then the cell on them
+//                             barrier: h of all units is needed by the next step
+//
+// A frame is a row at a step where it exists. h goes from step to step through two buffers; a
+// row's initial state lies in both, because a reverse row starts at any step.
+#pragma once
+#include "cpu/isa/shape.h"
+
+namespace fastcells {
+namespace {
+
+template <class Cell, class T, class S>
+class Forward {
+  using Sh = Shape<Cell, T, S>;
+  using V = typename Sh::V;
+  static constexpr int L = Sh::L, G = Sh::G, W = Sh::W, R = Sh::R;
+
+ public:
+  static std::size_t scratch_bytes(const cpu::LayerArgs& a, int64_t own_panels, int64_t rows) {
+    Forward pass(a, own_panels, rows, nullptr);
+    return pass.arena_.used;
+  }
+
+  Forward(const cpu::ForwardArgs& a, const cpu::Place& place)
+      : Forward(a, panels_of(a, place).last - panels_of(a, place).first,
+                place.groups[place.group].rows, place.scratch) {
+    args_ = &a, place_ = &place, group_ = &place.groups[place.group];
+    panels_ = panels_of(a, place);
+  }
+
+  void run() {
+    start();
+    wait_for_group();
+    for (int64_t i = 0; i < a_.T;) i = run_chunk(i);
+  }
+
+ private:
+  Forward(const cpu::LayerArgs& a, int64_t own_panels, int64_t rows, void* scratch)
+      : a_(a), steps_{a}, own_(own_panels), arena_{static_cast<char*>(scratch)} {
+    const int64_t frames = a.chunk_frames;
+    x_gates_ = arena_.take<S>(frames * own_panels * R * L);
+    h_gates_ = arena_.take<S>(rows * R * L);
+    x_rows_ = arena_.take<const S*>(frames);
+    shifted_ = arena_.take<const S*>(frames > rows ? frames : rows);
+    for (auto& h_rows : h_rows_) h_rows = arena_.take<const S*>(rows);
+    if (sizeof(T) != sizeof(S)) x_converted_ = arena_.take<S>(frames * a.I);
+  }
+
+  static Range panels_of(const cpu::LayerArgs& a, const cpu::Place& place) {
+    return share_of(divide_up(a.H, Sh::kUnits), place.rank, place.threads);
+  }
+
+  S* carry_h(int parity, int64_t r) const {
+    return static_cast<S*>(args_->carry_h) +
+           (parity * a_.B + group_->first + r) * a_.padded_H;
+  }
+  S* carry_c(int64_t r) const {
+    return static_cast<S*>(args_->carry_c) + (group_->first + r) * a_.padded_H;
+  }
+
+  // Own units of the initial states, as carries and as what a row without steps ends with.
+  void start() {
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      const bool cut = steps_.cut_initial(b);
+      for (int parity : {0, 1}) h_rows_[parity][r] = carry_h(parity, r);
+      for (int64_t u = panels_.first * Sh::kUnits; u < panels_.last * Sh::kUnits; u += L) {
+        const V h = initial(args_->h_0, b, u);
+        if (u < a_.H) store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, h, a_.H - u);
+        for (int parity : {0, 1}) store(carry_h(parity, r) + u, cut ? V(S(0)) : h);
+        if constexpr (Cell::kStates == 2) {
+          const V c = initial(args_->c_0, b, u);
+          if (u < a_.H) store_lanes(static_cast<T*>(args_->c_n) + b * a_.H + u, c, a_.H - u);
+          store(carry_c(r) + u, cut ? V(S(0)) : c);
+        }
+      }
+    }
+  }
+  V initial(const void* states, int64_t b, int64_t u) const {
+    if (!states || u >= a_.H) return V(S(0));
+    return load_lanes<V>(static_cast<const T*>(states) + b * a_.H + u, a_.H - u);
+  }
+
+  // The steps from number i on whose frames fit a chunk; returns the number after them.
+  int64_t run_chunk(int64_t i) {
+    int64_t frames = 0, end = i;
+    for (; end < a_.T; ++end) {
+      const int64_t n = group_->active[steps_.step(end)];
+      if (end > i && frames + n > a_.chunk_frames) break;
+      for (int64_t r = 0; r < n; ++r) x_rows_[frames + r] = input_row(steps_.step(end), r, frames);
+      frames += n;
+    }
+    for (int64_t q = panels_.first; q < panels_.last; ++q) {
+      product<R>(frames, x_rows_, a_.I, panel(a_.panels_ih, q, a_.I), panel(a_.bias_ih, q, 1), 0,
+                 x_gates_ + (q - panels_.first) * R * L, own_ * R * L, shifted_);
+    }
+    frames = 0;
+    for (; i < end; ++i) {
+      const int64_t t = steps_.step(i), n = group_->active[t];
+      run_step(i, t, n, x_gates_ + frames * own_ * R * L);
+      frames += n;
+    }
+    return end;
+  }
+  const S* input_row(int64_t t, int64_t r, int64_t frames) {
+    const T* row = static_cast<const T*>(a_.input) + (t * a_.B + group_->order[r]) * a_.I;
+    return as_arithmetic(row, a_.I, x_converted_ + (frames + r) * a_.I);
+  }
+  static const S* panel(const void* panels, int64_t q, int64_t K) {
+    return panels ? static_cast<const S*>(panels) + q * K * R * L : nullptr;
+  }
+
+  void run_step(int64_t i, int64_t t, int64_t n, const S* x_gates) {
+    const int parity = int(i & 1);
+    const int64_t count = panels_.last - panels_.first;
+    for (int64_t j = 0; j < count; ++j) {
+      // Back and forth: the end of one sweep is still in the cache when the next one starts.
+      const int64_t own = parity ? count - 1 - j : j;
+      const int64_t q = panels_.first + own;
+      product<R>(n, h_rows_[parity], a_.H, panel(a_.panels_hh, q, a_.H), panel(a_.bias_hh, q, 1),
+                 0, h_gates_, R * L, shifted_);
+      for (int w = 0; w < W; ++w) {
+        const int64_t u = q * Sh::kUnits + w * L;
+        if (u >= a_.H) break;
+        for (int64_t r = 0; r < n; ++r) {
+          run_cell(t, r, u, parity, x_gates + (r * own_ + own) * R * L + w * G * L,
+                   h_gates_ + r * R * L + w * G * L);
+        }
+        if (n < group_->rows) clear_absent(t, n, u);
+      }
+    }
+    wait_for_group();
+  }
+
+  FC_INLINE void run_cell(int64_t t, int64_t r, int64_t u, int parity, const S* x_gates,
+                          const S* h_gates) const {
+    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
+    V x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
+    FC_UNROLL
+    for (int k = 0; k < G; ++k) x[k] = load(x_gates + k * L), g[k] = load(h_gates + k * L);
+    state[0] = load(carry_h(parity, r) + u);
+    if constexpr (Cell::kStates == 2) state[1] = load(carry_c(r) + u);
+    Cell::forward(x, g, state, saved);
+    const V h = rounded_to<T>(state[0]);
+    const bool cut = steps_.cut_after(t, b), last = steps_.is_last(t, b);
+    store(carry_h(1 - parity, r) + u, cut ? V(S(0)) : h);
+    store_lanes(static_cast<T*>(args_->output) + row * a_.output_stride + u, h, n);
+    if (last) store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, h, n);
+    if constexpr (Cell::kStates == 2) {
+      store(carry_c(r) + u, cut ? V(S(0)) : state[1]);
+      if (args_->cells) {
+        store_lanes(static_cast<S*>(args_->cells) + row * a_.cells_stride + u, state[1], n);
+      }
+      if (last) store_lanes(static_cast<T*>(args_->c_n) + b * a_.H + u, state[1], n);
+    }
+    if (args_->saved) {
+      T* const to = static_cast<T*>(args_->saved) + row * a_.saved_stride + u;
+      FC_UNROLL
+      for (int k = 0; k < Cell::kSaved; ++k) store_lanes(to + k * a_.H, saved[k], n);
+    }
+  }
+
+  // Zeros where a row has no step.
+  void clear_absent(int64_t t, int64_t active, int64_t u) const {
+    const V zero(S(0));
+    for (int64_t r = active; r < group_->rows; ++r) {
+      const int64_t row = t * a_.B + group_->order[r], n = a_.H - u;
+      store_lanes(static_cast<T*>(args_->output) + row * a_.output_stride + u, zero, n);
+      if (args_->cells) {
+        store_lanes(static_cast<S*>(args_->cells) + row * a_.cells_stride + u, zero, n);
+      }
+      for (int k = 0; args_->saved && k < Cell::kSaved; ++k) {
+        store_lanes(static_cast<T*>(args_->saved) + row * a_.saved_stride + k * a_.H + u, zero, n);
+      }
+    }
+  }
+
+  void wait_for_group() const { wait(place_->group_barrier, place_->yield); }
+
+  const cpu::LayerArgs& a_;
+  const Steps steps_;
+  const int64_t own_;  // panels of this thread
+  Arena arena_;
+  const cpu::ForwardArgs* args_ = nullptr;
+  const cpu::Place* place_ = nullptr;
+  const cpu::RowGroup* group_ = nullptr;
+  Range panels_{};
+  S* x_gates_;         // [chunk frames][own panels][R*L]
+  S* h_gates_;         // [rows][R*L]: of one panel
+  const S** x_rows_;   // [chunk frames]
+  const S** shifted_;  // product()'s
+  const S** h_rows_[2];
+  S* x_converted_ = nullptr;  // [chunk frames][I] where storage is not arithmetic
+};
+
+}  // namespace
+}  // namespace fastcells

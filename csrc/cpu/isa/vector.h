@@ -1,0 +1,198 @@
+// A vector of float or double as the arithmetic type of the cells, at the width of the instruction
+// set that the file is compiled for. Torch-free.
+//
+// Everything is in an anonymous namespace: no function compiled here for one instruction set can be
+// taken by the linker for another. Loads and stores take any address.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "math/activations.h"
+
+namespace fastcells {
+namespace {
+
+#if defined(FASTCELLS_VECTOR_BYTES)  // a test runs one width's code on another's instructions
+constexpr int kVectorBytes = FASTCELLS_VECTOR_BYTES;
+#elif defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+// Registers of that width: what a product's accumulators, operands and addresses fit into.
+constexpr int kRegisters = kVectorBytes == 64 ? 32 : 16;
+
+#define FC_INLINE inline __attribute__((always_inline))
+
+// bfloat16 as it lies in memory: the upper half of a float.
+struct BFloat16Bits {
+  std::uint16_t bits;
+};
+
+template <class S_>
+struct Vector {
+  using S = S_;
+  static constexpr int kLanes = kVectorBytes / int(sizeof(S));
+  typedef S Native __attribute__((vector_size(kVectorBytes)));
+  typedef S Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(S)), may_alias));
+
+  Native v;
+
+  Vector() = default;
+  FC_INLINE Vector(S s) : v(s - Native{}) {}  // s in every lane
+  FC_INLINE static Vector of(Native v) {
+    Vector result;
+    result.v = v;
+    return result;
+  }
+  FC_INLINE static Vector load(const S* p) { return of(*reinterpret_cast<const Unaligned*>(p)); }
+  FC_INLINE void store(S* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
+};
+
+#define FC_VECTOR_OPERATOR(op)                                    \
+  template <class S>                                              \
+  FC_INLINE Vector<S> operator op(Vector<S> a, Vector<S> b) {     \
+    return Vector<S>::of(a.v op b.v);                             \
+  }
+FC_VECTOR_OPERATOR(+)
+FC_VECTOR_OPERATOR(-)
+FC_VECTOR_OPERATOR(*)
+FC_VECTOR_OPERATOR(/)
+#undef FC_VECTOR_OPERATOR
+
+// A lane's condition is all ones or all zeros.
+template <class S>
+struct Mask {
+  decltype(typename Vector<S>::Native{} < typename Vector<S>::Native{}) v;
+};
+template <class S>
+FC_INLINE Mask<S> operator<(Vector<S> a, Vector<S> b) {
+  return {a.v < b.v};
+}
+template <class S>
+FC_INLINE Mask<S> operator<=(Vector<S> a, Vector<S> b) {
+  return {a.v <= b.v};
+}
+template <class S>
+FC_INLINE Mask<S> operator>(Vector<S> a, Vector<S> b) {
+  return {a.v > b.v};
+}
+template <class S>
+FC_INLINE Vector<S> select(Mask<S> mask, Vector<S> if_true, Vector<S> if_false) {
+  return Vector<S>::of(mask.v ? if_true.v : if_false.v);
+}
+
+// ---- activations ----
+
+FC_INLINE Vector<float> power_of_two(Vector<float> shifted) {
+  typedef std::int32_t Bits __attribute__((vector_size(kVectorBytes)));
+  std::int32_t zero;
+  std::memcpy(&zero, &polynomial::kRound, sizeof zero);
+  const Bits power = ((Bits)shifted.v - zero + 127) << 23;
+  return Vector<float>::of((Vector<float>::Native)power);
+}
+FC_INLINE Vector<float> sigmoid(Vector<float> x) { return polynomial::sigmoid(x); }
+FC_INLINE Vector<float> tanh(Vector<float> x) { return polynomial::tanh(x); }
+
+// double is for tests and gradient checks: libm, lane by lane.
+FC_INLINE Vector<double> sigmoid(Vector<double> x) {
+  for (int i = 0; i < Vector<double>::kLanes; ++i) x.v[i] = 1.0 / (1.0 + ::exp(-x.v[i]));
+  return x;
+}
+FC_INLINE Vector<double> tanh(Vector<double> x) {
+  for (int i = 0; i < Vector<double>::kLanes; ++i) x.v[i] = ::tanh(x.v[i]);
+  return x;
+}
+
+// ---- memory: storage to arithmetic and back, whole vectors or the first n lanes ----
+
+template <class S>
+FC_INLINE Vector<S> load(const S* p) {
+  return Vector<S>::load(p);
+}
+template <class S>
+FC_INLINE void store(S* p, Vector<S> x) {
+  x.store(p);
+}
+
+typedef std::uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+typedef std::uint32_t Words __attribute__((vector_size(kVectorBytes)));
+typedef std::uint16_t UnalignedHalves
+    __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+
+FC_INLINE Vector<float> load(const BFloat16Bits* p) {
+  const Halves halves = *reinterpret_cast<const UnalignedHalves*>(p);
+  return Vector<float>::of((Vector<float>::Native)(__builtin_convertvector(halves, Words) << 16));
+}
+// To the nearest, ties to even; NaN stays NaN.
+FC_INLINE Words round_to_bfloat16(Vector<float> x) {
+  const Words bits = (Words)x.v;
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return x.v == x.v ? rounded : Words{} + 0x7fc0;
+}
+FC_INLINE void store(BFloat16Bits* p, Vector<float> x) {
+  *reinterpret_cast<UnalignedHalves*>(p) = __builtin_convertvector(round_to_bfloat16(x), Halves);
+}
+// x as storage T would give it back.
+template <class T, class S>
+FC_INLINE Vector<S> rounded_to(Vector<S> x) {
+  if constexpr (sizeof(T) == 2) {
+    return Vector<float>::of((Vector<float>::Native)(round_to_bfloat16(x) << 16));
+  } else {
+    return x;
+  }
+}
+
+#if defined(__AVX512F__) && !defined(FASTCELLS_VECTOR_BYTES)
+FC_INLINE Vector<float> load_first(const float* p, int n) {
+  return Vector<float>::of(_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p));
+}
+FC_INLINE void store_first(float* p, Vector<float> x, int n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x.v);
+}
+#elif defined(__AVX2__) && !defined(FASTCELLS_VECTOR_BYTES)
+FC_INLINE __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+FC_INLINE Vector<float> load_first(const float* p, int n) {
+  return Vector<float>::of(_mm256_maskload_ps(p, first_lanes(n)));
+}
+FC_INLINE void store_first(float* p, Vector<float> x, int n) {
+  _mm256_maskstore_ps(p, first_lanes(n), x.v);
+}
+#else
+FC_INLINE Vector<float> load_first(const float* p, int n) {
+  Vector<float> x(0.0f);
+  for (int i = 0; i < n; ++i) x.v[i] = p[i];
+  return x;
+}
+FC_INLINE void store_first(float* p, Vector<float> x, int n) {
+  for (int i = 0; i < n; ++i) p[i] = x.v[i];
+}
+#endif
+FC_INLINE Vector<double> load_first(const double* p, int n) {
+  Vector<double> x(0.0);
+  for (int i = 0; i < n; ++i) x.v[i] = p[i];
+  return x;
+}
+FC_INLINE void store_first(double* p, Vector<double> x, int n) {
+  for (int i = 0; i < n; ++i) p[i] = x.v[i];
+}
+FC_INLINE Vector<float> load_first(const BFloat16Bits* p, int n) {
+  Words words{};
+  for (int i = 0; i < n; ++i) words[i] = std::uint32_t(p[i].bits) << 16;
+  return Vector<float>::of((Vector<float>::Native)words);
+}
+FC_INLINE void store_first(BFloat16Bits* p, Vector<float> x, int n) {
+  const Words rounded = round_to_bfloat16(x);
+  for (int i = 0; i < n; ++i) p[i].bits = std::uint16_t(rounded[i]);
+}
+
+}  // namespace
+}  // namespace fastcells

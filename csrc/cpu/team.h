@@ -1,0 +1,19 @@
+// Threads for one layer call: one OpenMP region, started from whatever thread torch calls us on.
+#pragma once
+#include <functional>
+
+namespace fastcells::cpu {
+
+// Threads that a call from here may use: torch's number, or 1 inside a parallel region and in a
+// forked child, whose OpenMP threads stayed behind in the parent.
+int available_threads();
+
+// Runs body(0) .. body(threads - 1) at the same time and waits for all. False, and nothing was run,
+// where the runtime gives fewer threads. Inside, numbers below the normal range count as zero, as
+// they would otherwise cost a hundred times the time of others.
+bool run_team(int threads, const std::function<void(int)>& body);
+
+// Lets another thread run.
+void yield();
+
+}  // namespace fastcells::cpu

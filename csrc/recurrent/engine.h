@@ -1,0 +1,47 @@
+// What computes a layer: the engines' common form. A device brings one, which may choose among
+// several for each layer.
+#pragma once
+#include <vector>
+
+#include "recurrent/layer.h"
+
+namespace fastcells {
+
+enum class Keep { kNothing, kCells, kEverything };
+Keep parse_keep(std::string_view keep);
+
+struct LayerOutputs {  // ops.h: RecurrentForward
+  at::Tensor output, h_n, c_n, cells, saved;
+};
+
+struct LayerGradients {  // of the outputs (undefined: zero), or of the inputs
+  at::Tensor output, h_n, c_n, cells;
+};
+
+struct LayerNeeds {
+  bool input, h_0, c_0;
+  std::vector<bool> weights;
+};
+
+struct InputGradients {  // ops.h: RecurrentBackward
+  at::Tensor input, h_0, c_0;
+  std::vector<at::Tensor> weights;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual LayerOutputs forward(const Layer& layer, Keep keep) const = 0;
+  // Where `outputs.saved` is undefined the gates are computed again.
+  virtual InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
+                                  const LayerGradients& grads, const LayerNeeds& needs) const = 0;
+  // A layer of one step, of which only the final states are wanted.
+  virtual LayerOutputs step(const Layer& layer) const { return forward(layer, Keep::kNothing); }
+};
+
+// Uninitialised results of a forward pass: what `keep` does not ask for is undefined.
+LayerOutputs empty_outputs(const Layer& layer, Keep keep);
+// Address of element `index`, or nullptr for an undefined tensor.
+void* pointer(const at::Tensor& tensor, int64_t index = 0);
+
+}  // namespace fastcells
