@@ -6,26 +6,30 @@ TORCH  ?= torch==2.13.0
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip -qq --disable-pip-version-check --no-input
 INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.bench-installed
 BUILT     := $(VENV)/.built
 SOURCES   := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml fastcells/_version.py
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-# The tools of pyproject.toml's extras, one a line.
+# The tools of pyproject.toml's extras, one a line: of those that are named, else of all but bench,
+# which holds whole frameworks to measure against.
 define LIST_EXTRAS
+import sys
 try:
     import tomllib
 except ImportError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 with open("pyproject.toml", "rb") as file:
     extras = tomllib.load(file)["project"]["optional-dependencies"]
-print("\n".join(sum(extras.values(), [])))
+wanted = sys.argv[1:] or [name for name in extras if name != "bench"]
+print("\n".join(sum((extras[name] for name in wanted), [])))
 endef
 export LIST_EXTRAS
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check demo \
-        format clean FORCE
+        bench bench-quick format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -79,10 +83,24 @@ demo: build  ## train on real speech, fastcells beside torch.nn
 	@echo "demo: examples/speakers.py"
 	@$(PY) examples/speakers.py
 
+$(BENCH_INSTALLED): $(INSTALLED)
+	@echo "bench: installing the libraries to measure against into $(VENV)"
+	@$(PY) -c "$$LIST_EXTRAS" bench > $(VENV)/bench.txt
+	@$(PIP) install "$(TORCH)" -r $(VENV)/bench.txt
+	@touch $@
+
+bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a quiet CPU
+	@echo "bench: benchmarks/recurrent_cpu.py (minutes)"
+	@$(PY) benchmarks/recurrent_cpu.py
+
+bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
+	@echo "bench-quick: benchmarks/recurrent_cpu.py --quick"
+	@$(PY) benchmarks/recurrent_cpu.py --quick
+
 format: venv  ## format Python and C++ in place
 	@echo "format: ruff and clang-format, in place"
 	@$(PY) -m ruff check --fix --exit-zero --quiet . && $(PY) -m ruff format --quiet .
-	@find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' | \
+	@find csrc tests/cpp benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' | \
 	  xargs -r $(VENV)/bin/clang-format -i
 
 clean:  ## delete what was built; the virtual environment stays

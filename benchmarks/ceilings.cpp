@@ -1,0 +1,143 @@
+// What this machine can do at best, as JSON: float32 FMA in GF/s, and GB/s read by each thread.
+//
+// `ceilings N` measures on 1 and on N threads. The FMA loop touches registers alone, with enough
+// independent chains to hide the latency. Reading sums a buffer of each thread's own, again and
+// again, so that a small one comes from L1 or L2 and a large one from L3 or memory.
+// The best of several repetitions counts: a ceiling is not made lower by what else runs.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+typedef float Vector __attribute__((vector_size(kVectorBytes)));
+
+constexpr int kLanes = kVectorBytes / 4;
+constexpr int kChains = 12;  // two FMA units of latency 4 or 5 need 8 to 10; 16 registers hold 14
+constexpr int kReadChains = 8;
+constexpr long kFmaRounds = 20'000'000;
+constexpr int kRepetitions = 7;
+constexpr double kReadSeconds = 0.01;
+constexpr long kKiB = 1024;
+constexpr long kBufferKiB[] = {128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+
+volatile float sink;  // keeps results alive
+
+double now() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+float sum_lanes(Vector v) {
+  float sum = 0;
+  for (int i = 0; i < kLanes; i++) sum += v[i];
+  return sum;
+}
+
+// Seconds that `threads` threads take for `work(thread)`, from the first start to the last end.
+template <class Work>
+double seconds_of(int threads, Work work) {
+  double start = 0, end = 0;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp barrier
+#pragma omp master
+    start = now();
+#pragma omp barrier
+    work(omp_get_thread_num());
+#pragma omp barrier
+#pragma omp master
+    end = now();
+  }
+  return end - start;
+}
+
+void multiply_add(long rounds, float factor, float term) {
+  Vector chains[kChains], a = Vector{} + factor, b = Vector{} + term;
+  for (int i = 0; i < kChains; i++) chains[i] = Vector{} + static_cast<float>(i);
+  for (long r = 0; r < rounds; r++) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; i++) chains[i] = chains[i] * a + b;
+  }
+  Vector sum{};
+  for (int i = 0; i < kChains; i++) sum += chains[i];
+  sink = sum_lanes(sum);
+}
+
+double fma_gflops(int threads) {
+  volatile float factor = 0.5f, term = 0.25f;  // unknown to the compiler, far from denormals
+  double best = 0;
+  for (int i = 0; i < kRepetitions; i++) {
+    double seconds = seconds_of(threads, [&](int) { multiply_add(kFmaRounds, factor, term); });
+    best = std::max(best, 2.0 * kLanes * kChains * kFmaRounds * threads / seconds * 1e-9);
+  }
+  return best;
+}
+
+// buffer [count] vectors, count a multiple of kReadChains.
+void read_all(const Vector* buffer, long count, long sweeps) {
+  Vector sums[kReadChains] = {};
+  for (long s = 0; s < sweeps; s++) {
+    for (long i = 0; i < count; i += kReadChains) {
+#pragma GCC unroll 8
+      for (int k = 0; k < kReadChains; k++) sums[k] += buffer[i + k];
+    }
+    asm volatile("" ::: "memory");  // the next sweep must read again
+  }
+  for (int k = 1; k < kReadChains; k++) sums[0] += sums[k];
+  sink = sum_lanes(sums[0]);
+}
+
+double read_gigabytes_per_second(int threads, long bytes) {
+  std::vector<Vector*> buffers(threads);
+  long count = bytes / kVectorBytes;
+  auto fill = [&](int thread) {  // by its own thread, so that the pages are near it
+    buffers[thread] = static_cast<Vector*>(std::aligned_alloc(4096, bytes));
+    std::fill(buffers[thread], buffers[thread] + count, Vector{} + 1.0f);
+  };
+  seconds_of(threads, fill);
+  auto sweep = [&](long n) {
+    return seconds_of(threads, [&](int thread) { read_all(buffers[thread], count, n); });
+  };
+  sweep(1);
+  long sweeps = std::max(1L, static_cast<long>(kReadSeconds / sweep(1)));
+  double best = 0;
+  for (int i = 0; i < kRepetitions; i++) best = std::max(best, bytes * sweeps / sweep(sweeps));
+  for (Vector* buffer : buffers) std::free(buffer);
+  return best * 1e-9;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int most = argc > 1 ? std::atoi(argv[1]) : omp_get_num_procs();
+  std::vector<int> counts{1};
+  if (most > 1) counts.push_back(most);
+  const char* separator = "";
+  std::printf("{\"vector_bytes\": %d, \"threads\": [", kVectorBytes);
+  for (int threads : counts) {
+    std::printf("%s\n{\"threads\": %d, \"fma_gflops\": %.1f, \"read_gb_s_per_thread\": {",
+                separator, threads, fma_gflops(threads));
+    separator = "";
+    for (long kib : kBufferKiB) {
+      double rate = read_gigabytes_per_second(threads, kib * kKiB);
+      std::printf("%s\"%ld\": %.1f", separator, kib * kKiB, rate);
+      separator = ", ";
+    }
+    std::printf("}}");
+    separator = ",";
+  }
+  std::printf("\n]}\n");
+}

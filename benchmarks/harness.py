@@ -1,0 +1,108 @@
+"""Times several implementations of one computation against each other, fairly.
+
+Thread pools spin for a while after a call and slow whoever is timed next, so that every turn begins
+with a pause. After a pause cores are slow and threads lie on the wrong ones, so that untimed calls
+follow, until WARM_S has passed. The order is reversed from round to round, and a round holds one
+sample of each, so that whatever else the machine does meets all alike.
+"""
+
+import gc
+import math
+import statistics
+import time
+from dataclasses import dataclass
+
+# Spinning ends within milliseconds: 0.02 s are enough. After 0.05 s two threads were seen to wake
+# on one core, and a call of 1 ms took 10 ms.
+PAUSE_S = 0.02
+WARM_S = 5e-3
+SAMPLE_S = 2e-3  # far above the clock's resolution and a context switch
+MAX_REPETITIONS = 200
+LONG_CALL_S = 0.05  # a longer call warms itself up
+MIN_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: over the rounds, each a mean over `repetitions` calls in a row."""
+
+    median: float
+    fastest: float
+    slowest: float
+    rounds: int
+    repetitions: int
+
+
+def order_of_round(names, number):
+    """Return the order of a round: forward in even rounds, reversed in odd ones."""
+    return list(names) if number % 2 == 0 else list(reversed(names))
+
+
+def timed(call, repetitions):
+    """Return the mean seconds of `repetitions` calls in a row."""
+    start = time.perf_counter()
+    for _ in range(repetitions):
+        call()
+    return (time.perf_counter() - start) / repetitions
+
+
+def repetitions_for(seconds):
+    """Return how many calls of so many seconds make a sample."""
+    return min(MAX_REPETITIONS, max(1, math.ceil(SAMPLE_S / max(seconds, 1e-9))))
+
+
+def rounds_within(budget_s, seconds_per_round, rounds):
+    """Return `rounds`, or fewer where they would take longer than the budget."""
+    affordable = int(min(rounds, budget_s / seconds_per_round))
+    return max(affordable, min(rounds, MIN_ROUNDS))
+
+
+def turn(call, seconds, repetitions, pause_s):
+    """Pause, warm up, and return a sample of `call`, of which one takes about `seconds`."""
+    time.sleep(pause_s)
+    end = time.perf_counter() + WARM_S
+    while seconds < LONG_CALL_S and time.perf_counter() < end:
+        call()
+    return timed(call, repetitions)
+
+
+def estimate(call, pause_s):
+    """Return about how many seconds a call takes."""
+    time.sleep(pause_s)
+    seconds = timed(call, 1)
+    return seconds if seconds >= LONG_CALL_S else turn(call, seconds, 1, 0)
+
+
+def turn_seconds(seconds, repetitions, pause_s):
+    """Return how long a turn takes."""
+    warm_s = max(WARM_S, seconds) if seconds < LONG_CALL_S else 0
+    return pause_s + warm_s + repetitions * seconds
+
+
+def summarize(samples, repetitions):
+    """Return the Timing of these samples."""
+    median = statistics.median(samples)
+    return Timing(median, min(samples), max(samples), len(samples), repetitions)
+
+
+def measure(callables, rounds=12, pause_s=PAUSE_S, budget_s=math.inf):
+    """Time each of `callables`, {name: call without arguments}; return {name: Timing}.
+
+    `budget_s` bounds the whole: slow calls get fewer rounds, MIN_ROUNDS at least.
+    """
+    seconds, repetitions = {}, {}
+    for name, call in callables.items():
+        seconds[name] = estimate(call, pause_s)
+        repetitions[name] = repetitions_for(seconds[name])
+    round_s = sum(turn_seconds(seconds[name], repetitions[name], pause_s) for name in callables)
+    samples = {name: [] for name in callables}
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(rounds_within(budget_s, round_s, rounds)):
+            for name in order_of_round(list(callables), number):
+                sample = turn(callables[name], seconds[name], repetitions[name], pause_s)
+                samples[name].append(sample)
+    finally:
+        gc.enable()
+    return {name: summarize(samples[name], repetitions[name]) for name in callables}

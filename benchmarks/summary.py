@@ -1,0 +1,101 @@
+"""What a list of records says in a few numbers: ratios, geometric means, worst points.
+
+A ratio above 1 says that the second of its two is the faster one. Needs no torch: readme_table.py
+reads results that another machine measured.
+"""
+
+import math
+from dataclasses import dataclass
+
+BEST = "best peer"
+OURS = "fastcells"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of `slower` over time of `faster`, under a title."""
+
+    title: str
+    slower: str  # a variant, or BEST
+    faster: str
+
+
+VS_TORCH = Ratio("torch /\nfastcells", "torch", OURS)
+VS_BEST = Ratio("best peer /\nfastcells", BEST, OURS)
+RATIOS = {
+    "inference": (VS_TORCH, VS_BEST),
+    "training": (VS_TORCH, VS_BEST),
+    "bidirectional": (VS_TORCH, Ratio("two calls /\none call", f"{OURS}, two calls", OURS)),
+    "lengths": (
+        Ratio("torch packed /\nlengths", "torch, packed", f"{OURS}, lengths"),
+        Ratio("torch packed /\npacked", "torch, packed", f"{OURS}, packed"),
+        Ratio("none /\nall T", OURS, f"{OURS}, all T"),
+    ),
+    "streaming": (VS_TORCH,),
+    "recompute": (VS_TORCH, Ratio("kept /\nrecompute", OURS, f"{OURS}, recompute")),
+    "bfloat16": (Ratio("float32 /\nbfloat16", OURS, f"{OURS}, bfloat16"),),
+}
+# Quotients that are not to be above 1: time of rows of random length over that of full ones, to be
+# read beside the share of the frames that are there.
+SHARES = {"lengths": (Ratio("time\nspent", f"{OURS}, lengths", OURS),)}
+
+
+def median_of(record, name):
+    """Return the median seconds of a variant of `record`, None where it was not timed."""
+    timing = record["timings"].get(name)
+    return timing["median"] if timing else None
+
+
+def best_peer(record):
+    """Return the name of the fastest variant that is not fastcells', None if there is none."""
+    peers = [name for name in record["timings"] if not name.startswith(OURS)]
+    return min(peers, key=lambda name: median_of(record, name), default=None)
+
+
+def ratio_of(record, ratio):
+    """Return the ratio in `record`, None where one of the two was not timed."""
+    slower = best_peer(record) if ratio.slower == BEST else ratio.slower
+    times = median_of(record, slower), median_of(record, ratio.faster)
+    return None if None in times else times[0] / times[1]
+
+
+def geometric_mean(values):
+    """Return the geometric mean of positive numbers."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+@dataclass(frozen=True)
+class Digest:
+    """One ratio over all shapes of one cell in one mode."""
+
+    mean: float  # geometric
+    worst: float  # the smallest
+    worst_label: str
+    count: int
+
+
+def case_label(record):
+    """Return the shape and, where a table has both, whether it is training."""
+    is_mixed = record["mode"] == "lengths"
+    return record["label"] + (f" {record['case']['mode']}" if is_mixed else "")
+
+
+def digest(records, ratio):
+    """Return the Digest of `ratio` over `records`, None where nothing has it."""
+    found = [(ratio_of(record, ratio), record) for record in records]
+    found = [(value, record) for value, record in found if value is not None]
+    if not found:
+        return None
+    value, record = min(found, key=lambda pair: pair[0])
+    label = case_label(record)
+    if ratio.slower == BEST:
+        label += f", {best_peer(record)}"
+    return Digest(geometric_mean([v for v, _ in found]), value, label, len(found))
+
+
+def by_mode_and_cell(records):
+    """Return {(mode, cell): records}, in the order of the records."""
+    groups = {}
+    for record in records:
+        groups.setdefault((record["mode"], record["case"]["cell"]), []).append(record)
+    return groups
