@@ -6,6 +6,9 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
+#include "cpu/engine.h"
+#include "cpu/instruction_set.h"
+#include "cpu/packs.h"
 #include "ops.h"
 #include "recurrent/layer.h"
 
@@ -109,10 +112,34 @@ py::dict cells() {
   return all;
 }
 
+// The engine and plan of a call on the CPU: cpu/engine.h.
+std::tuple<std::string, std::string, std::string> explain_cpu(
+    const std::string& cell, int64_t directions, std::array<int64_t, 4> sizes,
+    const std::string& dtype, bool is_projected, bool is_training, bool is_step) {
+  using fastcells::Storage;
+  fastcells::LayerSizes s{};
+  s.T = sizes[0], s.B = sizes[1], s.I = sizes[2], s.H = sizes[3], s.D = directions;
+  const fastcells::CellFacts facts = fastcells::find_cell(cell);
+  s.G = facts.gates;
+  const Storage storage = dtype == "float64"    ? Storage::kFloat64
+                          : dtype == "float16"  ? Storage::kFloat16
+                          : dtype == "bfloat16" ? Storage::kBFloat16
+                                                : Storage::kFloat32;
+  auto choice = fastcells::cpu::explain(facts, storage, s, is_projected, is_training, is_step);
+  return {choice.engine, choice.plan, choice.why};
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of fastcells; the ops are under torch.ops.fastcells.";
   m.def("build_info", &build_info, "What this library was built from.");
+  m.def("explain_cpu", &explain_cpu, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
+        py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_step"),
+        "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
+  m.def("instruction_set", [] { return fastcells::cpu::instruction_set().name; },
+        "The instruction set of the CPU kernels: baseline, avx2 or avx512.");
+  m.def("packed_bytes", &fastcells::cpu::packed_bytes,
+        "Bytes of weights packed for the CPU kernels, of weights that are alive.");
   m.def("cells", &cells, "Gates, states and saved values of every cell the kernels know.");
 }

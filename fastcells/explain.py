@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from . import _extension
 from .functional.autocast import autocast_dtypes
+from .functional.recurrent import _needs_grad as needs_grad
 from .functional.recurrent import choose_route
 
 __all__ = ["Explanation", "explain"]
@@ -18,20 +21,29 @@ __all__ = ["Explanation", "explain"]
 class Explanation:
     """The answer of :func:`explain`; `str()` gives it in a few lines."""
 
-    kernel: str  # "cpu stepwise", "cuda stepwise" or "reference"
+    #: "cpu sequence", "cpu step", "cpu stepwise", "cuda stepwise" or "reference"
+    kernel: str
     cell: str
     dtype: torch.dtype  # storage of the tensors, after autocast
     reason: str
     notes: tuple[str, ...]
+    plan: str = ""  # instruction set, threads and blocks, of the first of several layers
 
     def __str__(self) -> str:
         lines = [f"{self.cell}, {self.dtype}: {self.kernel}", f"  why: {self.reason}"]
+        lines += [f"  plan: {self.plan}"] if self.plan else []
         return "\n".join(lines + [f"  {note}" for note in self.notes])
 
 
-_STEPWISE = (
-    "input product for all steps at once, then a matrix product and a fused step kernel per step"
-)
+#: What each engine does, in a line.
+_ENGINES = {
+    "sequence": "all steps in one team of threads, on packed weights: docs/kernels/recurrent-cpu.md",
+    "step": "one step, the weights read where they lie",
+    "stepwise": (
+        "input product for all steps at once, then a matrix product and a fused step kernel per "
+        "step"
+    ),
+}
 
 
 def explain(
@@ -65,9 +77,38 @@ def explain(
     if not route.is_kernel:
         notes = ("plain torch operations, step by step",)
         return Explanation("reference", layer.cell, dtype, route.reason, notes)
-    notes = [_STEPWISE]
+    engine, plan, why_not = "stepwise", "", ""
+    if device == "cpu":
+        engine, plan, why_not = _ask_cpu(layer, input, dtype, (data, *states, *layer.parameters()))
+    notes = [_ENGINES[engine]]
+    if why_not:
+        notes.append(f"not the sequence engine: {why_not}")
     if dtype in (torch.float16, torch.bfloat16):
         notes.append("arithmetic and cell state in float32")
     if isinstance(input, PackedSequence):
         notes.append("the PackedSequence is padded first; lengths= saves both copies")
-    return Explanation(f"{device} stepwise", layer.cell, dtype, route.reason, tuple(notes))
+    return Explanation(f"{device} {engine}", layer.cell, dtype, route.reason, tuple(notes), plan)
+
+
+def _ask_cpu(
+    layer: nn.Module, input: Tensor | PackedSequence, dtype: torch.dtype, tensors: Sequence[Tensor]
+) -> tuple[str, str, str]:
+    """Engine, plan and why not a faster engine, of the (first) layer."""
+    is_cell = isinstance(layer, nn.RNNCellBase)
+    if isinstance(input, PackedSequence):
+        steps, batch = input.batch_sizes.shape[0], int(input.batch_sizes[0])
+    elif is_cell:
+        steps, batch = 1, input.shape[0] if input.dim() == 2 else 1
+    else:
+        steps, batch = input.shape[:2] if input.dim() == 3 else (input.shape[0], 1)
+        if getattr(layer, "batch_first", False) and input.dim() == 3:
+            steps, batch = batch, steps
+    return _extension._C.explain_cpu(
+        layer.cell,
+        2 if getattr(layer, "bidirectional", False) else 1,
+        (steps, batch, layer.input_size, layer.hidden_size),
+        str(dtype).removeprefix("torch."),
+        bool(getattr(layer, "proj_size", 0)),
+        needs_grad(tensors),
+        is_cell,
+    )

@@ -22,6 +22,10 @@ const CellKernels* kernels_of(const Layer& layer) {
   return find_kernels(layer.cell, layer.storage, layer.sizes, layer.is_projected(), why);
 }
 
+int64_t element_bytes(Storage storage) {
+  return storage == Storage::kFloat64 ? 8 : storage == Storage::kFloat32 ? 4 : 2;
+}
+
 const StepwiseEngine& stepwise() {
   static const StepwiseEngine engine(cpu_step_kernels());
   return engine;
@@ -62,7 +66,7 @@ class CpuEngine final : public Engine {
     const StepArgs args{s.B, s.I, s.H, pointer(input), pointer(h), pointer(layer.c_0),
                         pointer(w.weight_ih), pointer(w.weight_hh), pointer(w.bias_ih),
                         pointer(w.bias_hh), pointer(outputs.h_n), pointer(outputs.c_n)};
-    const int threads = step_threads(s, layer.input.element_size());
+    const int threads = step_threads(s, element_bytes(layer.storage));
     const int64_t blocks = (s.H + kernels.lanes - 1) / kernels.lanes;
     const auto units = [&](int64_t block) { return std::min(s.H, block * kernels.lanes); };
     const bool is_done = run_team(threads, [&](int thread) {
@@ -85,16 +89,13 @@ Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, 
   std::string why;
   const CellKernels* kernels = find_kernels(cell, storage, sizes, is_projected, why);
   if (!kernels) return {"stepwise", "", why};
-  const std::string set = std::string(" (") + instruction_set().name + ")";
+  const std::string set = std::string(instruction_set().name) + ", ";
   if (is_step && !is_training && sizes.B <= kMostStepRows) {
-    const int threads = step_threads(sizes, storage == Storage::kFloat64 ? 8 : storage == Storage::kFloat32 ? 4 : 2);
-    return {"step" + set, std::to_string(threads) + (threads == 1 ? " thread" : " threads") +
-                              ", the weights read as they lie", ""};
+    const int threads = step_threads(sizes, element_bytes(storage));
+    return {"step", set + std::to_string(threads) + (threads == 1 ? " thread" : " threads"), ""};
   }
   const Plan plan = plan_layer(*kernels, cell, storage, sizes, is_training);
-  const Problem problem{cell.gates, int(sizes.D), 4, kernels->panel_units, sizes.T, sizes.B,
-                        sizes.I, sizes.H, is_training};
-  return {"sequence" + set, describe(plan, problem), ""};
+  return {"sequence", set + describe(plan, is_training), ""};
 }
 
 }  // namespace fastcells::cpu

@@ -73,7 +73,7 @@ Plan plan(const Problem& p, const Machine& m) {
   return best;
 }
 
-std::string describe(const Plan& plan, const Problem& p) {
+std::string describe(const Plan& plan, bool is_training) {
   std::ostringstream out;
   if (plan.threads() == 1) {
     out << "one thread";
@@ -89,7 +89,7 @@ std::string describe(const Plan& plan, const Problem& p) {
     part(plan.unit_threads, "threads that share the units, a barrier a step");
   }
   out << "; input product over " << plan.forward_frames << " rows at once";
-  if (p.is_training) out << "; weight gradients over " << plan.backward_frames;
+  if (is_training) out << "; weight gradients over " << plan.backward_frames;
   return out.str();
 }
 

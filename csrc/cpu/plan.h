@@ -35,6 +35,6 @@ struct Plan {
 
 Plan plan(const Problem& problem, const Machine& machine);
 // In one line: "2 threads: 2 unit threads; ..."
-std::string describe(const Plan& plan, const Problem& problem);
+std::string describe(const Plan& plan, bool is_training);
 
 }  // namespace fastcells::cpu

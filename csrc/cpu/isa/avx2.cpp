@@ -2,6 +2,7 @@
 // The instruction set is switched on here, in front of every header, and not by flags of the build:
 // what this file defines is its own (cpu/isa/vector.h).
 #if defined(__x86_64__)
+#define FASTCELLS_AVX2 1
 #pragma GCC target("avx2,fma,f16c")
 #endif
 #include "cpu/isa/table.h"

@@ -39,7 +39,7 @@ class Forward {
 
  private:
   Forward(const cpu::LayerArgs& a, int64_t own_panels, int64_t rows, void* scratch)
-      : a_(a), steps_{a}, own_(own_panels), arena_{static_cast<char*>(scratch)} {
+      : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)} {
     const int64_t frames = a.chunk_frames;
     x_gates_ = arena_.take<S>(frames * own_panels * R * L);
     h_gates_ = arena_.take<S>(rows * R * L);
@@ -93,17 +93,23 @@ class Forward {
       for (int64_t r = 0; r < n; ++r) x_rows_[frames + r] = input_row(steps_.step(end), r, frames);
       frames += n;
     }
-    for (int64_t q = panels_.first; q < panels_.last; ++q) {
-      product<R>(frames, x_rows_, a_.I, panel(a_.panels_ih, q, a_.I), panel(a_.bias_ih, q, 1), 0,
-                 x_gates_ + (q - panels_.first) * R * L, own_ * R * L, shifted_);
+    // One step alone computes each panel's share right before it is used, and from there on.
+    const bool is_one_step = end == i + 1;
+    for (int64_t j = 0; j < panels_.last - panels_.first && !is_one_step; ++j) {
+      multiply_input(j, frames, x_gates_ + j * a_.chunk_frames * R * L);
     }
     frames = 0;
     for (; i < end; ++i) {
       const int64_t t = steps_.step(i), n = group_->active[t];
-      run_step(i, t, n, x_gates_ + frames * own_ * R * L);
+      run_step(i, t, n, frames, is_one_step);
       frames += n;
     }
     return end;
+  }
+  void multiply_input(int64_t own, int64_t frames, S* x_gates) {
+    const int64_t q = panels_.first + own;
+    product<R>(frames, x_rows_, a_.I, panel(a_.panels_ih, q, a_.I), panel(a_.bias_ih, q, 1), 0,
+               x_gates, R * L, shifted_);
   }
   const S* input_row(int64_t t, int64_t r, int64_t frames) {
     const T* row = static_cast<const T*>(a_.input) + (t * a_.B + group_->order[r]) * a_.I;
@@ -113,20 +119,22 @@ class Forward {
     return panels ? static_cast<const S*>(panels) + q * K * R * L : nullptr;
   }
 
-  void run_step(int64_t i, int64_t t, int64_t n, const S* x_gates) {
+  void run_step(int64_t i, int64_t t, int64_t n, int64_t frame, bool is_one_step) {
     const int parity = int(i & 1);
     const int64_t count = panels_.last - panels_.first;
     for (int64_t j = 0; j < count; ++j) {
       // Back and forth: the end of one sweep is still in the cache when the next one starts.
       const int64_t own = parity ? count - 1 - j : j;
       const int64_t q = panels_.first + own;
+      S* const x_gates = x_gates_ + (is_one_step ? 0 : own * a_.chunk_frames + frame) * R * L;
+      if (is_one_step) multiply_input(own, n, x_gates);
       product<R>(n, h_rows_[parity], a_.H, panel(a_.panels_hh, q, a_.H), panel(a_.bias_hh, q, 1),
                  0, h_gates_, R * L, shifted_);
       for (int w = 0; w < W; ++w) {
         const int64_t u = q * Sh::kUnits + w * L;
         if (u >= a_.H) break;
         for (int64_t r = 0; r < n; ++r) {
-          run_cell(t, r, u, parity, x_gates + (r * own_ + own) * R * L + w * G * L,
+          run_cell(t, r, u, parity, x_gates + r * R * L + w * G * L,
                    h_gates_ + r * R * L + w * G * L);
         }
         if (n < group_->rows) clear_absent(t, n, u);
@@ -182,13 +190,12 @@ class Forward {
 
   const cpu::LayerArgs& a_;
   const Steps steps_;
-  const int64_t own_;  // panels of this thread
   Arena arena_;
   const cpu::ForwardArgs* args_ = nullptr;
   const cpu::Place* place_ = nullptr;
   const cpu::RowGroup* group_ = nullptr;
   Range panels_{};
-  S* x_gates_;         // [chunk frames][own panels][R*L]
+  S* x_gates_;         // [own panels][chunk frames][R*L]
   S* h_gates_;         // [rows][R*L]: of one panel
   const S** x_rows_;   // [chunk frames]
   const S** shifted_;  // product()'s

@@ -25,7 +25,7 @@ constexpr std::int64_t kPanelSteps = kPanelBytes / (R * kVectorBytes);
 // register to register and spills.
 template <class S>
 FC_INLINE void multiply_add(Vector<S>& acc, Vector<S> x, Vector<S> w) {
-#if defined(__FMA__) && !defined(FASTCELLS_VECTOR_BYTES)
+#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
   if constexpr (sizeof(S) == 4) {
     asm("vfmadd231ps %2, %1, %0" : "+v"(acc.v) : "v"(x.v), "v"(w.v));
   } else {
@@ -127,7 +127,7 @@ inline void product(std::int64_t n, const S* const* a, std::int64_t K, const S* 
   constexpr int MR = kTileRows<R>, L = Vector<S>::kLanes;
   if (n <= 0) return;
   const std::int64_t tiles = (n + MR - 1) / MR, least = n / tiles, longer = n % tiles;
-  const std::int64_t piece = tiles > 2 ? kPanelSteps<S, R> : K;
+  const std::int64_t piece = tiles > 2 || K == 0 ? kPanelSteps<S, R> : K;
   for (std::int64_t k = 0; k == 0 || k < K; k += piece) {
     const std::int64_t steps = K - k < piece ? K - k : piece;
     const S* const* rows = a;

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
-#if defined(__AVX2__)
+#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
 #include <immintrin.h>
 #endif
 
@@ -16,11 +16,13 @@
 namespace fastcells {
 namespace {
 
+// Set by the file that includes this, beside its #pragma GCC target: g++ before 13 lets that pragma
+// choose instructions, but not __AVX2__ and its kind.
 #if defined(FASTCELLS_VECTOR_BYTES)  // a test runs one width's code on another's instructions
 constexpr int kVectorBytes = FASTCELLS_VECTOR_BYTES;
-#elif defined(__AVX512F__)
+#elif defined(FASTCELLS_AVX512)
 constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
+#elif defined(FASTCELLS_AVX2)
 constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
@@ -149,14 +151,14 @@ FC_INLINE Vector<S> rounded_to(Vector<S> x) {
   }
 }
 
-#if defined(__AVX512F__) && !defined(FASTCELLS_VECTOR_BYTES)
+#if defined(FASTCELLS_AVX512)
 FC_INLINE Vector<float> load_first(const float* p, int n) {
   return Vector<float>::of(_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p));
 }
 FC_INLINE void store_first(float* p, Vector<float> x, int n) {
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x.v);
 }
-#elif defined(__AVX2__) && !defined(FASTCELLS_VECTOR_BYTES)
+#elif defined(FASTCELLS_AVX2)
 FC_INLINE __m256i first_lanes(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
