@@ -1,7 +1,8 @@
 // Scalar maths shared by every cell, on host and device. Torch-free.
 //
 // A is the arithmetic type: float, double, or a vector of either (cpu/isa/vector.h), which joins by
-// overloading select(), power_of_two(), sigmoid() and tanh(). Derivatives are written in terms of
+// overloading select(), smaller(), larger(), magnitude(), with_sign_of() and power_of_two(), and
+// sigmoid() and tanh() for the cells. Derivatives are written in terms of
 // the *output*, which is what the forward pass keeps.
 //
 // float on the host is branch-free polynomial code, the same for a vector. Errors over all finite
@@ -29,6 +30,12 @@ FC_HD A select(bool condition, A if_true, A if_false) {
   return condition ? if_true : if_false;
 }
 
+// x held to a limit; NaN stays NaN.
+inline float smaller(float limit, float x) { return limit < x ? limit : x; }
+inline float larger(float limit, float x) { return limit > x ? limit : x; }
+inline float magnitude(float x) { return __builtin_fabsf(x); }
+inline float with_sign_of(float x, float sign) { return __builtin_copysignf(x, sign); }
+
 namespace polynomial {
 
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer
@@ -48,8 +55,7 @@ inline float power_of_two(float shifted) {
 template <class A>
 inline A exp(A x) {
   const A low(-87.33654f), high(88.37626f), round(kRound);
-  x = select(x < low, low, x);
-  x = select(x > high, high, x);
+  x = smaller(high, larger(low, x));
   const A shifted = x * A(1.44269504f) + round;  // log2(e)
   const A n = shifted - round;
   const A r = (x - n * A(0.693359375f)) - n * A(-2.12194440e-4f);  // ln 2 in two parts
@@ -65,18 +71,15 @@ inline A exp(A x) {
 
 template <class A>
 inline A tanh(A x) {
-  const A zero(0.0f), one(1.0f);
-  const A magnitude = select(x < zero, zero - x, x);
-  const A y = x * x;
+  const A one(1.0f), size = magnitude(x), y = x * x;
   A p = A(-5.70498872745e-3f);
   p = p * y + A(2.06390887954e-2f);
   p = p * y - A(5.37397155531e-2f);
   p = p * y + A(1.33314422036e-1f);
   p = p * y - A(3.33332819422e-1f);
   const A near_zero = p * y * x + x;
-  const A far = one - A(2.0f) / (exp(magnitude + magnitude) + one);
-  const A signed_far = select(x < zero, zero - far, far);
-  return select(magnitude < A(0.625f), near_zero, signed_far);
+  const A far = one - A(2.0f) / (exp(size + size) + one);
+  return select(size < A(0.625f), near_zero, with_sign_of(far, x));
 }
 
 template <class A>

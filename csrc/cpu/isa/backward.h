@@ -125,8 +125,7 @@ class Backward {
     if (steps_.cut_after(previous, b)) return nullptr;
     return row_of<X>(all, previous * a_.B + b, stride);
   }
-  const T* entering_h(int64_t f) const {
-    const int64_t t = frame_step_[f], b = frame_row_[f];
+  const T* entering_h(int64_t t, int64_t b) const {
     if (!steps_.is_first(t, b)) return entering<T>(t, b, args_->output, a_.output_stride);
     return steps_.cut_initial(b) ? nullptr : row_of<T>(a_.h_0, b, a_.H);
   }
@@ -135,10 +134,11 @@ class Backward {
 
   void run_step(int64_t t, int64_t frame) {
     const int64_t n = group_->active[t], M = G * a_.H;
+    const Range units{own_.first * C, at_most(own_.last * C, a_.H)};
     for (int64_t r = 0; r < n; ++r) {
-      for (int64_t u = own_.first * C; u < at_most(own_.last * C, a_.H); u += L) {
-        run_cell(t, r, u, frame + r);
-      }
+      const Row row = row_at(t, r, frame + r);
+      if (r + 1 < n) prefetch_saved(t * a_.B + group_->order[r + 1], units);
+      for (int64_t u = units.first; u < units.last; u += L) run_cell(row, u);
     }
     wait(place_->group_barrier, place_->yield);
     for (int64_t r = 0; r < n; ++r) {
@@ -153,41 +153,77 @@ class Backward {
     }
   }
 
-  FC_INLINE void run_cell(int64_t t, int64_t r, int64_t u, int64_t frame) const {
-    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
-    const bool cut = steps_.cut_after(t, b);
-    V saved[Cell::kSaved], prev[Cell::kStates], next[Cell::kStates], d_state[Cell::kStates];
-    V dx[G], dg[G];
-    load_saved(row, frame, u, saved);
-    d_state[0] = cut ? V(S(0)) : load(carry(args_->carry_dh, r) + u);
-    if (const T* d = row_of<T>(args_->d_output, row, a_.output_stride)) {
-      d_state[0] = d_state[0] + load_lanes<V>(d + u, n);
-    }
-    const T* h = entering_h_of(t, b);
-    prev[0] = h ? load_lanes<V>(h + u, n) : V(S(0));
-    next[0] = V(S(0));
+  // One row at one step: where its values begin; nullptr for zeros.
+  struct Row {
+    bool cut;
+    const T* saved;        // [S*H]
+    const S* saved_again;  // [S*H], in the place of saved
+    const T* d_output;
+    const S* d_cells;
+    const T* entering_h;
+    const S* entering_c;  // of a step before
+    const T* initial_c;   // at the first step
+    const S* c;
+    S *carry_dh, *carry_dc;
+    S *dx_gates, *dg_gates;  // [G*H]
+  };
+  FC_INLINE Row row_at(int64_t t, int64_t r, int64_t frame) const {
+    const int64_t b = group_->order[r], row = t * a_.B + b;
+    const bool first = steps_.is_first(t, b), cut_initial = steps_.cut_initial(b);
+    Row x{};
+    x.cut = steps_.cut_after(t, b);
+    x.saved = row_of<T>(args_->saved, row, a_.saved_stride);
+    x.saved_again = row_of<S>(args_->saved_again, frame, Cell::kSaved * a_.H);
+    x.d_output = row_of<T>(args_->d_output, row, a_.output_stride);
+    x.entering_h = entering_h(t, b);
     if constexpr (Cell::kStates == 2) {
-      d_state[1] = cut ? V(S(0)) : load(carry(args_->carry_dc, r) + u);
-      if (const S* d = row_of<S>(args_->d_cells, row, a_.cells_stride)) {
-        d_state[1] = d_state[1] + load_lanes<V>(d + u, n);
-      }
-      prev[1] = entering_c(t, b, u);
-      next[1] = load_lanes<V>(row_of<S>(args_->cells, row, a_.cells_stride) + u, n);
+      x.d_cells = row_of<S>(args_->d_cells, row, a_.cells_stride);
+      if (!first) x.entering_c = entering<S>(t, b, args_->cells, a_.cells_stride);
+      if (first && !cut_initial) x.initial_c = row_of<T>(a_.c_0, b, a_.H);
+      x.c = row_of<S>(args_->cells, row, a_.cells_stride);
+      x.carry_dc = carry(args_->carry_dc, r);
     }
-    Cell::backward(saved, prev, next, d_state, dx, dg);
-    store(carry(args_->carry_dh, r) + u, d_state[0]);
-    if constexpr (Cell::kStates == 2) store(carry(args_->carry_dc, r) + u, d_state[1]);
-    FC_UNROLL
-    for (int k = 0; k < G; ++k) {
-      store_lanes(static_cast<S*>(args_->dx_gates) + (frame * G + k) * a_.H + u, dx[k], n);
-      if (!Cell::kAdditive) {
-        store_lanes(static_cast<S*>(args_->dg_gates) + (frame * G + k) * a_.H + u, dg[k], n);
+    x.carry_dh = carry(args_->carry_dh, r);
+    x.dx_gates = static_cast<S*>(args_->dx_gates) + frame * G * a_.H;
+    x.dg_gates = static_cast<S*>(args_->dg_gates) + frame * G * a_.H;
+    return x;
+  }
+  FC_INLINE void prefetch_saved(int64_t row, Range units) const {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    const T* const saved = row_of<T>(args_->saved, row, a_.saved_stride);
+    for (int k = 0; saved && k < Cell::kSaved; ++k) {
+      for (int64_t u = units.first; u < units.last; u += kLine) {
+        __builtin_prefetch(saved + k * a_.H + u);
       }
     }
   }
-  FC_INLINE const T* entering_h_of(int64_t t, int64_t b) const {
-    if (!steps_.is_first(t, b)) return entering<T>(t, b, args_->output, a_.output_stride);
-    return steps_.cut_initial(b) ? nullptr : row_of<T>(a_.h_0, b, a_.H);
+
+  FC_INLINE void run_cell(const Row& row, int64_t u) const {
+    const int64_t n = a_.H - u;
+    const auto at = [u, n](auto* from) { return from ? load_lanes<V>(from + u, n) : V(S(0)); };
+    V saved[Cell::kSaved], prev[Cell::kStates], next[Cell::kStates], d_state[Cell::kStates];
+    V dx[G], dg[G];
+    FC_UNROLL
+    for (int k = 0; k < Cell::kSaved; ++k) {
+      saved[k] = row.saved ? load_lanes<V>(row.saved + k * a_.H + u, n)
+                           : load_lanes<V>(row.saved_again + k * a_.H + u, n);
+    }
+    d_state[0] = (row.cut ? V(S(0)) : load(row.carry_dh + u)) + at(row.d_output);
+    prev[0] = at(row.entering_h);
+    next[0] = V(S(0));
+    if constexpr (Cell::kStates == 2) {
+      d_state[1] = (row.cut ? V(S(0)) : load(row.carry_dc + u)) + at(row.d_cells);
+      prev[1] = row.initial_c ? at(row.initial_c) : at(row.entering_c);
+      next[1] = at(row.c);
+    }
+    Cell::backward(saved, prev, next, d_state, dx, dg);
+    store(row.carry_dh + u, d_state[0]);
+    if constexpr (Cell::kStates == 2) store(row.carry_dc + u, d_state[1]);
+    FC_UNROLL
+    for (int k = 0; k < G; ++k) {
+      store_lanes(row.dx_gates + k * a_.H + u, dx[k], n);
+      if (!Cell::kAdditive) store_lanes(row.dg_gates + k * a_.H + u, dg[k], n);
+    }
   }
   FC_INLINE V entering_c(int64_t t, int64_t b, int64_t u) const {
     if (!steps_.is_first(t, b)) {
@@ -195,18 +231,6 @@ class Backward {
       return c ? load_lanes<V>(c + u, a_.H - u) : V(S(0));
     }
     return steps_.cut_initial(b) ? V(S(0)) : given(a_.c_0, b, u);
-  }
-  FC_INLINE void load_saved(int64_t row, int64_t frame, int64_t u, V (&saved)[Cell::kSaved]) const {
-    FC_UNROLL
-    for (int k = 0; k < Cell::kSaved; ++k) {
-      if (args_->saved) {
-        const T* from = static_cast<const T*>(args_->saved) + row * a_.saved_stride;
-        saved[k] = load_lanes<V>(from + k * a_.H + u, a_.H - u);
-      } else {
-        const S* from = static_cast<const S*>(args_->saved_again) + frame * Cell::kSaved * a_.H;
-        saved[k] = load_lanes<V>(from + k * a_.H + u, a_.H - u);
-      }
-    }
   }
 
   // ---- recompute: all frames of the chunk at once, because every h is known ----
@@ -221,7 +245,7 @@ class Backward {
       }
       gates(q, a_.I, a_.panels_ih, a_.bias_ih, products_);
       for (int64_t f = 0; f < frames_; ++f) {
-        const T* h = entering_h(f);
+        const T* h = entering_h(frame_step_[f], frame_row_[f]);
         rows_[f] = h ? as_arithmetic(h, a_.H, converted_ + f * a_.H) : zeros_;
       }
       gates(q, a_.H, a_.panels_hh, a_.bias_hh, products_h_);
@@ -246,7 +270,7 @@ class Backward {
       x[k] = load(products_ + f * Sh::R * L + (w * G + k) * L);
       g[k] = load(products_h_ + f * Sh::R * L + (w * G + k) * L);
     }
-    const T* h = entering_h(f);
+    const T* h = entering_h(frame_step_[f], frame_row_[f]);
     state[0] = h ? load_lanes<V>(h + u, n) : V(S(0));
     if constexpr (Cell::kStates == 2) state[1] = entering_c(t, b, u);
     Cell::forward(x, g, state, saved);
@@ -265,7 +289,7 @@ class Backward {
     const auto d_weight_hh = static_cast<S*>(args_->d_weight_hh);
     if (d_weight_ih) pack_operand(a_.I, args_->plain_x, [this](int64_t f) { return input_row(f); });
     if (d_weight_hh) {
-      pack_operand(a_.H, args_->plain_h, [this](int64_t f) { return entering_h(f); });
+      pack_operand(a_.H, args_->plain_h, [this](int64_t f) { return entering_h(frame_step_[f], frame_row_[f]); });
     }
     wait(place_->team_barrier, place_->yield);
     if (args_->d_input) add_input_gradient();

@@ -7,6 +7,9 @@
 // A frame is a row at a step where it exists. h goes from step to step through two buffers; a
 // row's initial state lies in both, because a reverse row starts at any step.
 #pragma once
+#include <type_traits>
+
+#include "cpu/isa/pair.h"
 #include "cpu/isa/shape.h"
 
 namespace fastcells {
@@ -133,25 +136,56 @@ class Forward {
       for (int w = 0; w < W; ++w) {
         const int64_t u = q * Sh::kUnits + w * L;
         if (u >= a_.H) break;
-        for (int64_t r = 0; r < n; ++r) {
-          run_cell(t, r, u, parity, x_gates + r * R * L + w * G * L,
-                   h_gates_ + r * R * L + w * G * L);
-        }
+        const S *const x = x_gates + w * G * L, *const g = h_gates_ + w * G * L;
+        int64_t r = 0;
+        for (; r + 1 < n; r += 2) run_cell<Pair<V>>(t, r, u, parity, x, g);
+        if (r < n) run_cell<V>(t, r, u, parity, x, g);
         if (n < group_->rows) clear_absent(t, n, u);
       }
     }
     wait_for_group();
   }
 
+  // The cell at one unit vector of row r, and of the next one where A is a pair.
+  template <class A>
   FC_INLINE void run_cell(int64_t t, int64_t r, int64_t u, int parity, const S* x_gates,
                           const S* h_gates) const {
-    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
-    V x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
+    A x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
     FC_UNROLL
-    for (int k = 0; k < G; ++k) x[k] = load(x_gates + k * L), g[k] = load(h_gates + k * L);
-    state[0] = load(carry_h(parity, r) + u);
-    if constexpr (Cell::kStates == 2) state[1] = load(carry_c(r) + u);
+    for (int k = 0; k < G; ++k) {
+      x[k] = rows_of<A>([&](int i) { return load(x_gates + (r + i) * R * L + k * L); });
+      g[k] = rows_of<A>([&](int i) { return load(h_gates + (r + i) * R * L + k * L); });
+    }
+    state[0] = rows_of<A>([&](int i) { return load(carry_h(parity, r + i) + u); });
+    if constexpr (Cell::kStates == 2) {
+      state[1] = rows_of<A>([&](int i) { return load(carry_c(r + i) + u); });
+    }
     Cell::forward(x, g, state, saved);
+    if constexpr (std::is_same_v<A, V>) {
+      store_results(t, r, u, parity, state, saved);
+    } else {
+      V state_a[Cell::kStates], state_b[Cell::kStates], saved_a[Cell::kSaved], saved_b[Cell::kSaved];
+      FC_UNROLL
+      for (int k = 0; k < Cell::kStates; ++k) state_a[k] = state[k].a, state_b[k] = state[k].b;
+      FC_UNROLL
+      for (int k = 0; k < Cell::kSaved; ++k) saved_a[k] = saved[k].a, saved_b[k] = saved[k].b;
+      store_results(t, r, u, parity, state_a, saved_a);
+      store_results(t, r + 1, u, parity, state_b, saved_b);
+    }
+  }
+  template <class A, class F>
+  FC_INLINE static A rows_of(F value) {
+    if constexpr (std::is_same_v<A, V>) {
+      return value(0);
+    } else {
+      return A(value(0), value(1));
+    }
+  }
+
+  FC_INLINE void store_results(int64_t t, int64_t r, int64_t u, int parity,
+                               const V (&state)[Cell::kStates],
+                               const V (&saved)[Cell::kSaved]) const {
+    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
     const V h = rounded_to<T>(state[0]);
     const bool cut = steps_.cut_after(t, b), last = steps_.is_last(t, b);
     store(carry_h(1 - parity, r) + u, cut ? V(S(0)) : h);

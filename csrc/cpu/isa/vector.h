@@ -90,7 +90,38 @@ FC_INLINE Vector<S> select(Mask<S> mask, Vector<S> if_true, Vector<S> if_false) 
   return Vector<S>::of(mask.v ? if_true.v : if_false.v);
 }
 
+// x held to a limit; where x is NaN, x: the second operand of the instruction.
+template <class S>
+FC_INLINE Vector<S> smaller(Vector<S> limit, Vector<S> x) {
+#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
+  if constexpr (sizeof(S) == 4) {
+    asm("vminps %2, %1, %0" : "=v"(x.v) : "v"(limit.v), "v"(x.v));
+    return x;
+  }
+#endif
+  return select(limit < x, limit, x);
+}
+template <class S>
+FC_INLINE Vector<S> larger(Vector<S> limit, Vector<S> x) {
+#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
+  if constexpr (sizeof(S) == 4) {
+    asm("vmaxps %2, %1, %0" : "=v"(x.v) : "v"(limit.v), "v"(x.v));
+    return x;
+  }
+#endif
+  return select(limit > x, limit, x);
+}
+
 // ---- activations ----
+
+typedef std::uint32_t Words __attribute__((vector_size(kVectorBytes)));
+constexpr std::uint32_t kSignBit = 0x80000000u;
+FC_INLINE Vector<float> magnitude(Vector<float> x) {
+  return Vector<float>::of((Vector<float>::Native)((Words)x.v & ~kSignBit));
+}
+FC_INLINE Vector<float> with_sign_of(Vector<float> x, Vector<float> sign) {
+  return Vector<float>::of((Vector<float>::Native)((Words)x.v | ((Words)sign.v & kSignBit)));
+}
 
 FC_INLINE Vector<float> power_of_two(Vector<float> shifted) {
   typedef std::int32_t Bits __attribute__((vector_size(kVectorBytes)));
@@ -124,7 +155,6 @@ FC_INLINE void store(S* p, Vector<S> x) {
 }
 
 typedef std::uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
-typedef std::uint32_t Words __attribute__((vector_size(kVectorBytes)));
 typedef std::uint16_t UnalignedHalves
     __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
 

@@ -74,15 +74,17 @@ void pack_plain(const void* weight, int64_t K, int64_t N, int64_t first, int64_t
 
 // Rows of one block of a product whose left operand is transposed, frames of one piece of it.
 constexpr int64_t kBlockRows = 48, kBlockFrames = 256;
+// Rows of the transposed block are so far apart that they meet in no set of the cache.
+constexpr int64_t kTransposedStride = kBlockFrames + 16;
 
 template <class S>
 struct WeightScratch {
-  S* transposed;       // [kBlockRows][kBlockFrames]
+  S* transposed;       // [kBlockRows][kTransposedStride]
   S* block;            // [kBlockRows][columns]
   const S** rows;      // [kBlockRows]
   const S** shifted;   // [kBlockRows]
   explicit WeightScratch(Arena& arena, int64_t columns)
-      : transposed(arena.take<S>(kBlockRows * kBlockFrames)),
+      : transposed(arena.take<S>(kBlockRows * kTransposedStride)),
         block(arena.take<S>(kBlockRows * columns)),
         rows(arena.take<const S*>(kBlockRows)),
         shifted(arena.take<const S*>(kBlockRows)) {}
@@ -100,10 +102,12 @@ inline void add_weight_gradient(const S* gates, int64_t M, const S* panels, int6
     const int64_t rows = at_most(kBlockRows, range.last - m0);
     for (int64_t f0 = 0; f0 < frames; f0 += kBlockFrames) {
       const int64_t piece = at_most(kBlockFrames, frames - f0);
-      for (int64_t i = 0; i < rows; ++i) scratch.rows[i] = scratch.transposed + i * kBlockFrames;
+      for (int64_t i = 0; i < rows; ++i) {
+        scratch.rows[i] = scratch.transposed + i * kTransposedStride;
+      }
       for (int64_t f = 0; f < piece; ++f) {
         const S* from = gates + (f0 + f) * M + m0;
-        for (int64_t i = 0; i < rows; ++i) scratch.transposed[i * kBlockFrames + f] = from[i];
+        for (int64_t i = 0; i < rows; ++i) scratch.transposed[i * kTransposedStride + f] = from[i];
       }
       const bool is_start = is_first && f0 == 0;
       for (int64_t q = 0; q * C < N; ++q) {
