@@ -1,8 +1,13 @@
 // The only file that knows Python: the ops' schemas (TORCH_LIBRARY) and plain queries (pybind11).
 #include <ATen/Config.h>
 #include <ATen/Parallel.h>
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/record_function.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -129,6 +134,52 @@ std::tuple<std::string, std::string, std::string> explain_cpu(
   return {choice.engine, choice.plan, choice.why};
 }
 
+// Whether torch would do anything to a call besides computing it: a mode, a transform, a tracer,
+// autocast, a profiler.
+bool is_watched() {
+  const auto included = c10::impl::tls_local_dispatch_key_set().included_;
+  constexpr c10::DispatchKeySet kUsual({c10::DispatchKey::BackendSelect,
+                                        c10::DispatchKey::ADInplaceOrView});
+  return !kUsual.has_all(included) || at::autocast::is_autocast_enabled(at::kCPU) ||
+         at::impl::torch_function_mode_enabled() || at::hasCallbacks() ||
+         c10::impl::TorchDispatchModeTLS::any_modes_set();
+}
+
+// cpu/engine.h: step_at_once, on a cell module's own dictionary of parameters: what is not plainly
+// there (a parametrization, a subclass of Tensor) is None here, and left to the op.
+py::object step_at_once(const std::string& cell, py::handle input, py::handle h, py::handle c,
+                        const py::dict& parameters) {
+  static const at::Tensor absent;
+  bool is_plain = !is_watched();
+  const auto tensor = [&](PyObject* object) -> const at::Tensor& {
+    if (object && THPVariable_CheckExact(object)) return THPVariable_Unpack(object);
+    is_plain = is_plain && object == Py_None;
+    return absent;
+  };
+  const auto parameter = [&](const char* name) -> const at::Tensor& {
+    return tensor(PyDict_GetItemString(parameters.ptr(), name));
+  };
+  const fastcells::cpu::StepTensors tensors{
+      tensor(input.ptr()),    tensor(h.ptr()),        tensor(c.ptr()),     parameter("weight_ih"),
+      parameter("weight_hh"), parameter("bias_ih"), parameter("bias_hh")};
+  if (!is_plain || !tensors.input.defined() || !tensors.h.defined() ||
+      !tensors.weight_ih.defined() || !tensors.weight_hh.defined()) {
+    return py::none();
+  }
+  at::Tensor h_new, c_new;
+  {
+    const py::gil_scoped_release no_gil;
+    if (!fastcells::cpu::step_at_once(fastcells::find_cell(cell), tensors, h_new, c_new)) {
+      h_new = at::Tensor();
+    }
+  }
+  if (!h_new.defined()) return py::none();
+  py::object wrapped = py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(h_new)));
+  if (!c_new.defined()) return wrapped;
+  return py::make_tuple(wrapped,
+                        py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(c_new))));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -137,6 +188,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("explain_cpu", &explain_cpu, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_step"),
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
+  m.def("step_at_once", &step_at_once,
+        "One step of a cell module: its new states, or None where only the op can tell.");
   m.def("instruction_set", [] { return fastcells::cpu::instruction_set().name; },
         "The instruction set of the CPU kernels: baseline, avx2 or avx512.");
   m.def("packed_bytes", &fastcells::cpu::packed_bytes,

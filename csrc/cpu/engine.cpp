@@ -1,6 +1,11 @@
 #include "cpu/engine.h"
 
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <array>
 
 #include "cpu/instruction_set.h"
 #include "cpu/sequence.h"
@@ -36,6 +41,26 @@ int step_threads(const LayerSizes& s, int64_t element_bytes) {
   return int(std::clamp<int64_t>(bytes / kBytesPerThread, 1, available_threads()));
 }
 
+void run_step(const CellKernels& kernels, const StepArgs& args, int threads) {
+  if (threads == 1) return kernels.step(args, 0, args.H);
+  const int64_t blocks = (args.H + kernels.lanes - 1) / kernels.lanes;
+  const auto unit = [&](int64_t block) { return std::min(args.H, block * kernels.lanes); };
+  const bool is_done = run_team(threads, [&](int thread) {
+    kernels.step(args, unit(blocks * thread / threads), unit(blocks * (thread + 1) / threads));
+  });
+  if (!is_done) kernels.step(args, 0, args.H);
+}
+
+// A plain tensor in main memory, of which `shape` is all there is to know.
+bool is_plain(const at::Tensor& x, at::IntArrayRef shape) {
+  constexpr c10::DispatchKeySet kPlain({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
+                                        c10::DispatchKey::AutocastCPU,
+                                        c10::DispatchKey::ADInplaceOrView});
+  return kPlain.has_all(x.key_set()) && x.scalar_type() == at::kFloat && x.sizes() == shape &&
+         x.is_contiguous() && !(at::GradMode::is_enabled() && x.requires_grad()) &&
+         !x._fw_grad(/*level=*/0).defined();
+}
+
 class CpuEngine final : public Engine {
  public:
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
@@ -66,18 +91,46 @@ class CpuEngine final : public Engine {
     const StepArgs args{s.B, s.I, s.H, pointer(input), pointer(h), pointer(layer.c_0),
                         pointer(w.weight_ih), pointer(w.weight_hh), pointer(w.bias_ih),
                         pointer(w.bias_hh), pointer(outputs.h_n), pointer(outputs.c_n)};
-    const int threads = step_threads(s, element_bytes(layer.storage));
-    const int64_t blocks = (s.H + kernels.lanes - 1) / kernels.lanes;
-    const auto units = [&](int64_t block) { return std::min(s.H, block * kernels.lanes); };
-    const bool is_done = run_team(threads, [&](int thread) {
-      kernels.step(args, units(blocks * thread / threads), units(blocks * (thread + 1) / threads));
-    });
-    if (!is_done) kernels.step(args, 0, s.H);
+    run_step(kernels, args, step_threads(s, element_bytes(layer.storage)));
     return outputs;
   }
 };
 
 }  // namespace
+
+bool step_at_once(const CellFacts& cell, const StepTensors& t, at::Tensor& h_new,
+                  at::Tensor& c_new) {
+  const int64_t rank = t.input.dim();
+  if (rank < 1 || rank > 2 || t.weight_ih.dim() != 2 || t.weight_hh.dim() != 2) return false;
+  const int64_t B = rank == 2 ? t.input.size(0) : 1, I = t.input.size(-1);
+  const int64_t H = t.weight_hh.size(1), rows = cell.gates * H;
+  const std::array<int64_t, 2> state_shape{B, H}, input_shape{B, I};
+  const auto of_rank = [&](const std::array<int64_t, 2>& shape) {
+    return at::IntArrayRef(shape).slice(2 - rank);
+  };
+  const bool has_c = cell.states == 2, has_bias = t.bias_ih.defined();
+  if (B < 1 || B > kMostStepRows || H == 0 || has_c != t.c.defined() ||
+      has_bias != t.bias_hh.defined() || !is_plain(t.input, of_rank(input_shape)) ||
+      !is_plain(t.h, of_rank(state_shape)) || !is_plain(t.weight_ih, {rows, I}) ||
+      !is_plain(t.weight_hh, {rows, H}) || (has_c && !is_plain(t.c, of_rank(state_shape))) ||
+      (has_bias && !(is_plain(t.bias_ih, {rows}) && is_plain(t.bias_hh, {rows})))) {
+    return false;
+  }
+  const CellKernels* kernels = instruction_set().find(int(cell.kind), CellStorage::kFloat32);
+  if (!kernels) return false;
+  LayerSizes sizes{};
+  sizes.I = I, sizes.H = H, sizes.G = cell.gates;
+  h_new = at::detail::empty_cpu(t.h.sizes(), at::kFloat);
+  if (has_c) c_new = at::detail::empty_cpu(t.h.sizes(), at::kFloat);
+  const auto at_start = [](const at::Tensor& x) -> const void* {
+    return x.defined() ? x.const_data_ptr() : nullptr;
+  };
+  const StepArgs args{B, I, H, at_start(t.input), at_start(t.h), at_start(t.c),
+                      at_start(t.weight_ih), at_start(t.weight_hh), at_start(t.bias_ih),
+                      at_start(t.bias_hh), pointer(h_new), pointer(c_new)};
+  run_step(*kernels, args, step_threads(sizes, sizeof(float)));
+  return true;
+}
 
 const Engine& engine() {
   static const CpuEngine engine;

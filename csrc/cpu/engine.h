@@ -16,4 +16,14 @@ struct Choice {
 Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
                bool is_training, bool is_step);
 
+// One step of contiguous float32 tensors, without a way back and without a look at what does not
+// matter there: h' and c' (undefined for a cell without c), shaped like h. False, and nothing was
+// done, for anything that is not exactly that; the op then does it, or says what is wrong.
+struct StepTensors {
+  const at::Tensor &input, &h, &c;  // [B, I] or [I], [B, H] or [H]; c undefined without one
+  const at::Tensor &weight_ih, &weight_hh, &bias_ih, &bias_hh;  // biases may be undefined
+};
+bool step_at_once(const CellFacts& cell, const StepTensors& tensors, at::Tensor& h_new,
+                  at::Tensor& c_new);
+
 }  // namespace fastcells::cpu

@@ -153,6 +153,16 @@ def run_step(
     return h_new, None if c is None else c_new
 
 
+def run_module_step(
+    cell: str, input: Tensor, h: Tensor, c: Tensor | None, parameters: dict[str, Tensor | None]
+) -> Tensor | tuple[Tensor, Tensor] | None:
+    """A step of a cell module where nothing but its result can be asked for, else None. Nothing is
+    checked before and nothing computed in vain."""
+    if torch.compiler.is_compiling():
+        return None
+    return ops.step_at_once(cell, input, h, c, parameters)
+
+
 def run_stack(
     cell: str,
     directions: int,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks
-from ..functional.recurrent import gru_cell_name, run_step
+from ..functional.recurrent import gru_cell_name, run_module_step, run_step
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
@@ -74,6 +74,9 @@ class RNNCell(_RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """input `[B, I]`, hx `[B, H]` or None for zeros -> h' `[B, H]`."""
+        done = run_module_step(self.cell, input, hx, None, self._parameters)
+        if done is not None:
+            return done
         return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
 
 
@@ -99,6 +102,10 @@ class LSTMCell(_RecurrentCell):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """input `[B, I]`, hx (h, c) `[B, H]` each or None for zeros -> (h', c')."""
+        if isinstance(hx, tuple) and len(hx) == 2:
+            done = run_module_step(self.cell, input, hx[0], hx[1], self._parameters)
+            if done is not None:
+                return done
         if hx is not None:
             checks.check_pair("LSTMCell", hx)
         return self._step(input, None if hx is None else list(hx), 2, ["hx[0]", "hx[1]"])
@@ -131,6 +138,9 @@ class GRUCell(_RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """input `[B, I]`, hx `[B, H]` or None for zeros -> h' `[B, H]`."""
+        done = run_module_step(self.cell, input, hx, None, self._parameters)
+        if done is not None:
+            return done
         return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
 
     def extra_repr(self) -> str:

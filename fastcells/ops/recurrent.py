@@ -18,6 +18,7 @@ __all__ = [
     "recurrent_backward",
     "recurrent_forward",
     "recurrent_step",
+    "step_at_once",
 ]
 
 #: {cell: {"gates", "states", "saved"}} as the kernels describe them.
@@ -79,6 +80,16 @@ def recurrent_step(
 ) -> tuple[Tensor, Tensor]:
     """h', c' of one step without gradients; c' of shape `(0,)` for a cell without c."""
     return torch.ops.fastcells.recurrent_step(cell, input, h, c, weights)
+
+
+def step_at_once(
+    cell: str, input: Tensor, h: Tensor, c: Tensor | None, parameters: dict[str, Tensor | None]
+) -> Tensor | tuple[Tensor, Tensor] | None:
+    """h' (and c') of a cell module, past torch's dispatcher, which costs more than a small step.
+    None where only the op can tell: a derivative may be asked for, something watches (a mode, a
+    tracer, a transform, autocast, a profiler), or a tensor is not plain contiguous float32 memory
+    of the right shape."""
+    return None if _C is None else _C.step_at_once(cell, input, h, c, parameters)
 
 
 def is_projected(weights: Sequence[Tensor], directions: int) -> bool:
