@@ -138,8 +138,8 @@ std::tuple<std::string, std::string, std::string> explain_cpu(
 // autocast, a profiler.
 bool is_watched() {
   const auto included = c10::impl::tls_local_dispatch_key_set().included_;
-  constexpr c10::DispatchKeySet kUsual({c10::DispatchKey::BackendSelect,
-                                        c10::DispatchKey::ADInplaceOrView});
+  constexpr c10::DispatchKeySet kUsual(
+      {c10::DispatchKey::BackendSelect, c10::DispatchKey::ADInplaceOrView});
   return !kUsual.has_all(included) || at::autocast::is_autocast_enabled(at::kCPU) ||
          at::impl::torch_function_mode_enabled() || at::hasCallbacks() ||
          c10::impl::TorchDispatchModeTLS::any_modes_set();
@@ -160,7 +160,7 @@ py::object step_at_once(const std::string& cell, py::handle input, py::handle h,
     return tensor(PyDict_GetItemString(parameters.ptr(), name));
   };
   const fastcells::cpu::StepTensors tensors{
-      tensor(input.ptr()),    tensor(h.ptr()),        tensor(c.ptr()),     parameter("weight_ih"),
+      tensor(input.ptr()),    tensor(h.ptr()),      tensor(c.ptr()),     parameter("weight_ih"),
       parameter("weight_hh"), parameter("bias_ih"), parameter("bias_hh")};
   if (!is_plain || !tensors.input.defined() || !tensors.h.defined() ||
       !tensors.weight_ih.defined() || !tensors.weight_hh.defined()) {
@@ -190,8 +190,9 @@ PYBIND11_MODULE(_C, m) {
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
   m.def("step_at_once", &step_at_once,
         "One step of a cell module: its new states, or None where only the op can tell.");
-  m.def("instruction_set", [] { return fastcells::cpu::instruction_set().name; },
-        "The instruction set of the CPU kernels: baseline, avx2 or avx512.");
+  m.def(
+      "instruction_set", [] { return fastcells::cpu::instruction_set().name; },
+      "The instruction set of the CPU kernels: baseline, avx2 or avx512.");
   m.def("packed_bytes", &fastcells::cpu::packed_bytes,
         "Bytes of weights packed for the CPU kernels, of weights that are alive.");
   m.def("cells", &cells, "Gates, states and saved values of every cell the kernels know.");

@@ -18,11 +18,12 @@ namespace fastcells {
 using OptionalTensor = std::optional<at::Tensor>;
 
 // One layer over all steps.
-//   keep    "nothing", "cells" (all c_t) or "everything" (cells and what the way back reads)
+//   keep    "nothing", "cells" (all c_t), "states" (what a way back needs that computes the gates
+//           again: all c_t; h_t is the output) or "everything" (cells, and saved for the way back)
 //   output  [T, B, D*P] storage; 0 past a row's end
 //   h_n     [D, B, P] storage: h at each row's end (its start for the reverse direction)
 //   c_n     [D, B, H] storage; absent for a cell without c
-//   cells   [T, B, D*H] arithmetic; absent unless kept, or for a cell without c
+//   cells   [T, B, D*H] arithmetic; absent for keep "nothing", or for a cell without c
 //   saved   [D, T, B, S*H] storage; absent unless keep is "everything"
 using RecurrentForward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
     std::string_view cell, int64_t directions, const at::Tensor& input, const OptionalTensor& h_0,
@@ -31,7 +32,8 @@ using RecurrentForward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tens
 
 // Its gradients.
 //   grad_*                 of output, h_n, c_n (storage) and cells (arithmetic); absent: zero
-//   output, cells, saved   the forward pass's with keep "everything"; left unharmed
+//   output, cells, saved   the forward pass's with keep "everything" or "states"; left unharmed.
+//                          saved absent: what it would hold is computed again
 //   needs                  input, h_0, c_0, then each weight: what is not needed comes back absent
 // Returns grad_input, grad_h_0, grad_c_0 and grad_weights, shaped and stored like the arguments.
 using RecurrentBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>>(

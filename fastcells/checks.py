@@ -16,6 +16,7 @@ from torch import Tensor
 __all__ = [
     "check_cell_hidden",
     "check_cell_input",
+    "check_flag",
     "check_input",
     "check_kind",
     "check_lengths",
@@ -38,6 +39,12 @@ def check_kind(name: str, what: str, value: object) -> None:
             f"{name}: {what} must be a dense tensor (layout torch.strided), got {kind}. Convert "
             "it with .to_dense() or to a padded tensor"
         )
+
+
+def check_flag(name: str, what: str, value: object) -> None:
+    """True or False, and nothing that only counts as one of them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: {what} must be a bool, got {type(value).__name__}")
 
 
 def _is_cast_by_autocast(*tensors: Tensor) -> bool:

@@ -11,8 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import _extension
 from .functional.autocast import autocast_dtypes
-from .functional.recurrent import _needs_grad as needs_grad
-from .functional.recurrent import choose_route
+from .functional.routing import choose_route, needs_grad
 
 __all__ = ["Explanation", "explain"]
 
@@ -37,7 +36,7 @@ class Explanation:
 
 #: What each engine does, in a line.
 _ENGINES = {
-    "sequence": "all steps in one team of threads, on packed weights: docs/kernels/recurrent-cpu.md",
+    "sequence": "all steps in one team of threads, on packed weights",
     "step": "one step, the weights read where they lie",
     "stepwise": (
         "input product for all steps at once, then a matrix product and a fused step kernel per "

@@ -2,9 +2,11 @@
 
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from fastcells.functional import recurrent as functional
 from fastcells.reference import recurrent as reference
@@ -42,11 +44,24 @@ def small_problem(cell, directions=2, proj_size=0, **options):
     return make_layer_problem(cell, directions, 5, 4, 3, 6, proj_size=proj_size, **options)
 
 
+def tiny_problem(cell, directions=2, proj_size=0, masks=MASKS["lengths_and_resets"]):
+    """Its projection is of width 2, so that W_hr and W_hh are not square. Each row has a reset,
+    at its start or before its end, and two steps without one between them."""
+    width = 2 if proj_size else 0
+    problem = make_layer_problem(cell, directions, 3, 2, 2, 3, proj_size=width)
+    lengths, resets = torch.tensor([3, 2]), torch.tensor([[0, 1], [0, 0], [1, 0]]).bool()
+    return replace(
+        problem,
+        lengths=lengths if masks.get("lengths") else None,
+        resets=resets if masks.get("resets") else None,
+    )
+
+
 # ---- three ways to run a problem: output, h_n, c_n and all c, the last two None without c ----
 
 
-def run_kernels(problem, want_cells=True):
-    return functional.run_layer(*problem.arguments(), want_cells)
+def run_kernels(problem, want_cells=True, recompute=False):
+    return functional.run_layer(*problem.arguments(), want_cells, recompute=recompute)
 
 
 def run_reference(problem, want_cells=True):
@@ -100,6 +115,32 @@ def with_one_result(run, index):
     )
 
 
+# ---- a run as a function of the problem's variables ----
+
+
+def variables_of(problem):
+    return tuple(problem.variables().values())
+
+
+def outputs_of(run, problem):
+    """`run` as a function of the problem's variables, its results in a tuple."""
+
+    def outputs(*variables):
+        return tuple(out for out in run(problem.with_variables(variables)) if out is not None)
+
+    return outputs
+
+
+def loss_of(run, problem):
+    """`run` as a scalar, of which every result has a different part."""
+    outputs = outputs_of(run, problem)
+
+    def loss(*variables):
+        return sum((k * out).sin().sum() for k, out in enumerate(outputs(*variables), 1))
+
+    return loss
+
+
 # ---- outputs and gradients ----
 
 
@@ -147,7 +188,31 @@ def assert_same_bits(actual, expected):
     assert not different
 
 
+def assert_equal_trees(actual, expected):
+    actual, expected = tree_leaves(actual), tree_leaves(expected)
+    assert len(actual) == len(expected) > 0
+    for got, want in zip(actual, expected, strict=True):
+        assert got is not None
+        scale = max(1.0, want.abs().max().item())
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12 * scale)
+
+
 # ---- memory ----
+
+
+def kept_for_the_way_back(function, arguments):
+    """What autograd keeps for the way back of `function()`, besides its `arguments`."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        results = function()
+    assert any(isinstance(t, torch.Tensor) and t.requires_grad for t in tree_leaves(results))
+    own = {tensor.untyped_storage().data_ptr() for tensor in arguments}
+    return [tensor for place, tensor in kept.items() if place not in own]
 
 
 @contextmanager

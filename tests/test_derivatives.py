@@ -10,68 +10,25 @@ import pytest
 import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
-from torch.utils._pytree import tree_leaves
 
 from fastcells.functional import recurrent as functional
-from fastcells.testing import make_layer_problem
 from problems import (
     MASKS,
+    assert_equal_trees,
     assert_matches,
     assert_same_bits,
     each_cell,
     each_direction,
     each_mask,
     evaluate,
+    loss_of,
+    outputs_of,
     run_kernels,
     run_reference,
+    tiny_problem,
+    variables_of,
     with_one_result,
 )
-
-
-def tiny_problem(cell, directions=2, proj_size=0, masks=MASKS["lengths_and_resets"]):
-    """Its projection is of width 2, so that W_hr and W_hh are not square. Each row has a reset,
-    at its start or before its end, and two steps without one between them."""
-    width = 2 if proj_size else 0
-    problem = make_layer_problem(cell, directions, 3, 2, 2, 3, proj_size=width)
-    lengths, resets = torch.tensor([3, 2]), torch.tensor([[0, 1], [0, 0], [1, 0]]).bool()
-    return replace(
-        problem,
-        lengths=lengths if masks.get("lengths") else None,
-        resets=resets if masks.get("resets") else None,
-    )
-
-
-def variables_of(problem):
-    return tuple(problem.variables().values())
-
-
-def outputs_of(run, problem):
-    """`run` as a function of the problem's variables, its results in a tuple."""
-
-    def outputs(*variables):
-        return tuple(out for out in run(problem.with_variables(variables)) if out is not None)
-
-    return outputs
-
-
-def loss_of(run, problem):
-    """`run` as a scalar, of which every result has a different part."""
-    outputs = outputs_of(run, problem)
-
-    def loss(*variables):
-        return sum((k * out).sin().sum() for k, out in enumerate(outputs(*variables), 1))
-
-    return loss
-
-
-def assert_equal_trees(actual, expected):
-    actual, expected = tree_leaves(actual), tree_leaves(expected)
-    assert len(actual) == len(expected) > 0
-    for got, want in zip(actual, expected, strict=True):
-        assert got is not None
-        scale = max(1.0, want.abs().max().item())
-        torch.testing.assert_close(got, want, rtol=0, atol=1e-12 * scale)
-
 
 # ---- finite differences ----
 

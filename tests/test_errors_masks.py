@@ -156,7 +156,7 @@ def test_lengths_out_of_range_are_refused(kind, values, span, has_grad):
 @pytest.mark.parametrize(("values", "span"), RANGES.values(), ids=RANGES.keys())
 @each_layer
 def test_the_reference_refuses_lengths_out_of_range_too(kind, values, span, monkeypatch):
-    monkeypatch.setattr(functional.recurrent, "is_compiled", lambda: False)
+    monkeypatch.setattr(functional.routing, "is_compiled", lambda: False)
     layer, input = getattr(fastcells, kind)(I, H), make_input(kind, torch.float32)
     assert_refused(
         lambda: layer(input, lengths=torch.tensor(values)),

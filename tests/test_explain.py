@@ -7,7 +7,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastcells
-from fastcells.functional import recurrent
+from fastcells.functional import recurrent, routing
 from pairs import (
     CELLS,
     LAYERS,
@@ -143,8 +143,8 @@ def test_a_tangent_of_the_state_counts_too(ran):
 
 
 def test_without_the_extension_the_reference_runs(ran, monkeypatch):
-    monkeypatch.setattr(recurrent, "is_compiled", lambda: False)
-    monkeypatch.setattr(recurrent, "why_not_compiled", lambda: "no compiler was there")
+    monkeypatch.setattr(routing, "is_compiled", lambda: False)
+    monkeypatch.setattr(routing, "why_not_compiled", lambda: "no compiler was there")
     explanation = assert_explained(ran, fastcells.GRU(I, H), make_input("GRU", torch.float32))
     assert str(explanation) == (
         "gru, torch.float32: reference\n  why: no compiler was there\n"

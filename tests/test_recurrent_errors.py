@@ -228,7 +228,7 @@ def test_a_projection_of_another_shape_is_refused():
 
 
 def test_an_unknown_keep_is_refused():
-    text = "keep must be 'nothing', 'cells' or 'everything', got 'all'"
+    text = "keep must be 'nothing', 'cells', 'states' or 'everything', got 'all'"
     with refused(ValueError, text):
         ops.recurrent_forward(*small_problem("gru").arguments(), "all")
 
@@ -347,11 +347,14 @@ def test_backward_op_checks_the_layer_as_the_forward_op_does():
         ops.recurrent_backward(**arguments)
 
 
-def test_a_traced_gradient_needs_what_only_keep_everything_keeps():
+def test_a_traced_gradient_needs_what_keep_everything_or_states_keeps():
     problem = small_problem("gru")
     problem.input.requires_grad_()
-    text = "gradients need keep='everything', got keep='cells'; fastcells.functional chooses it by "
-    with refused(RuntimeError, text + "itself"):
+    text = (
+        "gradients need keep='everything' or 'states', got keep='cells'; fastcells.functional "
+        "chooses it by itself"
+    )
+    with refused(RuntimeError, text):
         ops.recurrent_forward(*problem.arguments(), "cells")
 
 

@@ -262,10 +262,11 @@ def test_a_retained_graph_gives_the_same_gradients_again(cell, proj_size):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("keep", ["states", "everything"])
 @each_cell
-def test_the_way_back_harms_neither_arguments_nor_what_was_kept(cell, proj_size):
+def test_the_way_back_harms_neither_arguments_nor_what_was_kept(cell, proj_size, keep):
     problem = small_problem(cell, 2, proj_size, lengths=True, resets=True)
-    output, h_n, c_n, cells, saved = ops.recurrent_forward(*problem.arguments(), "everything")
+    output, h_n, c_n, cells, saved = ops.recurrent_forward(*problem.arguments(), keep)
     grads = [torch.ones_like(t) for t in (output, h_n, c_n, cells)]
     used = [*problem.variables().values(), problem.lengths, problem.resets, output, cells, saved]
     used += grads

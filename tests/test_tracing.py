@@ -51,17 +51,19 @@ def test_opcheck_of_the_forward_op(cell, proj_size, masked, needs_grad):
     problem = masked_problem(cell, proj_size) if masked else small_problem(cell, 2, proj_size)
     for variable in problem.variables().values():
         variable.requires_grad_(needs_grad)
-    for keep in ["everything"] if needs_grad else ["nothing", "cells", "everything"]:
+    kept = ["states", "everything"]
+    for keep in kept if needs_grad else ["nothing", "cells", *kept]:
         opcheck(torch.ops.fastcells.recurrent_forward.default, (*problem.arguments(), keep))
 
 
 # These two have no autograd formula: the functions of fastcells.functional never differentiate
 # them, and opcheck would only find that out.
+@pytest.mark.parametrize("keep", ["states", "everything"])
 @each_cell
-def test_opcheck_of_the_backward_op(cell, proj_size):
+def test_opcheck_of_the_backward_op(cell, proj_size, keep):
     problem = masked_problem(cell, proj_size)
     name, directions, *tensors = problem.arguments()
-    *outputs, saved = ops.recurrent_forward(*problem.arguments(), "everything")
+    *outputs, saved = ops.recurrent_forward(*problem.arguments(), keep)
     grads = [torch.ones_like(out) if out.numel() else None for out in outputs]
     for needs in ([True] * (3 + len(problem.weights)), [False, True] * 8):
         needs = needs[: 3 + len(problem.weights)]

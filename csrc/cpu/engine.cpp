@@ -88,9 +88,18 @@ class CpuEngine final : public Engine {
     if (layer.cell.states == 2) outputs.c_n = at::empty({1, s.B, s.H}, layer.input.options());
     const at::Tensor input = layer.input.to(layer.arithmetic());
     const at::Tensor h = layer.h_0.defined() ? layer.h_0.to(layer.arithmetic()) : layer.h_0;
-    const StepArgs args{s.B, s.I, s.H, pointer(input), pointer(h), pointer(layer.c_0),
-                        pointer(w.weight_ih), pointer(w.weight_hh), pointer(w.bias_ih),
-                        pointer(w.bias_hh), pointer(outputs.h_n), pointer(outputs.c_n)};
+    const StepArgs args{s.B,
+                        s.I,
+                        s.H,
+                        pointer(input),
+                        pointer(h),
+                        pointer(layer.c_0),
+                        pointer(w.weight_ih),
+                        pointer(w.weight_hh),
+                        pointer(w.bias_ih),
+                        pointer(w.bias_hh),
+                        pointer(outputs.h_n),
+                        pointer(outputs.c_n)};
     run_step(kernels, args, step_threads(s, element_bytes(layer.storage)));
     return outputs;
   }
@@ -125,9 +134,18 @@ bool step_at_once(const CellFacts& cell, const StepTensors& t, at::Tensor& h_new
   const auto at_start = [](const at::Tensor& x) -> const void* {
     return x.defined() ? x.const_data_ptr() : nullptr;
   };
-  const StepArgs args{B, I, H, at_start(t.input), at_start(t.h), at_start(t.c),
-                      at_start(t.weight_ih), at_start(t.weight_hh), at_start(t.bias_ih),
-                      at_start(t.bias_hh), pointer(h_new), pointer(c_new)};
+  const StepArgs args{B,
+                      I,
+                      H,
+                      at_start(t.input),
+                      at_start(t.h),
+                      at_start(t.c),
+                      at_start(t.weight_ih),
+                      at_start(t.weight_hh),
+                      at_start(t.bias_ih),
+                      at_start(t.bias_hh),
+                      pointer(h_new),
+                      pointer(c_new)};
   run_step(*kernels, args, step_threads(sizes, sizeof(float)));
   return true;
 }

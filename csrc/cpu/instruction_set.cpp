@@ -36,8 +36,10 @@ const InstructionSet& choose() {
     if (std::string(wish) == set->name) return *set;
     names += (names.empty() ? "" : ", ") + std::string(set->name);
   }
-  TORCH_CHECK_VALUE(false, "fastcells: FASTCELLS_CPU_ISA must name an instruction set of this "
-                    "processor (", names, "), got '", wish, "'");
+  TORCH_CHECK_VALUE(false,
+                    "fastcells: FASTCELLS_CPU_ISA must name an instruction set of this "
+                    "processor (",
+                    names, "), got '", wish, "'");
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ namespace fastcells::cpu {
 namespace {
 
 using Hash = std::uint64_t;
-constexpr Hash kFactor = 0x9e3779b97f4a7c15ull;  // odd: multiplying by it loses nothing
-constexpr std::int64_t kHashBlock = 64 * 1024;   // bytes: what one thread takes at a time
+constexpr Hash kFactor = 0x9e3779b97f4a7c15ull;       // odd: multiplying by it loses nothing
+constexpr std::int64_t kHashBlock = 64 * 1024;        // bytes: what one thread takes at a time
 constexpr std::int64_t kBytesPerThread = 128 * 1024;  // less is not worth waking another thread
 
 // Every step is a bijection of the state, so that one changed word always changes the result.
@@ -59,7 +59,8 @@ Hash hash_of(const at::Tensor& tensor) {
 }
 
 // A weight may be packed in several ways, and a view may lie where another begins.
-using Key = std::tuple<const void*, const CellKernels*, bool /* gates */, std::int64_t, std::int64_t>;
+using Key =
+    std::tuple<const void*, const CellKernels*, bool /* gates */, std::int64_t, std::int64_t>;
 
 struct Entry {
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;
@@ -127,23 +128,25 @@ std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
                                        const at::Tensor& weight, const at::Tensor& bias) {
   const std::int64_t H = weight.size(0) / gates, K = weight.size(1);
   const std::int64_t panels = (H + kernels.panel_units - 1) / kernels.panel_units;
-  const std::size_t row = std::size_t(kernels.panel_vectors) * kernels.lanes * arithmetic_bytes(weight);
+  const std::size_t row =
+      std::size_t(kernels.panel_vectors) * kernels.lanes * arithmetic_bytes(weight);
   const Key key{weight.const_data_ptr(), &kernels, true, weight.size(0), K};
-  return find_or_fill(
-      key, weight, hash_of(weight) * kFactor ^ hash_of(bias), panels * K * row,
-      bias.defined() ? panels * row : 0, [&](Pack& pack) {
-        const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
-        for_blocks(panels, panels * K * row, [&](std::int64_t begin, std::int64_t end) {
-          kernels.pack_gates(weight.const_data_ptr(), b, H, K, begin, end, pack.panels.get(),
-                             pack.bias.get());
-        });
-      });
+  return find_or_fill(key, weight, hash_of(weight) * kFactor ^ hash_of(bias), panels * K * row,
+                      bias.defined() ? panels * row : 0, [&](Pack& pack) {
+                        const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
+                        for_blocks(panels, panels * K * row,
+                                   [&](std::int64_t begin, std::int64_t end) {
+                                     kernels.pack_gates(weight.const_data_ptr(), b, H, K, begin,
+                                                        end, pack.panels.get(), pack.bias.get());
+                                   });
+                      });
 }
 
 std::shared_ptr<const Pack> pack_plain(const CellKernels& kernels, const at::Tensor& weight) {
   const std::int64_t K = weight.size(0), N = weight.size(1);
   const std::int64_t panels = (N + kernels.plain_columns - 1) / kernels.plain_columns;
-  const std::size_t bytes = std::size_t(panels * K) * kernels.plain_columns * arithmetic_bytes(weight);
+  const std::size_t bytes =
+      std::size_t(panels * K) * kernels.plain_columns * arithmetic_bytes(weight);
   const Key key{weight.const_data_ptr(), &kernels, false, K, N};
   return find_or_fill(key, weight, hash_of(weight), bytes, 0, [&](Pack& pack) {
     for_blocks(panels, bytes, [&](std::int64_t begin, std::int64_t end) {

@@ -8,13 +8,13 @@ namespace {
 
 // Rounded figures of the cores this was measured on (docs/kernels/recurrent-cpu.md). Only their
 // ratios matter, and only where two grids are close.
-constexpr double kFlopsPerLane = 12e9;       // two multiply-adds a cycle, 80 % of them reached
+constexpr double kFlopsPerLane = 12e9;          // two multiply-adds a cycle, 80 % of them reached
 constexpr double kCacheBytesPerSecond = 80e9;   // weights in the core's own cache
 constexpr double kMemoryBytesPerSecond = 50e9;  // weights in the cache that cores share
 constexpr double kBarrierSeconds = 0.25e-6;
-constexpr double kTeamSeconds = 3e-6;        // to wake the threads, once a call
+constexpr double kTeamSeconds = 3e-6;  // to wake the threads, once a call
 constexpr double kCellSecondsPerVector = 15e-9;
-constexpr std::int64_t kLeastFrames = 64;    // an input product that reads the weights once for all
+constexpr std::int64_t kLeastFrames = 64;  // an input product that reads the weights once for all
 constexpr std::int64_t kChunkBytes = 4 << 20;  // gradients of the gates between two weight products
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

@@ -1,4 +1,5 @@
-// How the CPU engine spreads a layer over threads: pure, printable, tested without running anything.
+// How the CPU engine spreads a layer over threads: pure, printable, tested without running
+// anything.
 //
 // The threads form a grid: direction teams x row groups x unit threads. Teams and groups never wait
 // for one another while time passes; the unit threads of a group share its rows, keep their own
@@ -10,17 +11,17 @@
 namespace fastcells::cpu {
 
 struct Machine {
-  int threads;              // that a call may use
-  int lanes;                // of a vector of the arithmetic type
-  std::int64_t cache_bytes; // second-level cache of a core
+  int threads;               // that a call may use
+  int lanes;                 // of a vector of the arithmetic type
+  std::int64_t cache_bytes;  // second-level cache of a core
 };
 
 struct Problem {
   int gates, directions;
-  int element_bytes;        // of the arithmetic type
-  int panel_units;          // units that share a panel of weights
+  int element_bytes;  // of the arithmetic type
+  int panel_units;    // units that share a panel of weights
   std::int64_t T, B, I, H;
-  bool is_training;         // with a way back
+  bool is_training;  // with a way back
 };
 
 struct Plan {

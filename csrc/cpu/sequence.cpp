@@ -55,8 +55,9 @@ const CellKernels* find_kernels(const CellFacts& cell, Storage storage, const La
 Plan plan_layer(const CellKernels& kernels, const CellFacts& cell, Storage storage,
                 const LayerSizes& s, bool is_training) {
   const int bytes = storage == Storage::kFloat64 ? sizeof(double) : sizeof(float);
-  return cpu::plan({cell.gates, int(s.D), bytes, kernels.panel_units, s.T, s.B, s.I, s.H, is_training},
-                   {available_threads(), kernels.lanes, cache_bytes()});
+  return cpu::plan(
+      {cell.gates, int(s.D), bytes, kernels.panel_units, s.T, s.B, s.I, s.H, is_training},
+      {available_threads(), kernels.lanes, cache_bytes()});
 }
 
 Grid::Grid(const Layer& layer, const CellKernels& kernels, bool is_training)
@@ -139,17 +140,26 @@ void Grid::run(std::size_t bytes, const std::function<void(int, const Place&)>& 
     const bool is_done = run_team(grid.threads(), [&](int thread) {
       const int team = thread / grid.team_threads(), rank = thread % grid.team_threads();
       const int group = rank / grid.unit_threads;
-      const Place place{groups_.data(), grid.row_groups, group, rank % grid.unit_threads,
-                        grid.unit_threads, rank, grid.team_threads(),
-                        &group_barriers[team * grid.row_groups + group], &team_barriers[team],
-                        yield, scratch + bytes * thread};
+      const Place place{groups_.data(),
+                        grid.row_groups,
+                        group,
+                        rank % grid.unit_threads,
+                        grid.unit_threads,
+                        rank,
+                        grid.team_threads(),
+                        &group_barriers[team * grid.row_groups + group],
+                        &team_barriers[team],
+                        yield,
+                        scratch + bytes * thread};
       for (std::int64_t d = team; d < directions_; d += grid.direction_teams) body(int(d), place);
     });
     workspace.trim();
     return is_done;
   };
-  TORCH_CHECK(run_grid(plan_), "fastcells: OpenMP started fewer threads than torch.get_num_threads() = ",
-              at::get_num_threads(), ". Set OMP_DYNAMIC=false and OMP_THREAD_LIMIT to no less, or "
+  TORCH_CHECK(run_grid(plan_),
+              "fastcells: OpenMP started fewer threads than torch.get_num_threads() = ",
+              at::get_num_threads(),
+              ". Set OMP_DYNAMIC=false and OMP_THREAD_LIMIT to no less, or "
               "call torch.set_num_threads with fewer");
 }
 

@@ -3,11 +3,11 @@
 // The kernels are those of an instruction set (cpu/isa/), the grid of threads is cpu/plan.h's.
 // What it does not take (no such kernels, a projection, no elements) the stepwise engine takes.
 #pragma once
-#include "cpu/isa/kernels.h"
-#include "cpu/plan.h"
 #include <functional>
 #include <string>
 #include <vector>
+#include "cpu/isa/kernels.h"
+#include "cpu/plan.h"
 
 #include "recurrent/engine.h"
 

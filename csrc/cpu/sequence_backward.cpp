@@ -28,7 +28,8 @@ class BackwardPass {
         grid_(layer, kernels, /*is_training=*/true),
         arithmetic_(layer.input.options().dtype(layer.arithmetic())),
         count_(needs.weights.size() / s_.D) {
-    for (int team = 0; team < grid_.plan().direction_teams; ++team) buffers_.push_back(make_buffers());
+    for (int team = 0; team < grid_.plan().direction_teams; ++team)
+      buffers_.push_back(make_buffers());
     if (needs.h_0) d_h_0_ = at::empty({s_.D, s_.B, s_.H}, arithmetic_);
     if (needs.c_0) d_c_0_ = at::empty({s_.D, s_.B, s_.H}, arithmetic_);
     // Where two teams run at once each has an input gradient of its own; else the second one adds.

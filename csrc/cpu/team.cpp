@@ -19,7 +19,9 @@ const int kAtFork = pthread_atfork(nullptr, nullptr, [] { is_forked_child = true
 class FlushSubnormals {
  public:
 #if defined(__x86_64__)
-  FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushToZero | kOperandsAreZero); }
+  FlushSubnormals() : before_(_mm_getcsr()) {
+    _mm_setcsr(before_ | kFlushToZero | kOperandsAreZero);
+  }
   ~FlushSubnormals() { _mm_setcsr(before_); }
 
  private:

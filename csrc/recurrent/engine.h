@@ -7,7 +7,7 @@
 
 namespace fastcells {
 
-enum class Keep { kNothing, kCells, kEverything };
+enum class Keep { kNothing, kCells, kStates, kEverything };  // ops.h: RecurrentForward
 Keep parse_keep(std::string_view keep);
 
 struct LayerOutputs {  // ops.h: RecurrentForward

@@ -16,14 +16,17 @@ at::Tensor or_absent(const at::Tensor& tensor, const at::Tensor& like) {
   return tensor.defined() ? tensor : at::empty({0}, like.options());
 }
 
-// The forward pass's tensors must be the ones that this layer produced.
+bool is_absent(const at::Tensor& tensor) { return tensor.dim() == 1 && tensor.size(0) == 0; }
+
+// The forward pass's tensors must be the ones that this layer produced; `saved` may be absent, and
+// is undefined then.
 LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
   const auto& s = layer.sizes;
   const auto dtype = layer.input.scalar_type();
   const auto device = layer.input.device();
   LayerOutputs outputs;
   outputs.output = given.output.contiguous();
-  outputs.saved = given.saved.contiguous();
+  if (!is_absent(given.saved)) outputs.saved = given.saved.contiguous();
   check_optional(kBackward, "output (T, B, D*P)", outputs.output, {s.T, s.B, s.D * s.P}, dtype,
                  device);
   check_optional(kBackward, "saved (D, T, B, S*H)", outputs.saved, {s.D, s.T, s.B, s.saved * s.H},
@@ -75,8 +78,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> run_back
               arguments.weights.size(), " values, got ", needs.size());
   LayerNeeds wanted{needs[0], needs[1], layer.cell.states == 2 && needs[2], {}};
   for (size_t k = 3; k < needs.size(); ++k) wanted.weights.push_back(needs[k]);
-  InputGradients result = engine.backward(layer, check_outputs(layer, outputs),
-                                         check_gradients(layer, grads), wanted);
+  InputGradients result =
+      engine.backward(layer, check_outputs(layer, outputs), check_gradients(layer, grads), wanted);
   const at::Tensor& like = layer.input;
   for (at::Tensor& weight : result.weights) weight = or_absent(weight, like);
   return {or_absent(result.input, like), or_absent(result.h_0, like), or_absent(result.c_0, like),

@@ -202,8 +202,9 @@ InputGradients StepwiseEngine::backward(const Layer& layer, const LayerOutputs& 
                                         const LayerGradients& grads,
                                         const LayerNeeds& needs) const {
   if (outputs.saved.defined()) return stepwise_backward(layer, outputs, grads, needs, kernels_);
-  const LayerOutputs again = stepwise_forward(layer, Keep::kEverything, kernels_);
-  return stepwise_backward(layer, again, grads, needs, kernels_);
+  LayerOutputs completed = outputs;
+  completed.saved = stepwise_forward(layer, Keep::kEverything, kernels_).saved;
+  return stepwise_backward(layer, completed, grads, needs, kernels_);
 }
 
 }  // namespace fastcells

@@ -10,8 +10,9 @@ namespace fastcells {
 Keep parse_keep(std::string_view keep) {
   if (keep == "nothing") return Keep::kNothing;
   if (keep == "cells") return Keep::kCells;
+  if (keep == "states") return Keep::kStates;
   TORCH_CHECK_VALUE(keep == "everything", "fastcells::recurrent_forward: keep must be 'nothing', ",
-                    "'cells' or 'everything', got '", std::string(keep), "'");
+                    "'cells', 'states' or 'everything', got '", std::string(keep), "'");
   return Keep::kEverything;
 }
 

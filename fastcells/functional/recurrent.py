@@ -7,20 +7,19 @@ D directions (1, or 2 when bidirectional), L layers. Equations and gate order ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from ..checks import check_range_of_lengths
-from ..ops import is_compiled, why_not_compiled
+from ..checks import check_flag, check_range_of_lengths
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
 from .autocast import autocast_dtypes, cast, without_autocast
 from .recurrent_autograd import Recurrent
+from .routing import choose_route, is_traced_or_transformed, needs_grad
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
+
 
 #: GRU variants and the cells that compute them.
 GRU_VARIANTS = {
@@ -28,65 +27,6 @@ GRU_VARIANTS = {
     "reset_before": "gru_reset_before",
     "article": "gru_article",
 }
-
-
-class Route(NamedTuple):
-    """Which implementation takes a call, and why."""
-
-    is_kernel: bool
-    reason: str
-
-
-def _is_transformed() -> bool:
-    """Whether a torch.func transform is at work. While torch.compile traces, no transform is not
-    None but a stand-in without a transform's methods, on every torch since 2.11."""
-    return hasattr(torch._C._functorch.peek_interpreter_stack(), "key")
-
-
-def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a tangent may travel with any of these tensors. While a graph is traced the
-    transforms around it cannot be told apart, so that any of them counts."""
-    if torch.compiler.is_compiling():
-        return _is_transformed() or forward_ad._current_level >= 0
-    stack = torch._C._functorch.get_interpreter_stack()
-    if stack is not None:
-        jvp = torch._C._functorch.TransformType.Jvp
-        if any(level.key() == jvp for level in stack):
-            return True
-    if forward_ad._current_level < 0:
-        return False
-    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
-
-
-def choose_route(tensors: Sequence[Tensor | None]) -> Route:
-    """The one place that decides between the kernels and fastcells.reference."""
-    device = next(t for t in tensors if t is not None).device
-    if not is_compiled():
-        return Route(False, why_not_compiled() or "the extension is not compiled")
-    if not ops.has_kernels(device):
-        return Route(False, f"this build of fastcells has no kernels for {device.type}")
-    if _uses_forward_mode(tensors):
-        return Route(
-            False,
-            "forward-mode derivatives (jvp), and any torch.func transform inside a compiled "
-            "graph, run on the reference",
-        )
-    return Route(True, "compiled kernels")
-
-
-def _is_traced_or_transformed() -> bool:
-    """Whether values cannot be looked at here: the op, or nobody, checks them."""
-    return torch.compiler.is_compiling() or _is_transformed()
-
-
-def _needs_grad(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a derivative may be asked for; always assumed inside a torch.func transform, and for
-    torch.jit.trace, whose graph must not depend on the mode it was traced in."""
-    if torch.jit.is_tracing():
-        return True
-    if not torch.compiler.is_compiling() and _is_transformed():
-        return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def run_layer(
@@ -100,31 +40,37 @@ def run_layer(
     resets: Tensor | None = None,
     want_cells: bool = False,
     is_packed: bool = False,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """One layer, on the kernels or on the reference: output `[T, B, D*P]`, h_n `[D, B, P]`,
     c_n `[D, B, H]` and all c `[T, B, D*H]` in the input's dtype; the last two None without c.
-    `is_packed` matters to autocast alone."""
+    `is_packed` matters to autocast alone, `recompute` to what is kept for the way back."""
     is_projected = ops.is_projected(weights, directions)
     dtypes = autocast_dtypes(cell, input, h_0, is_projected, is_packed)
     if dtypes is not None:
         input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
     tensors = (input, h_0, c_0, *weights)
     if not choose_route(tensors).is_kernel:
-        if lengths is not None and not _is_traced_or_transformed():
+        if lengths is not None and not is_traced_or_transformed():
             check_range_of_lengths(lengths, input.shape[0])
         with without_autocast(input):
             output, h_n, c_n, cells = reference.recurrent(
                 cell, directions, input, h_0, c_0, weights, lengths, resets
             )
-    elif _needs_grad(tensors) and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-        output, h_n, c_n, cells, _ = Recurrent.apply(
-            cell, directions, input, h_0, c_0, lengths, resets, *weights
-        )
     else:
-        keep = "everything" if _needs_grad(tensors) else "cells" if want_cells else "nothing"
-        output, h_n, c_n, cells, _ = ops.recurrent_forward(
-            cell, directions, input, h_0, c_0, weights, lengths, resets, keep
-        )
+        has_way_back = needs_grad(tensors)
+        if has_way_back:
+            keep = "states" if recompute else "everything"
+        else:
+            keep = "cells" if want_cells else "nothing"
+        if has_way_back and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            output, h_n, c_n, cells, _ = Recurrent.apply(
+                cell, directions, keep, input, h_0, c_0, lengths, resets, *weights
+            )
+        else:
+            output, h_n, c_n, cells, _ = ops.recurrent_forward(
+                cell, directions, input, h_0, c_0, weights, lengths, resets, keep
+            )
     if reference.CELLS[cell].states == 1:
         return output, h_n, None, None
     if dtypes is not None:
@@ -137,7 +83,7 @@ def run_step(
 ) -> tuple[Tensor, Tensor | None]:
     """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'. Where a
     derivative may be asked for it is a layer of one step, which has them."""
-    if _needs_grad((input, h, c, *weights)):
+    if needs_grad((input, h, c, *weights)):
         _, h_n, c_n, _ = run_layer(
             cell, 1, input.unsqueeze(0), h.unsqueeze(0),
             None if c is None else c.unsqueeze(0), weights, is_packed=True,
@@ -175,6 +121,7 @@ def run_stack(
     dropout: float = 0.0,
     want_cells: bool = False,
     is_packed: bool = False,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """L layers, each on the output of the one before; dropout between them. All c are the last
     layer's."""
@@ -193,6 +140,7 @@ def run_stack(
             resets,
             want_cells and is_last,
             is_packed,
+            recompute,
         )
         h_n.append(h)
         c_n.append(c)
@@ -230,6 +178,7 @@ def rnn(
     nonlinearity: str = "tanh",
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Elman network over a sequence.
 
@@ -245,6 +194,8 @@ def rnn(
         lengths: `[B]` int64 in 0..T, steps of each row: outputs past them are 0, the final states
             are those at each row's end, the reverse direction starts there. None: T.
         resets: `[T, B]` bool: the state is zero before a step where it is set, in both directions.
+        recompute: keep the states alone for the way back, which computes the gates again: less
+            memory, more time, the same gradients. See :class:`fastcells.RNN`.
 
     Returns:
         output `[T, B, D*H]` and h_n `[L*D, B, H]`.
@@ -257,10 +208,12 @@ def rnn(
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    check_flag("rnn", "recompute", recompute)
     layers = _split_layers("rnn", weights, num_layers)
     output, h_n, _, _ = run_stack(
-        f"rnn_{nonlinearity}", 1 + bidirectional, input, h_0, None, layers, lengths, resets, dropout
-    )
+        f"rnn_{nonlinearity}", 1 + bidirectional, input, h_0, None, layers, lengths, resets,
+        dropout, recompute=recompute,
+    )  # fmt: skip
     return output, h_n
 
 
@@ -275,6 +228,7 @@ def lstm(
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     return_cell_states: bool = False,
+    recompute: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]] | tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
     r"""Long short-term memory over a sequence.
 
@@ -291,7 +245,7 @@ def lstm(
         hx: h_0 `[L*D, B, P]` and c_0 `[L*D, B, H]`, or None for zeros.
         weights: for each layer and direction w_ih `[4H, I or D*P]`, w_hh `[4H, P]`, b_ih and b_hh
             `[4H]` or neither, w_hr `[P, H]` with projections; `torch.nn.LSTM`'s order.
-        dropout, lengths, resets: as for :func:`rnn`.
+        dropout, lengths, resets, recompute: as for :func:`rnn`.
         return_cell_states: also return c_t of every step of the last layer, `[T, B, D*H]`.
 
     Returns:
@@ -304,11 +258,12 @@ def lstm(
     Source: Hochreiter, Schmidhuber (1997); Sak et al. (2014), https://arxiv.org/abs/1402.1128 for
     projections; :class:`torch.nn.LSTM`.
     """
+    check_flag("lstm", "recompute", recompute)
     h_0, c_0 = (None, None) if hx is None else hx
     layers = _split_layers("lstm", weights, num_layers)
     output, h_n, c_n, cells = run_stack(
         "lstm", 1 + bidirectional, input, h_0, c_0, layers, lengths, resets, dropout,
-        return_cell_states,
+        return_cell_states, recompute=recompute,
     )  # fmt: skip
     if return_cell_states:
         return output, (h_n, c_n), cells
@@ -326,6 +281,7 @@ def gru(
     variant: str = "reset_after",
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Gated recurrent unit over a sequence.
 
@@ -348,7 +304,7 @@ def gru(
         h_0: `[L*D, B, H]`, or None for zeros.
         weights: for each layer and direction w_ih `[3H, I or D*H]`, w_hh `[3H, H]`, and b_ih, b_hh
             `[3H]` or neither, in the order of `torch.nn.GRU`'s parameters.
-        dropout, lengths, resets: as for :func:`rnn`.
+        dropout, lengths, resets, recompute: as for :func:`rnn`.
 
     Returns:
         output `[T, B, D*H]` and h_n `[L*D, B, H]`.
@@ -359,10 +315,11 @@ def gru(
 
     Source: Cho et al. (2014), https://arxiv.org/abs/1406.1078; :class:`torch.nn.GRU`.
     """
+    check_flag("gru", "recompute", recompute)
     layers = _split_layers("gru", weights, num_layers)
     output, h_n, _, _ = run_stack(
         gru_cell_name(variant), 1 + bidirectional, input, h_0, None, layers, lengths, resets,
-        dropout,
+        dropout, recompute=recompute,
     )  # fmt: skip
     return output, h_n
 

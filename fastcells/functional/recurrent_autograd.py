@@ -31,18 +31,18 @@ def _or_none(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | N
 
 
 class Recurrent(torch.autograd.Function):
-    """(cell, directions, input, h_0, c_0, lengths, resets, *weights) -> output, h_n, c_n, cells,
-    saved: the op with keep "everything"."""
+    """(cell, directions, keep, input, h_0, c_0, lengths, resets, *weights) -> output, h_n, c_n,
+    cells, saved: the op with keep "everything", or "states", which leaves `saved` absent."""
 
     @staticmethod
-    def forward(cell, directions, input, h_0, c_0, lengths, resets, *weights):
+    def forward(cell, directions, keep, input, h_0, c_0, lengths, resets, *weights):
         return ops.recurrent_forward(
-            cell, directions, input, h_0, c_0, weights, lengths, resets, "everything"
+            cell, directions, input, h_0, c_0, weights, lengths, resets, keep
         )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
-        cell, directions, input, h_0, c_0, lengths, resets, *weights = inputs
+        cell, directions, _, input, h_0, c_0, lengths, resets, *weights = inputs
         output, _, c_n, cells, saved = outputs
         ctx.cell, ctx.directions = cell, directions
         has_c = reference.CELLS[cell].states == 2
@@ -52,20 +52,20 @@ class Recurrent(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        _, _, *tensors = ctx.needs_input_grad
+        _, _, _, *tensors = ctx.needs_input_grad
         needs = (*tensors[:3], *tensors[5:])
         if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads):
             input, h_0, c_0, *weights = _reference_gradients(ctx, needs, grads)
-            return None, None, input, h_0, c_0, None, None, *weights
+            return None, None, None, input, h_0, c_0, None, None, *weights
         found = RecurrentBackward.apply(
             ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
         )
         input, h_0, c_0, *weights = _or_none(found, needs)
-        return None, None, input, h_0, c_0, None, None, *weights
+        return None, None, None, input, h_0, c_0, None, None, *weights
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
-        if all(dim is None for dim in in_dims[7:]):
+        if all(dim is None for dim in in_dims[8:]):
             return _vmap_as_batch(info.batch_size, in_dims, args)
         return _vmap_as_loop(Recurrent, info.batch_size, in_dims, args)
 
@@ -202,10 +202,10 @@ def _vmap_as_batch(
     size: int, in_dims: tuple, args: tuple
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """One call for all slices, laid side by side in the batch: the weights are shared."""
-    cell, directions, *tensors = args
+    cell, directions, keep, *tensors = args
     batch_dims = (1, 1, 1, 0, 1)  # of input, h_0, c_0, lengths, resets
     folded: list[Tensor | None] = []
-    for tensor, dim, batch_dim in zip(tensors[:5], in_dims[2:7], batch_dims, strict=True):
+    for tensor, dim, batch_dim in zip(tensors[:5], in_dims[3:8], batch_dims, strict=True):
         if tensor is None:
             folded.append(None)
             continue
@@ -217,7 +217,7 @@ def _vmap_as_batch(
         else:
             moved = tensor.movedim(dim, batch_dim)
         folded.append(moved.flatten(batch_dim, batch_dim + 1))
-    results = Recurrent.apply(cell, directions, *folded, *tensors[5:])
+    results = Recurrent.apply(cell, directions, keep, *folded, *tensors[5:])
     unfolded, out_dims = [], []
     for result, batch_dim in zip(results, (1, 1, 1, 1, 2), strict=True):
         is_absent = result.dim() == 1
@@ -232,12 +232,12 @@ def _vmap_as_batch(
 
 def _op_setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     cell, directions, input, h_0, c_0, weights, lengths, resets, keep = inputs
-    if keep != "everything":
+    if keep not in ("everything", "states"):
         raise RuntimeError(
-            "fastcells::recurrent_forward: gradients need keep='everything', "
+            "fastcells::recurrent_forward: gradients need keep='everything' or 'states', "
             f"got keep={keep!r}; fastcells.functional chooses it by itself"
         )
-    flat = (cell, directions, input, h_0, c_0, lengths, resets, *weights)
+    flat = (cell, directions, keep, input, h_0, c_0, lengths, resets, *weights)
     Recurrent.setup_context(ctx, flat, output)
 
 

@@ -3,161 +3,30 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from .. import checks
-from ..functional.recurrent import gru_cell_name, run_stack
-from .packed import pack, pad
+from ..functional.recurrent import gru_cell_name
+from .recurrent_base import RecurrentLayer
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
 
-class _RecurrentLayer(nn.RNNBase):
-    """What the three layers share: unpack, check, run, repack.
-
-    Subclasses of nn.RNNBase and not of nn.LSTM and its kind, which torch.compile refuses.
-    Parameters are read by name at every call, so that parametrizations, pruning, functional_call
-    and the like take effect.
-    """
-
-    cell: str  # name of the kernels' cell
-    has_cell_state = False
-
-    def flatten_parameters(self) -> None:
-        """Does nothing: the kernels take parameters as they lie."""
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: Tensor | None = None,
-        lengths: Tensor | None = None,
-        resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """See the class."""
-        output, h_n, _, _ = self._run(input, hx, lengths, resets)
-        return output, h_n
-
-    def _run(self, input, hx, lengths, resets, want_cells=False):
-        """output, h_n, c_n, cells, in the caller's layout; the last two None without c."""
-        if isinstance(input, PackedSequence):
-            return self._run_packed(input, hx, lengths, resets, want_cells)
-        name = type(self).__name__
-        checks.check_kind(name, "input", input)
-        if input.dim() not in (2, 3):
-            noun = " tensor" if isinstance(self, RNN) else ""
-            raise ValueError(
-                f"{name}: Expected input to be 2D or 3D, got {input.dim()}D{noun} instead"
-            )
-        is_batched = input.dim() == 3
-        batch = input.shape[0 if self.batch_first else 1] if is_batched else None
-        self._check_tensor(name, input, batch, lengths, resets)
-        h_0, c_0 = self._initial_states(name, input, hx, batch)
-        if not is_batched:
-            input = input.unsqueeze(1)
-            lengths = None if lengths is None else lengths.unsqueeze(0)
-            resets = None if resets is None else resets.unsqueeze(1)
-        elif self.batch_first:
-            input = input.transpose(0, 1)
-            resets = None if resets is None else resets.t()
-        output, h_n, c_n, cells = self._run_stack(input, h_0, c_0, lengths, resets, want_cells)
-        return (
-            self._to_callers_layout(output, is_batched),
-            h_n if is_batched else h_n.squeeze(1),
-            c_n if is_batched or c_n is None else c_n.squeeze(1),
-            None if cells is None else self._to_callers_layout(cells, is_batched),
-        )
-
-    def _run_packed(self, packed, hx, lengths, resets, want_cells):
-        name = type(self).__name__
-        for what, value in (("lengths", lengths), ("resets", resets)):
-            if value is not None:
-                raise ValueError(
-                    f"{name}: {what} cannot be combined with a PackedSequence, which brings its "
-                    "own lengths. Pass a padded tensor instead"
-                )
-        if packed.data.dim() != 2:
-            raise RuntimeError(f"input must have 2 dimensions, got {packed.data.dim()}")
-        steps = int(packed.batch_sizes.sum())
-        if packed.data.shape[0] != steps:
-            raise RuntimeError(
-                f"{name}: data of a PackedSequence must have as many rows as batch_sizes add up to "
-                f"= {steps}, got {packed.data.shape[0]}"
-            )
-        checks.check_input(name, packed.data, self._first_weight())
-        checks.check_width(packed.data, self.input_size)
-        states = self._initial_states(name, packed.data, hx, int(packed.batch_sizes[0]))
-        if packed.sorted_indices is not None:
-            states = [s if s is None else s.index_select(1, packed.sorted_indices) for s in states]
-        padded = pad(packed)
-        output, h_n, c_n, cells = self._run_stack(
-            padded.data, *states, padded.lengths, None, want_cells, is_packed=True
-        )
-        if packed.unsorted_indices is not None:
-            h_n = h_n.index_select(1, packed.unsorted_indices)
-            c_n = None if c_n is None else c_n.index_select(1, packed.unsorted_indices)
-        cells = None if cells is None else pack(cells, padded, packed)
-        return pack(output, padded, packed), h_n, c_n, cells
-
-    def _run_stack(self, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
-        directions = 2 if self.bidirectional else 1
-        names = self._all_weights
-        layers = [
-            [getattr(self, n) for d in range(directions) for n in names[i * directions + d]]
-            for i in range(self.num_layers)
-        ]
-        dropout = self.dropout if self.training else 0.0
-        return run_stack(
-            self.cell, directions, input, h_0, c_0, layers, lengths, resets, dropout, want_cells,
-            is_packed,
-        )  # fmt: skip
-
-    def _first_weight(self) -> Tensor:
-        return getattr(self, self._all_weights[0][0])
-
-    def _to_callers_layout(self, output: Tensor, is_batched: bool) -> Tensor:
-        if not is_batched:
-            return output.squeeze(1)
-        return output.transpose(0, 1) if self.batch_first else output
-
-    def _check_tensor(self, name, input, batch, lengths, resets) -> None:
-        checks.check_input(name, input, self._first_weight())
-        checks.check_width(input, self.input_size)
-        time_dim = 1 if self.batch_first and batch is not None else 0
-        if input.shape[time_dim] == 0:
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        if lengths is not None:
-            checks.check_lengths(name, lengths, input, batch)
-        if resets is not None:
-            checks.check_resets(name, resets, input)
-
-    def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
-        """Checked h_0 `[L*D, B, P]` and c_0 `[L*D, B, H]`, or None for zeros."""
-        if hx is None:
-            return None, None
-        if self.has_cell_state:
-            checks.check_pair(name, hx)
-        else:
-            checks.check_kind(name, "hx", hx)
-        states = tuple(hx) if self.has_cell_state else (hx,)
-        checks.check_ranks(states, batch is not None)
-        if batch is None:
-            states = tuple(state.unsqueeze(1) for state in states)
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        widths = (self.proj_size or self.hidden_size, self.hidden_size)
-        for index, state in enumerate(states):
-            place = f"[{index}]" if self.has_cell_state else ""
-            expected = (rows, 1 if batch is None else batch, widths[index])
-            checks.check_state(state, expected, input, place)
-        return states if self.has_cell_state else (states[0], None)
-
-
-class RNN(_RecurrentLayer):
+class RNN(RecurrentLayer):
     r"""Elman network, in the place of :class:`torch.nn.RNN`.
 
     .. math:: h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}), \quad f = \tanh, \mathrm{relu}
 
     Constructor, parameters, state_dict, results and errors are torch's. Beyond it:
+
+    Args:
+        recompute: training in less memory. Between the forward and the backward pass the states
+            alone are kept, which are the output and, in an LSTM, c; the backward pass first
+            computes the gates again. Numbers kept besides the output, for each step, row,
+            direction and layer: RNN 0, not H; GRU 0, not 4H (3H for "reset_before"); LSTM H, not
+            5H (6H with proj_size). The price is another forward pass on the way back, which holds
+            the gates of one layer at a time. Gradients are the same. Without gradients, and on
+            the reference, it changes nothing. The attribute may be set at any time.
 
     Args of a call:
         lengths: int64 `[B]`, on the input's device, each in 0..T: the steps of each row. Outputs
@@ -175,7 +44,8 @@ class RNN(_RecurrentLayer):
 
     Raises:
         ValueError, RuntimeError, TypeError: as torch.nn.RNN; for lengths and resets of another
-            shape, dtype or device, and for either beside a PackedSequence.
+            shape, dtype or device, and for either beside a PackedSequence; for a recompute that is
+            not a bool.
 
     Source: Elman (1990), "Finding structure in time"; :class:`torch.nn.RNN`.
 
@@ -197,6 +67,7 @@ class RNN(_RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
+        recompute: bool = False,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -206,7 +77,7 @@ class RNN(_RecurrentLayer):
             )
         super().__init__(
             f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, device=device, dtype=dtype,
+            dropout, bidirectional, device=device, dtype=dtype, recompute=recompute,
         )  # fmt: skip
         self.nonlinearity = nonlinearity
 
@@ -215,7 +86,7 @@ class RNN(_RecurrentLayer):
         return f"rnn_{self.nonlinearity}"
 
 
-class LSTM(_RecurrentLayer):
+class LSTM(RecurrentLayer):
     r"""Long short-term memory, in the place of :class:`torch.nn.LSTM`.
 
     .. math::
@@ -230,6 +101,7 @@ class LSTM(_RecurrentLayer):
         unit_forget_bias: at initialisation b_ih of the forget gate is 1 and its b_hh 0, so that
             the cell remembers (Gers et al. 2000; Jozefowicz et al. 2015). Default: torch's
             initialisation.
+        recompute: as for :class:`RNN`.
 
     Args of a call:
         lengths, resets: as for :class:`RNN`.
@@ -271,12 +143,13 @@ class LSTM(_RecurrentLayer):
         dtype: torch.dtype | None = None,
         *,
         unit_forget_bias: bool = False,
+        recompute: bool = False,
     ) -> None:
         if unit_forget_bias and not bias:
             raise ValueError("LSTM: unit_forget_bias=True needs bias=True, got bias=False")
         super().__init__(
             "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout,
-            bidirectional, proj_size, device=device, dtype=dtype,
+            bidirectional, proj_size, device=device, dtype=dtype, recompute=recompute,
         )  # fmt: skip
         if unit_forget_bias:
             self.unit_forget_bias = True
@@ -313,7 +186,7 @@ class LSTM(_RecurrentLayer):
         return super().extra_repr() + (", unit_forget_bias=True" if self.unit_forget_bias else "")
 
 
-class GRU(_RecurrentLayer):
+class GRU(RecurrentLayer):
     r"""Gated recurrent unit, in the place of :class:`torch.nn.GRU`.
 
     .. math::
@@ -331,6 +204,7 @@ class GRU(_RecurrentLayer):
             "article": :math:`n = r \odot \tanh(W_{in} x + b_{in} + (1 - z) \odot (W_{hn} h +
             b_{hn}))`, as printed in the article that this project implements, which calls z the
             update gate and r the merge gate.
+        recompute: as for :class:`RNN`.
 
     Args of a call:
         lengths, resets: as for :class:`RNN`.
@@ -361,13 +235,14 @@ class GRU(_RecurrentLayer):
         dtype: torch.dtype | None = None,
         *,
         variant: str = "reset_after",
+        recompute: bool = False,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
         gru_cell_name(variant)  # refuses an unknown one
         super().__init__(
             "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            device=device, dtype=dtype,
+            device=device, dtype=dtype, recompute=recompute,
         )  # fmt: skip
         self.variant = variant
 

@@ -48,7 +48,7 @@ def recurrent_forward(
     weights: Sequence[Tensor],
     lengths: Tensor | None,
     resets: Tensor | None,
-    keep: str,
+    keep: str,  # "nothing", "cells", "states" or "everything"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """output, h_n, c_n, cells, saved; what is absent has shape `(0,)`."""
     return torch.ops.fastcells.recurrent_forward(
@@ -66,7 +66,7 @@ def recurrent_backward(
     weights: Sequence[Tensor],
     lengths: Tensor | None,
     resets: Tensor | None,
-    kept: Sequence[Tensor],  # output, cells, saved
+    kept: Sequence[Tensor],  # output, cells, saved; saved absent: it is computed again
     needs: Sequence[bool],  # input, h_0, c_0, each weight
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """grad_input, grad_h_0, grad_c_0, grad_weights; what is not needed has shape `(0,)`."""

@@ -236,8 +236,8 @@ class Backward {
   // ---- recompute: all frames of the chunk at once, because every h is known ----
 
   void compute_gates_again() {
-    const Range panels = share_of(divide_up(a_.H, Sh::kUnits), place_->team_rank,
-                                  place_->team_threads);
+    const Range panels =
+        share_of(divide_up(a_.H, Sh::kUnits), place_->team_rank, place_->team_threads);
     for (int64_t q = panels.first; q < panels.last; ++q) {
       // The rows are listed anew for each panel: they share one array of converted rows.
       for (int64_t f = 0; f < frames_; ++f) {
@@ -259,8 +259,8 @@ class Backward {
   void gates(int64_t q, int64_t K, const void* panels, const void* bias, S* to) {
     constexpr int64_t kColumns = Sh::R * L;
     const S* init = bias ? static_cast<const S*>(bias) + q * kColumns : nullptr;
-    product<Sh::R>(frames_, rows_, K, static_cast<const S*>(panels) + q * K * kColumns, init, 0,
-                   to, kColumns, shifted_);
+    product<Sh::R>(frames_, rows_, K, static_cast<const S*>(panels) + q * K * kColumns, init, 0, to,
+                   kColumns, shifted_);
   }
   FC_INLINE void cell_again(int64_t f, int64_t u, int w) const {
     const int64_t t = frame_step_[f], b = frame_row_[f], n = a_.H - u;
@@ -289,7 +289,8 @@ class Backward {
     const auto d_weight_hh = static_cast<S*>(args_->d_weight_hh);
     if (d_weight_ih) pack_operand(a_.I, args_->plain_x, [this](int64_t f) { return input_row(f); });
     if (d_weight_hh) {
-      pack_operand(a_.H, args_->plain_h, [this](int64_t f) { return entering_h(frame_step_[f], frame_row_[f]); });
+      pack_operand(a_.H, args_->plain_h,
+                   [this](int64_t f) { return entering_h(frame_step_[f], frame_row_[f]); });
     }
     wait(place_->team_barrier, place_->yield);
     if (args_->d_input) add_input_gradient();
@@ -314,8 +315,7 @@ class Backward {
     for (int64_t f = frames.first; f < frames.last; ++f) {
       const T* from = row(f);
       for (int64_t q = 0; q * C < N; ++q) {
-        pack_plain_panel<Sh>(from, N, q,
-                             static_cast<S*>(panels) + (q * a_.chunk_frames + f) * C);
+        pack_plain_panel<Sh>(from, N, q, static_cast<S*>(panels) + (q * a_.chunk_frames + f) * C);
       }
     }
   }
@@ -378,17 +378,17 @@ class Backward {
   const cpu::BackwardArgs* args_ = nullptr;
   const cpu::Place* place_ = nullptr;
   const cpu::RowGroup* group_ = nullptr;
-  Range own_{};               // plain panels of units of this thread
-  int64_t frames_ = 0;        // of the chunk, all groups
-  int64_t group_frame_ = 0;   // the first of this group
-  int64_t* frame_step_;       // [chunk frames] t
-  int64_t* frame_row_;        // [chunk frames] b
-  const S** rows_;            // [chunk frames]
-  const S** shifted_;         // product()'s
-  S* products_;               // [chunk frames][a panel's columns]
-  S* products_h_;             // [chunk frames][R*L]: recompute
-  S* converted_;              // [chunk frames][I or H] where storage is not arithmetic
-  S* zeros_;                  // [H]
+  Range own_{};              // plain panels of units of this thread
+  int64_t frames_ = 0;       // of the chunk, all groups
+  int64_t group_frame_ = 0;  // the first of this group
+  int64_t* frame_step_;      // [chunk frames] t
+  int64_t* frame_row_;       // [chunk frames] b
+  const S** rows_;           // [chunk frames]
+  const S** shifted_;        // product()'s
+  S* products_;              // [chunk frames][a panel's columns]
+  S* products_h_;            // [chunk frames][R*L]: recompute
+  S* converted_;             // [chunk frames][I or H] where storage is not arithmetic
+  S* zeros_;                 // [H]
 };
 
 }  // namespace

@@ -57,8 +57,7 @@ class Forward {
   }
 
   S* carry_h(int parity, int64_t r) const {
-    return static_cast<S*>(args_->carry_h) +
-           (parity * a_.B + group_->first + r) * a_.padded_H;
+    return static_cast<S*>(args_->carry_h) + (parity * a_.B + group_->first + r) * a_.padded_H;
   }
   S* carry_c(int64_t r) const {
     return static_cast<S*>(args_->carry_c) + (group_->first + r) * a_.padded_H;
@@ -131,8 +130,8 @@ class Forward {
       const int64_t q = panels_.first + own;
       S* const x_gates = x_gates_ + (is_one_step ? 0 : own * a_.chunk_frames + frame) * R * L;
       if (is_one_step) multiply_input(own, n, x_gates);
-      product<R>(n, h_rows_[parity], a_.H, panel(a_.panels_hh, q, a_.H), panel(a_.bias_hh, q, 1),
-                 0, h_gates_, R * L, shifted_);
+      product<R>(n, h_rows_[parity], a_.H, panel(a_.panels_hh, q, a_.H), panel(a_.bias_hh, q, 1), 0,
+                 h_gates_, R * L, shifted_);
       for (int w = 0; w < W; ++w) {
         const int64_t u = q * Sh::kUnits + w * L;
         if (u >= a_.H) break;
@@ -164,7 +163,8 @@ class Forward {
     if constexpr (std::is_same_v<A, V>) {
       store_results(t, r, u, parity, state, saved);
     } else {
-      V state_a[Cell::kStates], state_b[Cell::kStates], saved_a[Cell::kSaved], saved_b[Cell::kSaved];
+      V state_a[Cell::kStates], state_b[Cell::kStates], saved_a[Cell::kSaved],
+          saved_b[Cell::kSaved];
       FC_UNROLL
       for (int k = 0; k < Cell::kStates; ++k) state_a[k] = state[k].a, state_b[k] = state[k].b;
       FC_UNROLL

@@ -31,65 +31,65 @@ struct RowGroup {
 struct Place {
   const RowGroup* groups;
   int group_count, group;
-  int rank, threads;           // within the group: its share of the units
-  int team_rank, team_threads; // among all threads of the direction
+  int rank, threads;            // within the group: its share of the units
+  int team_rank, team_threads;  // among all threads of the direction
   Barrier* group_barrier;
   Barrier* team_barrier;
-  void (*yield)();             // lets another thread run
-  void* scratch;               // this thread's own
+  void (*yield)();  // lets another thread run
+  void* scratch;    // this thread's own
 };
 
 struct LayerArgs {
   std::int64_t T, B, I, H, padded_H;
   bool reverse;
-  const void* input;            // T [T, B, I]
-  const void* h_0;              // T [B, H] or nullptr: zeros
-  const void* c_0;              // T [B, H] or nullptr: zeros
-  const std::int64_t* lengths;  // [B] or nullptr: T
-  const bool* resets;           // [T, B] or nullptr: none
-  const void* panels_ih;        // A [panels][I][W*G*lanes]
-  const void* panels_hh;        // A [panels][H][W*G*lanes]
-  const void* bias_ih;          // A [panels][W*G*lanes] or nullptr
-  const void* bias_hh;          // A [panels][W*G*lanes] or nullptr
+  const void* input;                                       // T [T, B, I]
+  const void* h_0;                                         // T [B, H] or nullptr: zeros
+  const void* c_0;                                         // T [B, H] or nullptr: zeros
+  const std::int64_t* lengths;                             // [B] or nullptr: T
+  const bool* resets;                                      // [T, B] or nullptr: none
+  const void* panels_ih;                                   // A [panels][I][W*G*lanes]
+  const void* panels_hh;                                   // A [panels][H][W*G*lanes]
+  const void* bias_ih;                                     // A [panels][W*G*lanes] or nullptr
+  const void* bias_hh;                                     // A [panels][W*G*lanes] or nullptr
   std::int64_t output_stride, cells_stride, saved_stride;  // from row to row; a step is B rows
-  std::int64_t chunk_frames;    // rows of one product over several steps, at least B
+  std::int64_t chunk_frames;  // rows of one product over several steps, at least B
 };
 
 struct ForwardArgs : LayerArgs {
-  void* output;    // T [T, B, H]
-  void* h_n;       // T [B, H]
-  void* c_n;       // T [B, H] or nullptr
-  void* cells;     // A [T, B, H] or nullptr: not wanted
-  void* saved;     // T [T, B, S*H] or nullptr: not wanted
-  void* carry_h;   // A [2][B][padded H] scratch, rows in the groups' order
-  void* carry_c;   // A [B][padded H] scratch
+  void* output;   // T [T, B, H]
+  void* h_n;      // T [B, H]
+  void* c_n;      // T [B, H] or nullptr
+  void* cells;    // A [T, B, H] or nullptr: not wanted
+  void* saved;    // T [T, B, S*H] or nullptr: not wanted
+  void* carry_h;  // A [2][B][padded H] scratch, rows in the groups' order
+  void* carry_c;  // A [B][padded H] scratch
 };
 
 struct BackwardArgs : LayerArgs {
-  const void* output;       // T [T, B, H]: the forward pass's
-  const void* cells;        // A [T, B, H] or nullptr: a cell without c
-  const void* saved;        // T [T, B, S*H] or nullptr: to be computed again
-  const void* d_output;     // T [T, B, H] or nullptr: zero
-  const void* d_cells;      // A [T, B, H] or nullptr: zero
-  const void* d_h_n;        // T [B, H] or nullptr: zero
-  const void* d_c_n;        // T [B, H] or nullptr: zero
-  const void* plain_hh;     // A [panels of H][G*H][2*lanes]: W_hh
-  const void* plain_ih;     // A [panels of I][G*H][2*lanes]: W_ih, or nullptr: no d_input
-  void* d_input;            // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
+  const void* output;    // T [T, B, H]: the forward pass's
+  const void* cells;     // A [T, B, H] or nullptr: a cell without c
+  const void* saved;     // T [T, B, S*H] or nullptr: to be computed again
+  const void* d_output;  // T [T, B, H] or nullptr: zero
+  const void* d_cells;   // A [T, B, H] or nullptr: zero
+  const void* d_h_n;     // T [B, H] or nullptr: zero
+  const void* d_c_n;     // T [B, H] or nullptr: zero
+  const void* plain_hh;  // A [panels of H][G*H][2*lanes]: W_hh
+  const void* plain_ih;  // A [panels of I][G*H][2*lanes]: W_ih, or nullptr: no d_input
+  void* d_input;         // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
   bool add_to_d_input;
-  void* d_weight_ih;        // A [G*H, I] out, or nullptr
-  void* d_weight_hh;        // A [G*H, H] out, or nullptr
-  void* d_bias_ih;          // A [G*H] out, or nullptr
-  void* d_bias_hh;          // A [G*H] out, or nullptr
-  void* d_h_0;              // A [B, H] out, or nullptr
-  void* d_c_0;              // A [B, H] out, or nullptr
-  void* carry_dh;           // A [B][padded H] scratch
-  void* carry_dc;           // A [B][padded H] scratch
-  void* dx_gates;           // A [chunk_frames][G*H] scratch
-  void* dg_gates;           // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
-  void* saved_again;        // A [chunk_frames][S*H] scratch where `saved` is nullptr
-  void* plain_x;            // A [panels of I][chunk_frames][2*lanes] scratch
-  void* plain_h;            // A [panels of H][chunk_frames][2*lanes] scratch
+  void* d_weight_ih;  // A [G*H, I] out, or nullptr
+  void* d_weight_hh;  // A [G*H, H] out, or nullptr
+  void* d_bias_ih;    // A [G*H] out, or nullptr
+  void* d_bias_hh;    // A [G*H] out, or nullptr
+  void* d_h_0;        // A [B, H] out, or nullptr
+  void* d_c_0;        // A [B, H] out, or nullptr
+  void* carry_dh;     // A [B][padded H] scratch
+  void* carry_dc;     // A [B][padded H] scratch
+  void* dx_gates;     // A [chunk_frames][G*H] scratch
+  void* dg_gates;     // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
+  void* saved_again;  // A [chunk_frames][S*H] scratch where `saved` is nullptr
+  void* plain_x;      // A [panels of I][chunk_frames][2*lanes] scratch
+  void* plain_h;      // A [panels of H][chunk_frames][2*lanes] scratch
 };
 
 // One step of one direction, the weights read as they lie: rows of W times h.
@@ -108,10 +108,10 @@ struct StepArgs {
 
 // For one cell and storage type.
 struct CellKernels {
-  int lanes;         // of a vector
-  int panel_units;   // W*lanes: units of a panel of gates
-  int panel_vectors; // W*G
-  int plain_columns; // 2*lanes
+  int lanes;          // of a vector
+  int panel_units;    // W*lanes: units of a panel of gates
+  int panel_vectors;  // W*G
+  int plain_columns;  // 2*lanes
   std::size_t (*forward_scratch)(const LayerArgs&, std::int64_t own_panels, std::int64_t rows);
   void (*forward)(const ForwardArgs&, const Place&);
   std::size_t (*backward_scratch)(const LayerArgs&);

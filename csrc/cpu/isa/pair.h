@@ -16,10 +16,10 @@ struct Pair {
   FC_INLINE Pair(V a_, V b_) : a(a_), b(b_) {}
 };
 
-#define FC_PAIR_OPERATOR(op)                               \
-  template <class V>                                       \
-  FC_INLINE auto operator op(Pair<V> x, Pair<V> y) {       \
-    return PairOf(x.a op y.a, x.b op y.b);                 \
+#define FC_PAIR_OPERATOR(op)                         \
+  template <class V>                                 \
+  FC_INLINE auto operator op(Pair<V> x, Pair<V> y) { \
+    return PairOf(x.a op y.a, x.b op y.b);           \
   }
 
 template <class M>

@@ -36,6 +36,36 @@ FC_INLINE void multiply_add(Vector<S>& acc, Vector<S> x, Vector<S> w) {
 #endif
 }
 
+// acc[i][v] += a[i][k] * panel[k][v]. Accumulators, the shorter side and one operand of the other
+// just fit the registers.
+template <int MR, int R, class S>
+FC_INLINE void accumulate(const S* const (&row)[MR], std::int64_t k, const S* panel,
+                          Vector<S> (&acc)[MR][R]) {
+  using V = Vector<S>;
+  panel += k * R * V::kLanes;
+  if constexpr (MR <= R) {
+    V x[MR];
+    FC_UNROLL
+    for (int i = 0; i < MR; ++i) x[i] = V(row[i][k]);
+    FC_UNROLL
+    for (int v = 0; v < R; ++v) {
+      const V w = V::load(panel + v * V::kLanes);
+      FC_UNROLL
+      for (int i = 0; i < MR; ++i) multiply_add(acc[i][v], x[i], w);
+    }
+  } else {
+    V w[R];
+    FC_UNROLL
+    for (int v = 0; v < R; ++v) w[v] = V::load(panel + v * V::kLanes);
+    FC_UNROLL
+    for (int i = 0; i < MR; ++i) {
+      const V x(row[i][k]);
+      FC_UNROLL
+      for (int v = 0; v < R; ++v) multiply_add(acc[i][v], x, w[v]);
+    }
+  }
+}
+
 template <int MR, int R, class S>
 FC_INLINE void product_tile(const S* const* a, std::int64_t K, const S* panel, const S* init,
                             std::int64_t init_stride, S* out, std::int64_t out_stride) {
@@ -55,37 +85,13 @@ FC_INLINE void product_tile(const S* const* a, std::int64_t K, const S* panel, c
   const S* row[MR];
   FC_UNROLL
   for (int i = 0; i < MR; ++i) row[i] = a[i];
-  const auto step = [&](std::int64_t k, int c) __attribute__((always_inline)) {
-    // Accumulators, the shorter side and one operand of the other: they just fit the registers.
-    if constexpr (MR <= R) {
-      V x[MR];
-      FC_UNROLL
-      for (int i = 0; i < MR; ++i) x[i] = V(row[i][k]);
-      FC_UNROLL
-      for (int v = 0; v < R; ++v) {
-        const V w = V::load(panel + (k * R + v) * L);
-        FC_UNROLL
-        for (int i = 0; i < MR; ++i) multiply_add(acc[c][i][v], x[i], w);
-      }
-    } else {
-      V w[R];
-      FC_UNROLL
-      for (int v = 0; v < R; ++v) w[v] = V::load(panel + (k * R + v) * L);
-      FC_UNROLL
-      for (int i = 0; i < MR; ++i) {
-        const V x(row[i][k]);
-        FC_UNROLL
-        for (int v = 0; v < R; ++v) multiply_add(acc[c][i][v], x, w[v]);
-      }
-    }
-  };
   constexpr int kUnroll = 4;
   std::int64_t k = 0;
   for (; k + kUnroll <= K; k += kUnroll) {
     FC_UNROLL
-    for (int c = 0; c < kUnroll; ++c) step(k + c, c % kChains);
+    for (int c = 0; c < kUnroll; ++c) accumulate(row, k + c, panel, acc[c % kChains]);
   }
-  for (; k < K; ++k) step(k, 0);
+  for (; k < K; ++k) accumulate(row, k, panel, acc[0]);
   FC_UNROLL
   for (int i = 0; i < MR; ++i) {
     FC_UNROLL

@@ -78,8 +78,7 @@ class Step {
       for (int k = 0; k < G; ++k) {
         const int64_t row = k * a_.H + u;
         x_gates[k] = gate(a_.weight_ih, a_.bias_ih, row, a_.I, n, x);
-        h_gates[k] = h ? gate(a_.weight_hh, a_.bias_hh, row, a_.H, n, h)
-                       : bias(a_.bias_hh, row, n);
+        h_gates[k] = h ? gate(a_.weight_hh, a_.bias_hh, row, a_.H, n, h) : bias(a_.bias_hh, row, n);
       }
       state[0] = h ? load_lanes<V>(h + u, n) : V(S(0));
       if constexpr (Cell::kStates == 2) {
@@ -99,8 +98,7 @@ class Step {
   }
   static V gate(const void* weight, const void* bias_of, int64_t row, int64_t K, int64_t n,
                 const S* x) {
-    return rows_times<V>(static_cast<const T*>(weight) + row * K, K, n, x) +
-           bias(bias_of, row, n);
+    return rows_times<V>(static_cast<const T*>(weight) + row * K, K, n, x) + bias(bias_of, row, n);
   }
 
   const cpu::StepArgs& a_;

@@ -45,12 +45,14 @@ constexpr cpu::CellKernels kKernels = {
 
 template <class Cell>
 const cpu::CellKernels* kernels_of(cpu::CellStorage storage) {
-  if constexpr (Cell::kTwoProducts) return nullptr;  // left to the stepwise engine
-  else switch (storage) {
-    case cpu::CellStorage::kFloat32: return &kKernels<Cell, float, float>;
-    case cpu::CellStorage::kFloat64: return &kKernels<Cell, double, double>;
-    case cpu::CellStorage::kBFloat16: return &kKernels<Cell, BFloat16Bits, float>;
-  }
+  if constexpr (Cell::kTwoProducts)
+    return nullptr;  // left to the stepwise engine
+  else
+    switch (storage) {
+      case cpu::CellStorage::kFloat32: return &kKernels<Cell, float, float>;
+      case cpu::CellStorage::kFloat64: return &kKernels<Cell, double, double>;
+      case cpu::CellStorage::kBFloat16: return &kKernels<Cell, BFloat16Bits, float>;
+    }
   return nullptr;
 }
 

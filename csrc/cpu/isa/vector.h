@@ -57,10 +57,10 @@ struct Vector {
   FC_INLINE void store(S* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
 };
 
-#define FC_VECTOR_OPERATOR(op)                                    \
-  template <class S>                                              \
-  FC_INLINE Vector<S> operator op(Vector<S> a, Vector<S> b) {     \
-    return Vector<S>::of(a.v op b.v);                             \
+#define FC_VECTOR_OPERATOR(op)                                \
+  template <class S>                                          \
+  FC_INLINE Vector<S> operator op(Vector<S> a, Vector<S> b) { \
+    return Vector<S>::of(a.v op b.v);                         \
   }
 FC_VECTOR_OPERATOR(+)
 FC_VECTOR_OPERATOR(-)

@@ -54,8 +54,8 @@ FC_INLINE void pack_plain_panel(const T* row, int64_t N, int64_t q, typename Sh:
   FC_UNROLL
   for (int v = 0; v < Sh::kPlain; ++v) {
     const int64_t n = N - q * Sh::kColumns - v * Sh::L;
-    const V x = row && n > 0 ? load_lanes<V>(row + q * Sh::kColumns + v * Sh::L, n)
-                             : V(typename Sh::S(0));
+    const V x =
+        row && n > 0 ? load_lanes<V>(row + q * Sh::kColumns + v * Sh::L, n) : V(typename Sh::S(0));
     store(to + v * Sh::L, x);
   }
 }
@@ -79,10 +79,10 @@ constexpr int64_t kTransposedStride = kBlockFrames + 16;
 
 template <class S>
 struct WeightScratch {
-  S* transposed;       // [kBlockRows][kTransposedStride]
-  S* block;            // [kBlockRows][columns]
-  const S** rows;      // [kBlockRows]
-  const S** shifted;   // [kBlockRows]
+  S* transposed;      // [kBlockRows][kTransposedStride]
+  S* block;           // [kBlockRows][columns]
+  const S** rows;     // [kBlockRows]
+  const S** shifted;  // [kBlockRows]
   explicit WeightScratch(Arena& arena, int64_t columns)
       : transposed(arena.take<S>(kBlockRows * kTransposedStride)),
         block(arena.take<S>(kBlockRows * columns)),
@@ -94,8 +94,8 @@ struct WeightScratch {
 // the operand in plain panels [q][capacity][columns].
 template <class Sh, class S = typename Sh::S>
 inline void add_weight_gradient(const S* gates, int64_t M, const S* panels, int64_t capacity,
-                                int64_t N, int64_t frames, Range range, bool is_first,
-                                S* d_weight, const WeightScratch<S>& scratch) {
+                                int64_t N, int64_t frames, Range range, bool is_first, S* d_weight,
+                                const WeightScratch<S>& scratch) {
   using V = typename Sh::V;
   constexpr int64_t C = Sh::kColumns;
   for (int64_t m0 = range.first; m0 < range.last; m0 += kBlockRows) {
@@ -127,8 +127,8 @@ inline void add_weight_gradient(const S* gates, int64_t M, const S* panels, int6
             }
           }
         }
-        product<Sh::kPlain>(rows, scratch.rows, piece, panel, is_start ? nullptr : scratch.block,
-                            C, scratch.block, C, scratch.shifted);
+        product<Sh::kPlain>(rows, scratch.rows, piece, panel, is_start ? nullptr : scratch.block, C,
+                            scratch.block, C, scratch.shifted);
         for (int64_t i = 0; i < rows; ++i) {
           for (int v = 0; v < Sh::kPlain; ++v) {
             const int64_t left = n - v * Sh::L;
@@ -145,8 +145,8 @@ inline void add_weight_gradient(const S* gates, int64_t M, const S* panels, int6
 // Columns first .. last - 1 of d_bias (+)= the sum of the rows of gates [frames, M]. In blocks of
 // frames, so that few roundings meet one large sum.
 template <class Sh, class S = typename Sh::S>
-inline void add_bias_gradient(const S* gates, int64_t M, int64_t frames, Range range,
-                              bool is_first, S* d_bias) {
+inline void add_bias_gradient(const S* gates, int64_t M, int64_t frames, Range range, bool is_first,
+                              S* d_bias) {
   using V = typename Sh::V;
   constexpr int64_t kBlock = 32;
   for (int64_t m = range.first; m < range.last; m += Sh::L) {

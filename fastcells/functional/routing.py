@@ -1,0 +1,78 @@
+"""Which implementation takes a call, and whether a gradient may be asked of it.
+
+Only this file looks at torch's own state: transforms of torch.func, dual levels, tracing, the
+gradient mode. `fastcells.explain` asks the same :func:`choose_route` as the calls themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..ops import is_compiled, why_not_compiled
+from ..ops import recurrent as ops
+
+__all__ = ["Route", "choose_route", "is_traced_or_transformed", "needs_grad"]
+
+
+class Route(NamedTuple):
+    """Which implementation takes a call, and why."""
+
+    is_kernel: bool
+    reason: str
+
+
+def _is_transformed() -> bool:
+    """Whether a torch.func transform is at work. While torch.compile traces, no transform is not
+    None but a stand-in without a transform's methods, on every torch since 2.11."""
+    return hasattr(torch._C._functorch.peek_interpreter_stack(), "key")
+
+
+def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a tangent may travel with any of these tensors. While a graph is traced the
+    transforms around it cannot be told apart, so that any of them counts."""
+    if torch.compiler.is_compiling():
+        return _is_transformed() or forward_ad._current_level >= 0
+    stack = torch._C._functorch.get_interpreter_stack()
+    if stack is not None:
+        jvp = torch._C._functorch.TransformType.Jvp
+        if any(level.key() == jvp for level in stack):
+            return True
+    if forward_ad._current_level < 0:
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def choose_route(tensors: Sequence[Tensor | None]) -> Route:
+    """The one place that decides between the kernels and fastcells.reference."""
+    device = next(t for t in tensors if t is not None).device
+    if not is_compiled():
+        return Route(False, why_not_compiled() or "the extension is not compiled")
+    if not ops.has_kernels(device):
+        return Route(False, f"this build of fastcells has no kernels for {device.type}")
+    if _uses_forward_mode(tensors):
+        return Route(
+            False,
+            "forward-mode derivatives (jvp), and any torch.func transform inside a compiled "
+            "graph, run on the reference",
+        )
+    return Route(True, "compiled kernels")
+
+
+def is_traced_or_transformed() -> bool:
+    """Whether values cannot be looked at here: the op, or nobody, checks them."""
+    return torch.compiler.is_compiling() or _is_transformed()
+
+
+def needs_grad(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a derivative may be asked for; always assumed inside a torch.func transform, and for
+    torch.jit.trace, whose graph must not depend on the mode it was traced in."""
+    if torch.jit.is_tracing():
+        return True
+    if not torch.compiler.is_compiling() and _is_transformed():
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

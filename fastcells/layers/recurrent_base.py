@@ -1,0 +1,160 @@
+"""What RNN, LSTM and GRU share: a call's way from torch.nn's arguments to the kernels and back."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .. import checks
+from ..functional.recurrent import run_stack
+from .packed import pack, pad
+
+__all__ = ["RecurrentLayer"]
+
+
+class RecurrentLayer(nn.RNNBase):
+    """What the three layers share: unpack, check, run, repack.
+
+    Subclasses of nn.RNNBase and not of nn.LSTM and its kind, which torch.compile refuses.
+    Parameters are read by name at every call, so that parametrizations, pruning, functional_call
+    and the like take effect.
+    """
+
+    cell: str  # name of the kernels' cell
+    has_cell_state = False
+    recompute = False  # also of a layer that was pickled before it had one
+
+    def __init__(self, *arguments, recompute: bool, **options) -> None:
+        checks.check_flag(type(self).__name__, "recompute", recompute)
+        super().__init__(*arguments, **options)
+        self.recompute = recompute
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: the kernels take parameters as they lie."""
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """See the class."""
+        output, h_n, _, _ = self._run(input, hx, lengths, resets)
+        return output, h_n
+
+    def _run(self, input, hx, lengths, resets, want_cells=False):
+        """output, h_n, c_n, cells, in the caller's layout; the last two None without c."""
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, hx, lengths, resets, want_cells)
+        name = type(self).__name__
+        checks.check_kind(name, "input", input)
+        if input.dim() not in (2, 3):
+            noun = " tensor" if self.cell.startswith("rnn") else ""
+            raise ValueError(
+                f"{name}: Expected input to be 2D or 3D, got {input.dim()}D{noun} instead"
+            )
+        is_batched = input.dim() == 3
+        batch = input.shape[0 if self.batch_first else 1] if is_batched else None
+        self._check_tensor(name, input, batch, lengths, resets)
+        h_0, c_0 = self._initial_states(name, input, hx, batch)
+        if not is_batched:
+            input = input.unsqueeze(1)
+            lengths = None if lengths is None else lengths.unsqueeze(0)
+            resets = None if resets is None else resets.unsqueeze(1)
+        elif self.batch_first:
+            input = input.transpose(0, 1)
+            resets = None if resets is None else resets.t()
+        output, h_n, c_n, cells = self._run_stack(input, h_0, c_0, lengths, resets, want_cells)
+        return (
+            self._to_callers_layout(output, is_batched),
+            h_n if is_batched else h_n.squeeze(1),
+            c_n if is_batched or c_n is None else c_n.squeeze(1),
+            None if cells is None else self._to_callers_layout(cells, is_batched),
+        )
+
+    def _run_packed(self, packed, hx, lengths, resets, want_cells):
+        name = type(self).__name__
+        for what, value in (("lengths", lengths), ("resets", resets)):
+            if value is not None:
+                raise ValueError(
+                    f"{name}: {what} cannot be combined with a PackedSequence, which brings its "
+                    "own lengths. Pass a padded tensor instead"
+                )
+        if packed.data.dim() != 2:
+            raise RuntimeError(f"input must have 2 dimensions, got {packed.data.dim()}")
+        steps = int(packed.batch_sizes.sum())
+        if packed.data.shape[0] != steps:
+            raise RuntimeError(
+                f"{name}: data of a PackedSequence must have as many rows as batch_sizes add up to "
+                f"= {steps}, got {packed.data.shape[0]}"
+            )
+        checks.check_input(name, packed.data, self._first_weight())
+        checks.check_width(packed.data, self.input_size)
+        states = self._initial_states(name, packed.data, hx, int(packed.batch_sizes[0]))
+        if packed.sorted_indices is not None:
+            states = [s if s is None else s.index_select(1, packed.sorted_indices) for s in states]
+        padded = pad(packed)
+        output, h_n, c_n, cells = self._run_stack(
+            padded.data, *states, padded.lengths, None, want_cells, is_packed=True
+        )
+        if packed.unsorted_indices is not None:
+            h_n = h_n.index_select(1, packed.unsorted_indices)
+            c_n = None if c_n is None else c_n.index_select(1, packed.unsorted_indices)
+        cells = None if cells is None else pack(cells, padded, packed)
+        return pack(output, padded, packed), h_n, c_n, cells
+
+    def _run_stack(self, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
+        directions = 2 if self.bidirectional else 1
+        names = self._all_weights
+        layers = [
+            [getattr(self, n) for d in range(directions) for n in names[i * directions + d]]
+            for i in range(self.num_layers)
+        ]
+        dropout = self.dropout if self.training else 0.0
+        return run_stack(
+            self.cell, directions, input, h_0, c_0, layers, lengths, resets, dropout, want_cells,
+            is_packed, self.recompute,
+        )  # fmt: skip
+
+    def _first_weight(self) -> Tensor:
+        return getattr(self, self._all_weights[0][0])
+
+    def _to_callers_layout(self, output: Tensor, is_batched: bool) -> Tensor:
+        if not is_batched:
+            return output.squeeze(1)
+        return output.transpose(0, 1) if self.batch_first else output
+
+    def _check_tensor(self, name, input, batch, lengths, resets) -> None:
+        checks.check_input(name, input, self._first_weight())
+        checks.check_width(input, self.input_size)
+        time_dim = 1 if self.batch_first and batch is not None else 0
+        if input.shape[time_dim] == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        if lengths is not None:
+            checks.check_lengths(name, lengths, input, batch)
+        if resets is not None:
+            checks.check_resets(name, resets, input)
+
+    def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
+        """Checked h_0 `[L*D, B, P]` and c_0 `[L*D, B, H]`, or None for zeros."""
+        if hx is None:
+            return None, None
+        if self.has_cell_state:
+            checks.check_pair(name, hx)
+        else:
+            checks.check_kind(name, "hx", hx)
+        states = tuple(hx) if self.has_cell_state else (hx,)
+        checks.check_ranks(states, batch is not None)
+        if batch is None:
+            states = tuple(state.unsqueeze(1) for state in states)
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)
+        for index, state in enumerate(states):
+            place = f"[{index}]" if self.has_cell_state else ""
+            expected = (rows, 1 if batch is None else batch, widths[index])
+            checks.check_state(state, expected, input, place)
+        return states if self.has_cell_state else (states[0], None)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", recompute=True" if self.recompute else "")
