@@ -7,6 +7,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastcells
+from fastcells import _extension
 from fastcells.functional import recurrent, routing
 from pairs import (
     CELLS,
@@ -22,9 +23,12 @@ from pairs import (
     one_thread,  # noqa: F401 (an autouse fixture)
 )
 
+SEQUENCE = "all steps in one team of threads, on packed weights"
+STEP = "one step, the weights read where they lie"
 STEPWISE = (
     "input product for all steps at once, then a matrix product and a fused step kernel per step"
 )
+packed_bytes = _extension._C.packed_bytes
 PACKED = "the PackedSequence is padded first; lengths= saves both copies"
 FORWARD_MODE = (
     "forward-mode derivatives (jvp), and any torch.func transform inside a compiled graph, run on "
@@ -34,22 +38,30 @@ FORWARD_MODE = (
 
 @pytest.fixture
 def ran(monkeypatch):
-    """What implementations ran, and with which dtype of the weights."""
+    """What implementations ran, and with which dtype of the weights. Of the engines on a CPU the
+    sequence engine alone packs weights, which then takes bytes; what tells the others apart is in
+    test_the_engine_that_is_named_runs."""
     calls = []
 
-    def watch(owner, name, kind, weight_of):
+    def watch(owner, name, is_kernel, weight_of):
         original = getattr(owner, name)
 
         def watching(*args, **kwargs):
-            calls.append((kind, weight_of(args).dtype))
-            return original(*args, **kwargs)
+            before = packed_bytes()
+            result = original(*args, **kwargs)
+            if result is not None:  # step_at_once may leave the step to the op
+                packs = packed_bytes() > before
+                kind = ("cpu packed" if packs else "cpu") if is_kernel else "reference"
+                calls.append((kind, weight_of(args).dtype))
+            return result
 
         monkeypatch.setattr(owner, name, watching)
 
-    watch(recurrent.ops, "recurrent_forward", "cpu stepwise", lambda args: args[5][0])
-    watch(recurrent.ops, "recurrent_step", "cpu stepwise", lambda args: args[4][0])
-    watch(recurrent.reference, "recurrent", "reference", lambda args: args[5][0])
-    watch(recurrent.reference, "recurrent_step", "reference", lambda args: args[4][0])
+    watch(recurrent.ops, "recurrent_forward", True, lambda args: args[5][0])
+    watch(recurrent.ops, "recurrent_step", True, lambda args: args[4][0])
+    watch(recurrent.ops, "step_at_once", True, lambda args: args[4]["weight_ih"])
+    watch(recurrent.reference, "recurrent", False, lambda args: args[5][0])
+    watch(recurrent.reference, "recurrent_step", False, lambda args: args[4][0])
     return calls
 
 
@@ -58,7 +70,10 @@ def assert_explained(ran, module, *args, **kwargs):
     explanation = fastcells.explain(module, *args, **kwargs)
     assert not ran  # nothing is computed
     module(*args, **kwargs)
-    assert set(ran) == {(explanation.kernel, explanation.dtype)}
+    seen = {"cpu sequence": "cpu packed", "cpu step": "cpu", "cpu stepwise": "cpu"}
+    kind = seen.get(explanation.kernel, explanation.kernel)
+    assert set(ran) == {(kind, explanation.dtype)}
+    assert bool(explanation.plan) == (explanation.kernel in ("cpu sequence", "cpu step"))
     return explanation
 
 
@@ -67,12 +82,9 @@ def assert_explained(ran, module, *args, **kwargs):
 def test_an_eager_call_runs_the_kernels(kind, has_grad, monkeypatch):
     module = getattr(fastcells, kind)(I, H)
     input = make_input(kind, torch.float32)
-    explanation = fastcells.explain(module, input, make_hx(module, B, torch.float32))
     cell = {"RNN": "rnn_tanh"}.get(kind.removesuffix("Cell"), kind.removesuffix("Cell").lower())
-    assert str(explanation) == (
-        f"{cell}, torch.float32: cpu stepwise\n  why: compiled kernels\n  {STEPWISE}"
-    )
-    assert explanation.notes == (STEPWISE,)
+    rows = B if kind in CELLS else T * B
+    gradients = f"; weight gradients over {rows}" if has_grad else ""
 
     def refuse(*args):
         raise AssertionError("the reference ran")
@@ -80,7 +92,14 @@ def test_an_eager_call_runs_the_kernels(kind, has_grad, monkeypatch):
     monkeypatch.setattr(recurrent.reference, "recurrent", refuse)
     monkeypatch.setattr(recurrent.reference, "recurrent_step", refuse)
     with torch.set_grad_enabled(has_grad):
+        explanation = fastcells.explain(module, input, make_hx(module, B, torch.float32))
         module(input)
+    assert str(explanation) == (
+        f"{cell}, torch.float32: cpu sequence\n  why: compiled kernels\n"
+        f"  plan: {_extension._C.instruction_set()}, one thread; "
+        f"input product over {rows} rows at once{gradients}\n  {SEQUENCE}"
+    )
+    assert explanation.notes == (SEQUENCE,)
 
 
 @each_kind
@@ -95,13 +114,16 @@ def test_sixteen_bits_are_computed_in_float32(dtype, ran):
     layer = fastcells.GRU(I, H, variant="article", dtype=dtype)
     explanation = assert_explained(ran, layer, make_input("GRU", dtype))
     assert explanation.cell == "gru_article"
-    assert explanation.notes == (STEPWISE, "arithmetic and cell state in float32")
+    engine = [SEQUENCE]
+    if dtype == torch.float16:
+        engine = [STEPWISE, "not the sequence engine: float16 takes the stepwise engine"]
+    assert explanation.notes == (*engine, "arithmetic and cell state in float32")
 
 
 def test_a_packed_input_is_told_to_be_padded(ran):
     layer = fastcells.LSTM(I, H)
     packed = pack_padded_sequence(make_input("LSTM", torch.float32), torch.tensor([5, 4, 2, 1]))
-    assert assert_explained(ran, layer, packed).notes == (STEPWISE, PACKED)
+    assert assert_explained(ran, layer, packed).notes == (SEQUENCE, PACKED)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +148,7 @@ def test_the_dtype_under_autocast_is_the_one_that_is_used(kind, is_packed, hx_dt
 def test_forward_mode_runs_the_reference(kind, ran):
     module = getattr(fastcells, kind)(I, H, **float64)
     input = make_input(kind)
-    assert fastcells.explain(module, input).kernel == "cpu stepwise"
+    assert fastcells.explain(module, input).kernel == "cpu sequence"
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(input, torch.ones_like(input))
         explanation = assert_explained(ran, module, dual)
@@ -163,6 +185,88 @@ def test_lengths_and_resets_are_taken(ran):
     layer = fastcells.GRU(I, H)
     masks = {"lengths": torch.tensor([5, 0, 2, 3]), "resets": torch.rand(T, B) < 0.5}
     assert_explained(ran, layer, make_input("GRU", torch.float32), **masks)
+
+
+# ---- the engines of a CPU ----
+
+
+def operations_of(module, *args, **kwargs):
+    """Names of the operators that a call runs, those inside the compiled ones too."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        module(*args, **kwargs)
+    return {event.name for event in profile.events()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "options", "kernel", "why_not"),
+    [
+        ("LSTM", 4, {}, "cpu sequence", None),
+        ("GRUCell", 3, {}, "cpu sequence", None),
+        ("GRUCell", 2, {}, "cpu step", None),
+        ("LSTMCell", 1, {}, "cpu step", None),
+        ("RNNCell", 2, {"dtype": torch.bfloat16}, "cpu step", None),
+        ("LSTM", 4, {"proj_size": 2}, "cpu stepwise", "a projection takes the stepwise engine"),
+        (
+            "GRU", 4, {"variant": "reset_before"}, "cpu stepwise",
+            "two products a step (reset_before) take the stepwise engine",
+        ),
+        (
+            "GRUCell", 1, {"dtype": torch.float16}, "cpu stepwise",
+            "float16 takes the stepwise engine",
+        ),
+        ("LSTM", 0, {}, "cpu stepwise", "there is nothing to compute"),
+    ],
+)  # fmt: skip
+def test_the_engine_that_is_named_runs(kind, rows, options, kernel, why_not, ran):
+    """The stepwise engine alone has matrix products of torch's."""
+    module = getattr(fastcells, kind)(I, H, **options)
+    shape = (rows, I) if kind in CELLS else (T, rows, I)
+    input = torch.randn(shape, dtype=options.get("dtype", torch.float32))
+    with torch.no_grad():
+        explanation = assert_explained(ran, module, input)
+        operations = operations_of(module, input)
+    assert explanation.kernel == kernel
+    note = {"cpu sequence": SEQUENCE, "cpu step": STEP, "cpu stepwise": STEPWISE}[kernel]
+    assert explanation.notes[0] == note
+    told = [note for note in explanation.notes if note.startswith("not the sequence engine")]
+    assert told == ([f"not the sequence engine: {why_not}"] if why_not else [])
+    assert ("aten::mm" in operations) == (kernel == "cpu stepwise")
+
+
+def test_a_step_with_a_way_back_is_a_layer_of_one_step(ran):
+    cell = fastcells.LSTMCell(I, H)
+    assert assert_explained(ran, cell, torch.randn(1, I)).kernel == "cpu sequence"
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(2, 600), (600, 2), (600, 1)])
+@pytest.mark.parametrize("form", ["TBI", "BTI", "TI", "packed"])
+def test_the_plan_is_that_of_the_calls_sizes(form, steps, rows, ran):
+    """How the rows of products are taken together tells T from B."""
+    rows = 1 if form == "TI" else rows
+    layer = fastcells.LSTM(I, H, 2, bidirectional=True, batch_first=form == "BTI")
+    shapes = {"TBI": (steps, rows, I), "BTI": (rows, steps, I), "TI": (steps, I)}
+    input = torch.randn(shapes.get(form, (steps, rows, I)))
+    if form == "packed":
+        input = pack_padded_sequence(input, torch.full((rows,), steps))
+    torch.set_num_threads(2)  # which `one_thread` undoes
+    engine, plan, why_not = _extension._C.explain_cpu(
+        "lstm", 2, (steps, rows, I, H), "float32", False, True, False
+    )
+    assert (engine, why_not) == ("sequence", "")
+    assert fastcells.explain(layer, input).plan == plan
+    with torch.no_grad():
+        assert assert_explained(ran, layer, input).plan == plan.rpartition(";")[0]
+
+
+def test_the_plan_tells_how_many_threads_take_part(ran):
+    torch.set_num_threads(2)
+    layer, cell = fastcells.LSTM(I, 300), fastcells.GRUCell(I, 600)
+    name = _extension._C.instruction_set()
+    with torch.no_grad():
+        plan = assert_explained(ran, layer, torch.randn(50, 1, I)).plan
+        assert plan.startswith(f"{name}, 2 threads: ")
+        assert fastcells.explain(cell, torch.randn(1, I)).plan == f"{name}, 2 threads"
+        assert fastcells.explain(cell, torch.randn(3, I)).plan.startswith(f"{name}, ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,4 @@
+// Vectors of 16 bytes, which every processor has: vector_checks.h.
+#include "vector_checks.h"
+
+int main() { return fastcells::check_vectors(); }

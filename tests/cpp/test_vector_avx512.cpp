@@ -1,0 +1,16 @@
+// Vectors of AVX512, where the processor has them: vector_checks.h.
+#if defined(__x86_64__)
+#define FASTCELLS_AVX512 1
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
+#include "vector_checks.h"
+
+int main() {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return fastcells::check_vectors();
+  }
+  std::puts("skipped: this processor has no AVX512 (F, BW, DQ, VL)");
+}
+#else
+int main() {}
+#endif
