@@ -19,7 +19,7 @@ WARM_S = 5e-3
 SAMPLE_S = 2e-3  # far above the clock's resolution and a context switch
 MAX_REPETITIONS = 200
 LONG_CALL_S = 0.05  # a longer call warms itself up
-MIN_ROUNDS = 5
+MIN_ROUNDS = 7
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def peers_text(results):
     versions, timed = results["packages"], set()
     for record in results["records"]:
         timed |= set(record["timings"])
-    texts = [f"torch {versions['torch']} eager and compiled"]
+    compiled = " and compiled" if "torch.compile" in timed else ""
+    texts = [f"torch {versions['torch']} eager{compiled}"]
     for name, title in PEER_TITLES.items():
         if name in timed:
             backend = f" on JAX {versions['jax']}" if name == "keras" and versions["jax"] else ""

@@ -233,20 +233,22 @@ def test_nan_past_the_ends_of_many_rows_has_no_effect(cell, dtype):
 
 
 def test_subnormal_arguments_count_as_zero_inside_and_stay_outside():
-    tiny = 1e-40
-    layer = fastcells.GRU(40, 40)
+    tiny = torch.full((400, 400), 1e-40)  # enough elements for torch to take all threads
+    bits = tiny.view(torch.int32)
+    layer = fastcells.GRU(40, 40, bias=False)
     torch.set_num_threads(2)
     with torch.no_grad():
         for weight in layer.parameters():
-            weight.mul_(1e3)  # what they would add up to could be seen
-        outputs = [layer(torch.full((50, 40, 40), value))[0] for value in (tiny, 0.0)]
-        assert torch.equal(*outputs)
-        # Enough elements for all threads that the layer ran on.
-        assert ((torch.full((400, 400), tiny) * 1.0) == tiny).all()
+            weight.mul_(1e3)  # what they would add up to is a normal number
+        outputs = [layer(torch.full((50, 40, 40), value))[0] for value in (1e-40, 1e-37, 0.0)]
+        assert torch.equal(outputs[0], outputs[2])
+        assert not torch.equal(outputs[1], outputs[2])
+        # As integers: where operands count as zero, one that is and one that is not are equal.
+        assert torch.equal((tiny * 1.0).view(torch.int32), bits)
 
 
 def test_a_row_without_steps_keeps_subnormal_states():
     layer, state = fastcells.RNN(3, 5), torch.full((1, 2, 5), 1e-40)
+    assert state.view(torch.int32).all()
     _, h_n = layer(torch.zeros(4, 2, 3), state, lengths=torch.tensor([0, 4]))
-    assert torch.equal(h_n[:, 0], state[:, 0])
-    assert state.all()
+    assert torch.equal(h_n[:, 0].view(torch.int32), state[:, 0].view(torch.int32))

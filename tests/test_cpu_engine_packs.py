@@ -151,9 +151,9 @@ def test_two_layers_may_share_a_weight_and_not_its_bias():
 
 
 def test_a_weight_serves_in_two_shapes():
-    """Where one begins the other does too: W_ih of one layer is a view of W_hh of another."""
-    layer, other = fastcells.GRU(8, 8), fastcells.GRU(4, 8)
-    other.weight_ih_l0 = torch.nn.Parameter(layer.weight_hh_l0.detach().view(-1)[:96].view(24, 4))
+    """W_ih [12, 16] of one layer is W_hh [24, 8] of another: the same bytes."""
+    layer, other = fastcells.GRU(8, 8, bias=False), fastcells.GRU(16, 4, bias=False)
+    other.weight_ih_l0 = torch.nn.Parameter(layer.weight_hh_l0.detach().view(12, 16))
     for module in (layer, other, layer, other):
         input = torch.randn(4, 3, module.input_size)
         assert torch.equal(module(input)[0], copy.deepcopy(module)(input)[0])
@@ -206,8 +206,8 @@ def resident_bytes():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc/self/statm")
 def test_memory_stays_flat_over_thousands_of_calls():
-    """Of changing shapes and weights, with a way back every fourth time. A buffer of a call that
-    stayed behind, or the packs of a layer, would be hundreds of megabytes."""
+    """Of changing shapes and weights, with a way back every fourth time. It grows by 1 MB, and by
+    29 MB where packs are never freed."""
     generator = torch.Generator().manual_seed(0)
 
     def calls(count):
@@ -225,4 +225,4 @@ def test_memory_stays_flat_over_thousands_of_calls():
     before = resident_bytes()
     calls(2000)
     gc.collect()
-    assert resident_bytes() - before < 30e6
+    assert resident_bytes() - before < 10e6
