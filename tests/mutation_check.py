@@ -49,9 +49,9 @@ MUTATIONS = [
     ),
     *of(
         "rnn.h", "ReLU",
-        ("derivative upside down", "y <= A(0) ? A(0) : A(1)", "y <= A(0) ? A(1) : A(0)"),
-        ("derivative never zero", "y <= A(0) ? A(0) : A(1)", "A(1)"),
-        ("leaks", "x < A(0) ? A(0) : x", "x < A(0) ? A(0.1) * x : x"),
+        ("derivative upside down", "select(y <= A(0), A(0), A(1))", "select(y <= A(0), A(1), A(0))"),
+        ("derivative never zero", "select(y <= A(0), A(0), A(1))", "A(1)"),
+        ("leaks", "select(x < A(0), A(0), x)", "select(x < A(0), A(0.1) * x, x)"),
     ),
     *of(
         "rnn.h", "RNN",
