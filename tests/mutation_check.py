@@ -49,7 +49,7 @@ MUTATIONS = [
     ),
     *of(
         "rnn.h", "ReLU",
-        ("derivative upside down", "select(y <= A(0), A(0), A(1))", "select(y <= A(0), A(1), A(0))"),
+        ("derivative upside down", "y <= A(0), A(0), A(1)", "y <= A(0), A(1), A(0)"),
         ("derivative never zero", "select(y <= A(0), A(0), A(1))", "A(1)"),
         ("leaks", "select(x < A(0), A(0), x)", "select(x < A(0), A(0.1) * x, x)"),
     ),

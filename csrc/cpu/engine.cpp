@@ -42,7 +42,6 @@ int step_threads(const LayerSizes& s, int64_t element_bytes) {
 }
 
 void run_step(const CellKernels& kernels, const StepArgs& args, int threads) {
-  if (threads == 1) return kernels.step(args, 0, args.H);
   const int64_t blocks = (args.H + kernels.lanes - 1) / kernels.lanes;
   const auto unit = [&](int64_t block) { return std::min(args.H, block * kernels.lanes); };
   const bool is_done = run_team(threads, [&](int thread) {
@@ -64,11 +63,13 @@ bool is_plain(const at::Tensor& x, at::IntArrayRef shape) {
 class CpuEngine final : public Engine {
  public:
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
+    const SerialInForkedChild guard;
     const CellKernels* kernels = kernels_of(layer);
     return kernels ? sequence_forward(layer, keep, *kernels) : stepwise().forward(layer, keep);
   }
   InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
                           const LayerGradients& grads, const LayerNeeds& needs) const override {
+    const SerialInForkedChild guard;
     const CellKernels* kernels = kernels_of(layer);
     return kernels ? sequence_backward(layer, outputs, grads, needs, *kernels)
                    : stepwise().backward(layer, outputs, grads, needs);

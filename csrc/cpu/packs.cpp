@@ -1,6 +1,7 @@
 #include "cpu/packs.h"
 
 #include <ATen/Parallel.h>
+#include <pthread.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -20,7 +21,14 @@ constexpr Hash kFactor = 0x9e3779b97f4a7c15ull;       // odd: multiplying by it 
 constexpr std::int64_t kHashBlock = 64 * 1024;        // bytes: what one thread takes at a time
 constexpr std::int64_t kBytesPerThread = 128 * 1024;  // less is not worth waking another thread
 
-// Every step is a bijection of the state, so that one changed word always changes the result.
+// A bijection of the state, so that one changed word always changes the result. The product moves a
+// change towards the upper bits, and the rotation brings those down again: a word's sign, too,
+// reaches all that follow.
+Hash mixed(Hash state, Hash word) {
+  const Hash product = (state ^ word) * kFactor;
+  return product << 29 | product >> 35;
+}
+
 Hash hash_block(const char* bytes, std::int64_t count) {
   constexpr int kLanes = 8;  // a multiplication takes four cycles and one starts every cycle
   Hash lanes[kLanes] = {1, 2, 3, 4, 5, 6, 7, 8};
@@ -28,11 +36,11 @@ Hash hash_block(const char* bytes, std::int64_t count) {
   for (; i + std::int64_t(sizeof lanes) <= count; i += sizeof lanes) {
     Hash words[kLanes];
     std::memcpy(words, bytes + i, sizeof words);
-    for (int j = 0; j < kLanes; ++j) lanes[j] = (lanes[j] ^ words[j]) * kFactor;
+    for (int j = 0; j < kLanes; ++j) lanes[j] = mixed(lanes[j], words[j]);
   }
   Hash hash = Hash(count);
-  for (; i < count; ++i) hash = (hash ^ static_cast<unsigned char>(bytes[i])) * kFactor;
-  for (const Hash lane : lanes) hash = ((hash ^ (hash >> 29)) ^ lane) * kFactor;
+  for (; i < count; ++i) hash = mixed(hash, static_cast<unsigned char>(bytes[i]));
+  for (const Hash lane : lanes) hash = mixed(hash, lane);
   return hash;
 }
 
@@ -54,7 +62,7 @@ Hash hash_of(const at::Tensor& tensor) {
     }
   });
   Hash all = 0;
-  for (const Hash hash : hashes) all = ((all ^ (all >> 29)) ^ hash) * kFactor;
+  for (const Hash hash : hashes) all = mixed(all, hash);
   return all;
 }
 
@@ -69,6 +77,10 @@ struct Entry {
 };
 
 std::mutex mutex;
+// Nobody holds the lock at a fork: the child would wait for a thread that it does not have.
+const int kAtFork =
+    pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+
 std::map<Key, Entry>& entries() {
   static auto* const all = new std::map<Key, Entry>;  // outlives every thread that may still look
   return *all;
@@ -131,7 +143,7 @@ std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
   const std::size_t row =
       std::size_t(kernels.panel_vectors) * kernels.lanes * arithmetic_bytes(weight);
   const Key key{weight.const_data_ptr(), &kernels, true, weight.size(0), K};
-  return find_or_fill(key, weight, hash_of(weight) * kFactor ^ hash_of(bias), panels * K * row,
+  return find_or_fill(key, weight, mixed(hash_of(weight), hash_of(bias)), panels * K * row,
                       bias.defined() ? panels * row : 0, [&](Pack& pack) {
                         const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
                         for_blocks(panels, panels * K * row,

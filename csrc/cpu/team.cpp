@@ -60,6 +60,15 @@ bool run_team(int threads, const std::function<void(int)>& body) {
   return is_complete;
 }
 
+SerialInForkedChild::SerialInForkedChild() {
+  if (!is_forked_child || at::get_num_threads() == 1) return;
+  before_ = at::get_num_threads();
+  at::set_num_threads(1);
+}
+SerialInForkedChild::~SerialInForkedChild() {
+  if (before_) at::set_num_threads(before_);
+}
+
 void yield() { sched_yield(); }
 
 }  // namespace fastcells::cpu

@@ -13,6 +13,17 @@ int available_threads();
 // they would otherwise cost a hundred times the time of others.
 bool run_team(int threads, const std::function<void(int)>& body);
 
+// While it lives torch's own operations too keep to one thread in a forked child.
+class SerialInForkedChild {
+ public:
+  SerialInForkedChild();
+  ~SerialInForkedChild();
+  SerialInForkedChild(const SerialInForkedChild&) = delete;
+
+ private:
+  int before_ = 0;  // torch's number of threads, where it was changed
+};
+
 // Lets another thread run.
 void yield();
 

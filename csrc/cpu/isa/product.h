@@ -4,7 +4,7 @@
 //
 // A panel is [k][R][lanes], one after another in memory; an operand of A is broadcast. A tile of
 // MR rows keeps MR*R accumulators in registers over all k: with 16 registers (AVX2) 3x4, 4x3, 6x2,
-// with 32 (AVX512) 6x4, 8x3, 12x2. Sums over k have one order, whatever the tile.
+// with 32 (AVX512) 6x4, 8x3, 12x2. The order of a sum over k depends on the tile.
 #pragma once
 #include "cpu/isa/vector.h"
 
