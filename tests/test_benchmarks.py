@@ -78,7 +78,7 @@ def test_a_sample_lasts_two_milliseconds_within_the_limits(load, seconds, count)
         (np.inf, 1.0, 12, 12),
         (60.0, 1.0, 12, 12),
         (8.0, 1.0, 12, 8),
-        (1.0, 1.0, 12, 5),
+        (1.0, 1.0, 12, 7),
         (1, 1, 3, 3),
     ],
 )
