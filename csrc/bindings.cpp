@@ -8,6 +8,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -119,17 +120,13 @@ py::dict cells() {
 
 // The engine and plan of a call on the CPU: cpu/engine.h.
 std::tuple<std::string, std::string, std::string> explain_cpu(
-    const std::string& cell, int64_t directions, std::array<int64_t, 4> sizes,
-    const std::string& dtype, bool is_projected, bool is_training, bool is_step) {
-  using fastcells::Storage;
+    const std::string& cell, int64_t directions, std::array<int64_t, 4> sizes, at::ScalarType dtype,
+    bool is_projected, bool is_training, bool is_step) {
   fastcells::LayerSizes s{};
   s.T = sizes[0], s.B = sizes[1], s.I = sizes[2], s.H = sizes[3], s.D = directions;
   const fastcells::CellFacts facts = fastcells::find_cell(cell);
   s.G = facts.gates;
-  const Storage storage = dtype == "float64"    ? Storage::kFloat64
-                          : dtype == "float16"  ? Storage::kFloat16
-                          : dtype == "bfloat16" ? Storage::kBFloat16
-                                                : Storage::kFloat32;
+  const fastcells::Storage storage = fastcells::storage_of("explain_cpu", dtype);
   auto choice = fastcells::cpu::explain(facts, storage, s, is_projected, is_training, is_step);
   return {choice.engine, choice.plan, choice.why};
 }
@@ -180,6 +177,42 @@ py::object step_at_once(const std::string& cell, py::handle input, py::handle h,
                         py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(c_new))));
 }
 
+// cpu/engine.h: stack_at_once, on a module's own dictionary of parameters, in the lists of names
+// that a torch.nn.RNNBase keeps: one a layer and direction. None where the op must be asked.
+py::object stack_at_once(const std::string& cell, int64_t directions, bool is_batch_first,
+                         py::handle input, py::handle h, py::handle c, const py::dict& parameters,
+                         const std::vector<std::vector<std::string>>& names) {
+  bool is_plain = !is_watched();
+  const auto tensor = [&](PyObject* object) {
+    if (object && THPVariable_CheckExact(object)) return THPVariable_Unpack(object);
+    is_plain = is_plain && object == Py_None;
+    return at::Tensor();
+  };
+  fastcells::cpu::StackTensors tensors{tensor(input.ptr()), tensor(h.ptr()), tensor(c.ptr()), {}};
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (i % directions == 0) tensors.weights.emplace_back();
+    for (const std::string& name : names[i]) {
+      tensors.weights.back().push_back(
+          tensor(PyDict_GetItemString(parameters.ptr(), name.c_str())));
+      is_plain = is_plain && tensors.weights.back().back().defined();
+    }
+  }
+  if (!is_plain || !tensors.input.defined() || tensors.input.dim() != 3) return py::none();
+  std::optional<fastcells::LayerOutputs> outputs;
+  {
+    const py::gil_scoped_release no_gil;
+    if (is_batch_first) tensors.input = tensors.input.transpose(0, 1);
+    outputs = fastcells::cpu::stack_at_once(fastcells::find_cell(cell), directions, tensors);
+    if (outputs && is_batch_first) outputs->output = outputs->output.transpose(0, 1);
+  }
+  if (!outputs) return py::none();
+  const auto wrapped = [](at::Tensor x) -> py::object {
+    if (!x.defined()) return py::none();
+    return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(x)));
+  };
+  return py::make_tuple(wrapped(outputs->output), wrapped(outputs->h_n), wrapped(outputs->c_n));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -190,6 +223,8 @@ PYBIND11_MODULE(_C, m) {
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
   m.def("step_at_once", &step_at_once,
         "One step of a cell module: its new states, or None where only the op can tell.");
+  m.def("stack_at_once", &stack_at_once,
+        "All layers of a module: (output, h_n, c_n or None), or None where only the op can tell.");
   m.def(
       "instruction_set", [] { return fastcells::cpu::instruction_set().name; },
       "The instruction set of the CPU kernels: baseline, avx2 or avx512.");

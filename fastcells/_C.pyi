@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, dtype
 
 def build_info() -> dict[str, object]: ...
 def cells() -> dict[str, dict[str, int]]: ...
@@ -10,13 +10,23 @@ def explain_cpu(
     cell: str,
     directions: int,
     sizes: tuple[int, int, int, int],
-    dtype: str,
+    dtype: dtype,
     is_projected: bool,
     is_training: bool,
     is_step: bool,
 ) -> tuple[str, str, str]: ...
 def instruction_set() -> str: ...
 def packed_bytes() -> int: ...
+def stack_at_once(
+    cell: str,
+    directions: int,
+    is_batch_first: bool,
+    input: object,
+    h: object,
+    c: object,
+    parameters: dict[str, Any],
+    names: list[list[str]],
+) -> tuple[Tensor, Tensor, Tensor | None] | None: ...
 def step_at_once(
     cell: str, input: object, h: object, c: object, parameters: dict[str, Any]
 ) -> Tensor | tuple[Tensor, Tensor] | None: ...

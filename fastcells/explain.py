@@ -106,7 +106,7 @@ def _ask_cpu(
         layer.cell,
         2 if getattr(layer, "bidirectional", False) else 1,
         (steps, batch, layer.input_size, layer.hidden_size),
-        str(dtype).removeprefix("torch."),
+        dtype,
         bool(getattr(layer, "proj_size", 0)),
         needs_grad(tensors),
         is_cell,

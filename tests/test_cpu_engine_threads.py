@@ -41,7 +41,7 @@ def grid_of(problem):
     """The threads of a problem's plan, in words."""
     sizes = (*problem.input.shape, problem.weights[1].shape[1])
     engine, plan, _ = _extension._C.explain_cpu(
-        problem.cell, problem.directions, sizes, str(problem.input.dtype)[6:], False, True, False
+        problem.cell, problem.directions, sizes, problem.input.dtype, False, True, False
     )
     assert engine == "sequence"
     return re.fullmatch(r"\w+, (.*?); .*", plan).group(1)

@@ -49,7 +49,7 @@ def ran(monkeypatch):
         def watching(*args, **kwargs):
             before = packed_bytes()
             result = original(*args, **kwargs)
-            if result is not None:  # step_at_once may leave the step to the op
+            if result is not None:  # these may leave it to the op
                 packs = packed_bytes() > before
                 kind = ("cpu packed" if packs else "cpu") if is_kernel else "reference"
                 calls.append((kind, weight_of(args).dtype))
@@ -60,6 +60,7 @@ def ran(monkeypatch):
     watch(recurrent.ops, "recurrent_forward", True, lambda args: args[5][0])
     watch(recurrent.ops, "recurrent_step", True, lambda args: args[4][0])
     watch(recurrent.ops, "step_at_once", True, lambda args: args[4]["weight_ih"])
+    watch(recurrent.ops, "stack_at_once", True, lambda args: args[6]["weight_ih_l0"])
     watch(recurrent.reference, "recurrent", False, lambda args: args[5][0])
     watch(recurrent.reference, "recurrent_step", False, lambda args: args[4][0])
     return calls
@@ -250,7 +251,7 @@ def test_the_plan_is_that_of_the_calls_sizes(form, steps, rows, ran):
         input = pack_padded_sequence(input, torch.full((rows,), steps))
     torch.set_num_threads(2)  # which `one_thread` undoes
     engine, plan, why_not = _extension._C.explain_cpu(
-        "lstm", 2, (steps, rows, I, H), "float32", False, True, False
+        "lstm", 2, (steps, rows, I, H), torch.float32, False, True, False
     )
     assert (engine, why_not) == ("sequence", "")
     assert fastcells.explain(layer, input).plan == plan

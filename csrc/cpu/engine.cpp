@@ -2,6 +2,7 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -41,23 +42,36 @@ int step_threads(const LayerSizes& s, int64_t element_bytes) {
   return int(std::clamp<int64_t>(bytes / kBytesPerThread, 1, available_threads()));
 }
 
-void run_step(const CellKernels& kernels, const StepArgs& args, int threads) {
-  const int64_t blocks = (args.H + kernels.lanes - 1) / kernels.lanes;
-  const auto unit = [&](int64_t block) { return std::min(args.H, block * kernels.lanes); };
-  const bool is_done = run_team(threads, [&](int thread) {
+// One step of tensors that fit together, into h_new and c_new.
+void run_step(const CellKernels& kernels, const LayerSizes& s, const StepTensors& t,
+              const at::Tensor& h_new, const at::Tensor& c_new) {
+  const auto at_start = [](const at::Tensor& x) -> const void* {
+    return x.defined() ? x.const_data_ptr() : nullptr;
+  };
+  StepArgs args{};
+  args.B = s.B, args.I = s.I, args.H = s.H;
+  args.input = at_start(t.input), args.h = at_start(t.h), args.c = at_start(t.c);
+  args.weight_ih = at_start(t.weight_ih), args.weight_hh = at_start(t.weight_hh);
+  args.bias_ih = at_start(t.bias_ih), args.bias_hh = at_start(t.bias_hh);
+  args.h_new = pointer(h_new), args.c_new = pointer(c_new);
+  const int threads = step_threads(s, t.weight_hh.element_size());
+  const int64_t blocks = (s.H + kernels.lanes - 1) / kernels.lanes;
+  const auto unit = [&](int64_t block) { return std::min(s.H, block * kernels.lanes); };
+  run_team(threads, [&](int thread) {
     kernels.step(args, unit(blocks * thread / threads), unit(blocks * (thread + 1) / threads));
   });
-  if (!is_done) kernels.step(args, 0, args.H);
 }
 
-// A plain tensor in main memory, of which `shape` is all there is to know.
-bool is_plain(const at::Tensor& x, at::IntArrayRef shape) {
+// A tensor in main memory with nothing to it but its values: no derivative may be asked for.
+bool is_plain(const at::Tensor& x) {
   constexpr c10::DispatchKeySet kPlain({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
                                         c10::DispatchKey::AutocastCPU,
                                         c10::DispatchKey::ADInplaceOrView});
-  return kPlain.has_all(x.key_set()) && x.scalar_type() == at::kFloat && x.sizes() == shape &&
-         x.is_contiguous() && !(at::GradMode::is_enabled() && x.requires_grad()) &&
+  return kPlain.has_all(x.key_set()) && !(at::GradMode::is_enabled() && x.requires_grad()) &&
          !x._fw_grad(/*level=*/0).defined();
+}
+bool is_plain(const at::Tensor& x, at::IntArrayRef shape) {
+  return is_plain(x) && x.scalar_type() == at::kFloat && x.sizes() == shape && x.is_contiguous();
 }
 
 class CpuEngine final : public Engine {
@@ -89,19 +103,8 @@ class CpuEngine final : public Engine {
     if (layer.cell.states == 2) outputs.c_n = at::empty({1, s.B, s.H}, layer.input.options());
     const at::Tensor input = layer.input.to(layer.arithmetic());
     const at::Tensor h = layer.h_0.defined() ? layer.h_0.to(layer.arithmetic()) : layer.h_0;
-    const StepArgs args{s.B,
-                        s.I,
-                        s.H,
-                        pointer(input),
-                        pointer(h),
-                        pointer(layer.c_0),
-                        pointer(w.weight_ih),
-                        pointer(w.weight_hh),
-                        pointer(w.bias_ih),
-                        pointer(w.bias_hh),
-                        pointer(outputs.h_n),
-                        pointer(outputs.c_n)};
-    run_step(kernels, args, step_threads(s, element_bytes(layer.storage)));
+    run_step(kernels, s, {input, h, layer.c_0, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh},
+             outputs.h_n, outputs.c_n);
     return outputs;
   }
 };
@@ -129,26 +132,49 @@ bool step_at_once(const CellFacts& cell, const StepTensors& t, at::Tensor& h_new
   const CellKernels* kernels = instruction_set().find(int(cell.kind), CellStorage::kFloat32);
   if (!kernels) return false;
   LayerSizes sizes{};
-  sizes.I = I, sizes.H = H, sizes.G = cell.gates;
+  sizes.B = B, sizes.I = I, sizes.H = H, sizes.G = cell.gates;
   h_new = at::detail::empty_cpu(t.h.sizes(), at::kFloat);
   if (has_c) c_new = at::detail::empty_cpu(t.h.sizes(), at::kFloat);
-  const auto at_start = [](const at::Tensor& x) -> const void* {
-    return x.defined() ? x.const_data_ptr() : nullptr;
-  };
-  const StepArgs args{B,
-                      I,
-                      H,
-                      at_start(t.input),
-                      at_start(t.h),
-                      at_start(t.c),
-                      at_start(t.weight_ih),
-                      at_start(t.weight_hh),
-                      at_start(t.bias_ih),
-                      at_start(t.bias_hh),
-                      pointer(h_new),
-                      pointer(c_new)};
-  run_step(*kernels, args, step_threads(sizes, sizeof(float)));
+  run_step(*kernels, sizes, t, h_new, c_new);
   return true;
+}
+
+std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directions,
+                                          const StackTensors& t) {
+  const auto is_absent_or_plain = [](const at::Tensor& x) { return !x.defined() || is_plain(x); };
+  bool fits = is_plain(t.input) && t.input.dim() == 3 && t.input.size(0) > 0 &&
+              is_absent_or_plain(t.h_0) && is_absent_or_plain(t.c_0) &&
+              t.c_0.defined() == (t.h_0.defined() && cell.states == 2);
+  for (const auto& layer : t.weights) {
+    for (const at::Tensor& weight : layer) fits = fits && is_plain(weight);
+  }
+  const int64_t count = int64_t(t.weights.size());
+  for (const at::Tensor& state : {t.h_0, t.c_0}) {
+    fits = fits && (!state.defined() || (state.dim() == 3 && state.size(0) == count * directions));
+  }
+  if (!fits) return std::nullopt;
+  LayerOutputs outputs;
+  std::vector<at::Tensor> h_n, c_n;
+  at::Tensor input = t.input;
+  try {
+    for (int64_t i = 0; i < count; ++i) {
+      const auto of_layer = [&](const at::Tensor& state) -> OptionalTensor {
+        if (!state.defined()) return std::nullopt;
+        return count == 1 ? state : state.narrow(0, i * directions, directions);
+      };
+      const Layer layer =
+          check_layer("layer", {cell.name, directions, input, of_layer(t.h_0), of_layer(t.c_0),
+                                t.weights[i], std::nullopt, std::nullopt});
+      outputs = engine().forward(layer, Keep::kNothing);
+      h_n.push_back(outputs.h_n), c_n.push_back(outputs.c_n);
+      input = outputs.output;
+    }
+  } catch (const c10::Error&) {
+    return std::nullopt;  // the way through Python finds it too, and says it in the user's words
+  }
+  if (count > 1) outputs.h_n = at::cat(h_n);
+  if (count > 1 && cell.states == 2) outputs.c_n = at::cat(c_n);
+  return outputs;
 }
 
 const Engine& engine() {

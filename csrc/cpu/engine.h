@@ -1,7 +1,9 @@
 // The engine of the CPU: the sequence engine (cpu/sequence.h) where it applies, else the stepwise
 // one; for a single step of a row or two, the step kernels that read the weights as they lie.
 #pragma once
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "recurrent/engine.h"
 
@@ -25,5 +27,16 @@ struct StepTensors {
 };
 bool step_at_once(const CellFacts& cell, const StepTensors& tensors, at::Tensor& h_new,
                   at::Tensor& c_new);
+
+// All layers of a module, without a way back, as step_at_once: of plain tensors of any dtype and
+// stride. No value, and nothing was done, for anything else or where tensors do not fit together.
+struct StackTensors {
+  at::Tensor input;     // [T, B, I]
+  at::Tensor h_0, c_0;  // [L*D, B, P or H] or undefined: zeros
+  std::vector<std::vector<at::Tensor>>
+      weights;  // L lists of D * (w_ih, w_hh[, b_ih, b_hh][, w_hr])
+};
+std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directions,
+                                          const StackTensors& tensors);
 
 }  // namespace fastcells::cpu

@@ -11,37 +11,20 @@
 #include <tuple>
 #include <vector>
 
+#include "cpu/instruction_set.h"
 #include "cpu/team.h"
 
 namespace fastcells::cpu {
 namespace {
 
 using Hash = std::uint64_t;
-constexpr Hash kFactor = 0x9e3779b97f4a7c15ull;       // odd: multiplying by it loses nothing
 constexpr std::int64_t kHashBlock = 64 * 1024;        // bytes: what one thread takes at a time
 constexpr std::int64_t kBytesPerThread = 128 * 1024;  // less is not worth waking another thread
 
-// A bijection of the state, so that one changed word always changes the result. The product moves a
-// change towards the upper bits, and the rotation brings those down again: a word's sign, too,
-// reaches all that follow.
-Hash mixed(Hash state, Hash word) {
-  const Hash product = (state ^ word) * kFactor;
-  return product << 29 | product >> 35;
-}
-
-Hash hash_block(const char* bytes, std::int64_t count) {
-  constexpr int kLanes = 8;  // a multiplication takes four cycles and one starts every cycle
-  Hash lanes[kLanes] = {1, 2, 3, 4, 5, 6, 7, 8};
-  std::int64_t i = 0;
-  for (; i + std::int64_t(sizeof lanes) <= count; i += sizeof lanes) {
-    Hash words[kLanes];
-    std::memcpy(words, bytes + i, sizeof words);
-    for (int j = 0; j < kLanes; ++j) lanes[j] = mixed(lanes[j], words[j]);
-  }
-  Hash hash = Hash(count);
-  for (; i < count; ++i) hash = mixed(hash, static_cast<unsigned char>(bytes[i]));
-  for (const Hash lane : lanes) hash = mixed(hash, lane);
-  return hash;
+// One hash of several.
+Hash combined(Hash a, Hash b) {
+  const Hash both[] = {a, b};
+  return instruction_set().hash(both, sizeof both);
 }
 
 template <class F>
@@ -58,12 +41,11 @@ Hash hash_of(const at::Tensor& tensor) {
   std::vector<Hash> hashes(blocks);
   for_blocks(blocks, count, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
-      hashes[k] = hash_block(bytes + k * kHashBlock, std::min(kHashBlock, count - k * kHashBlock));
+      hashes[k] = instruction_set().hash(bytes + k * kHashBlock,
+                                         std::min(kHashBlock, count - k * kHashBlock));
     }
   });
-  Hash all = 0;
-  for (const Hash hash : hashes) all = mixed(all, hash);
-  return all;
+  return instruction_set().hash(hashes.data(), blocks * std::int64_t(sizeof(Hash)));
 }
 
 // A weight may be packed in several ways, and a view may lie where another begins.
@@ -143,7 +125,7 @@ std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
   const std::size_t row =
       std::size_t(kernels.panel_vectors) * kernels.lanes * arithmetic_bytes(weight);
   const Key key{weight.const_data_ptr(), &kernels, true, weight.size(0), K};
-  return find_or_fill(key, weight, mixed(hash_of(weight), hash_of(bias)), panels * K * row,
+  return find_or_fill(key, weight, combined(hash_of(weight), hash_of(bias)), panels * K * row,
                       bias.defined() ? panels * row : 0, [&](Pack& pack) {
                         const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
                         for_blocks(panels, panels * K * row,

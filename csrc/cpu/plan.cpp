@@ -11,10 +11,12 @@ namespace {
 constexpr double kFlopsPerLane = 12e9;          // two multiply-adds a cycle, 80 % of them reached
 constexpr double kCacheBytesPerSecond = 80e9;   // weights in the core's own cache
 constexpr double kMemoryBytesPerSecond = 50e9;  // weights in the cache that cores share
-constexpr double kBarrierSeconds = 0.25e-6;
-constexpr double kTeamSeconds = 3e-6;  // to wake the threads, once a call
+constexpr double kBarrierSeconds = 1e-6;        // and the wait for the slower thread
+constexpr double kTeamSeconds = 3e-6;           // to wake the threads, once a call
 constexpr double kCellSecondsPerVector = 15e-9;
-constexpr std::int64_t kLeastFrames = 64;  // an input product that reads the weights once for all
+// Rows of an input product, which reads the weights once for all: at least so many, from the core's
+// own cache and from further away.
+constexpr std::int64_t kLeastFrames = 64, kLeastFramesFromAfar = 256;
 constexpr std::int64_t kChunkBytes = 4 << 20;  // gradients of the gates between two weight products
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -38,8 +40,9 @@ double step_seconds(const Problem& p, const Machine& m, int row_groups, int unit
       bytes < 0.75 * double(m.cache_bytes) ? kCacheBytesPerSecond : kMemoryBytesPerSecond;
   const double input = 2.0 * double(share.units * share.rows) * p.gates * double(p.I);
   const double cells = double(share.rows) * double(share.units) / m.lanes * kCellSecondsPerVector;
-  return std::max(flops / (kFlopsPerLane * m.lanes), bytes / bandwidth) +
-         input / (kFlopsPerLane * m.lanes) + cells + (unit_threads > 1 ? kBarrierSeconds : 0);
+  // Added up, for the first rows wait for the weights, and the others find them in the cache.
+  return flops / (kFlopsPerLane * m.lanes) + bytes / bandwidth + input / (kFlopsPerLane * m.lanes) +
+         cells + (unit_threads > 1 ? kBarrierSeconds : 0);
 }
 
 }  // namespace
@@ -65,8 +68,10 @@ Plan plan(const Problem& p, const Machine& m) {
   const std::int64_t frame_bytes = share.units * p.gates * p.element_bytes;
   const std::int64_t fitting = m.cache_bytes / 4 / std::max<std::int64_t>(1, frame_bytes);
   const std::int64_t all = p.T * share.rows;
-  best.forward_frames =
-      std::max(share.rows, std::min(all, std::clamp<std::int64_t>(fitting, kLeastFrames, 512)));
+  const bool is_afar = share.units * p.gates * p.I * p.element_bytes > m.cache_bytes;
+  best.forward_frames = std::max(
+      share.rows, std::min(all, std::clamp<std::int64_t>(
+                                    fitting, is_afar ? kLeastFramesFromAfar : kLeastFrames, 512)));
   const std::int64_t gates_bytes = std::max<std::int64_t>(1, p.gates * p.H * p.element_bytes);
   best.backward_frames = std::max(
       p.B, std::min(p.T * p.B, std::clamp<std::int64_t>(kChunkBytes / gates_bytes, 256, 4096)));

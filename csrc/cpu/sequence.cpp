@@ -131,36 +131,28 @@ LayerArgs Grid::arguments(const Layer& layer, std::int64_t d) const {
 }
 
 void Grid::run(std::size_t bytes, const std::function<void(int, const Place&)>& body) {
-  const auto run_grid = [&](const Plan& grid) {
-    std::vector<Barrier> team_barriers(grid.direction_teams);
-    std::vector<Barrier> group_barriers(grid.direction_teams * grid.row_groups);
-    for (Barrier& barrier : team_barriers) barrier.threads = grid.team_threads();
-    for (Barrier& barrier : group_barriers) barrier.threads = grid.unit_threads;
-    char* const scratch = workspace.at_least(bytes * grid.threads());
-    const bool is_done = run_team(grid.threads(), [&](int thread) {
-      const int team = thread / grid.team_threads(), rank = thread % grid.team_threads();
-      const int group = rank / grid.unit_threads;
-      const Place place{groups_.data(),
-                        grid.row_groups,
-                        group,
-                        rank % grid.unit_threads,
-                        grid.unit_threads,
-                        rank,
-                        grid.team_threads(),
-                        &group_barriers[team * grid.row_groups + group],
-                        &team_barriers[team],
-                        yield,
-                        scratch + bytes * thread};
-      for (std::int64_t d = team; d < directions_; d += grid.direction_teams) body(int(d), place);
-    });
-    workspace.trim();
-    return is_done;
-  };
-  TORCH_CHECK(run_grid(plan_),
-              "fastcells: OpenMP started fewer threads than torch.get_num_threads() = ",
-              at::get_num_threads(),
-              ". Set OMP_DYNAMIC=false and OMP_THREAD_LIMIT to no less, or "
-              "call torch.set_num_threads with fewer");
+  std::vector<Barrier> team_barriers(plan_.direction_teams);
+  std::vector<Barrier> group_barriers(plan_.direction_teams * plan_.row_groups);
+  for (Barrier& barrier : team_barriers) barrier.threads = plan_.team_threads();
+  for (Barrier& barrier : group_barriers) barrier.threads = plan_.unit_threads;
+  char* const scratch = workspace.at_least(bytes * plan_.threads());
+  run_team(plan_.threads(), [&](int thread) {
+    const int team = thread / plan_.team_threads(), rank = thread % plan_.team_threads();
+    const int group = rank / plan_.unit_threads;
+    const Place place{groups_.data(),
+                      plan_.row_groups,
+                      group,
+                      rank % plan_.unit_threads,
+                      plan_.unit_threads,
+                      rank,
+                      plan_.team_threads(),
+                      &group_barriers[team * plan_.row_groups + group],
+                      &team_barriers[team],
+                      yield,
+                      scratch + bytes * thread};
+    for (std::int64_t d = team; d < directions_; d += plan_.direction_teams) body(int(d), place);
+  });
+  workspace.trim();
 }
 
 }  // namespace fastcells::cpu

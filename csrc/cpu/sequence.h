@@ -6,9 +6,9 @@
 #include <functional>
 #include <string>
 #include <vector>
+
 #include "cpu/isa/kernels.h"
 #include "cpu/plan.h"
-
 #include "recurrent/engine.h"
 
 namespace fastcells::cpu {

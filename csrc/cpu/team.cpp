@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -36,28 +38,30 @@ class FlushSubnormals {
 
 int available_threads() {
   if (is_forked_child || omp_in_parallel() || at::in_parallel_region()) return 1;
-  return at::get_num_threads();
+  return std::min(at::get_num_threads(), omp_get_thread_limit());
 }
 
-bool run_team(int threads, const std::function<void(int)>& body) {
+void run_team(int threads, const std::function<void(int)>& body) {
   if (threads == 1) {
     const FlushSubnormals flush;
-    body(0);
-    return true;
+    return body(0);
   }
   // The whole team of torch's size is started, and those not needed return at once: a team of
   // another size would make the runtime end and start threads.
-  bool is_complete = true;
+  const int may_be_smaller = omp_get_dynamic();
+  omp_set_dynamic(0);
+  int started = 0;
 #pragma omp parallel
   {
-    if (omp_get_num_threads() < threads) {
-      if (omp_get_thread_num() == 0) is_complete = false;
-    } else if (omp_get_thread_num() < threads) {
+    if (omp_get_thread_num() == 0) started = omp_get_num_threads();
+    if (omp_get_num_threads() >= threads && omp_get_thread_num() < threads) {
       const FlushSubnormals flush;
       body(omp_get_thread_num());
     }
   }
-  return is_complete;
+  omp_set_dynamic(may_be_smaller);
+  TORCH_CHECK(started >= threads, "fastcells: OpenMP started ", started, " of ", threads,
+              " threads; call torch.set_num_threads with fewer");
 }
 
 SerialInForkedChild::SerialInForkedChild() {

@@ -4,14 +4,14 @@
 
 namespace fastcells::cpu {
 
-// Threads that a call from here may use: torch's number, or 1 inside a parallel region and in a
-// forked child, whose OpenMP threads stayed behind in the parent.
+// Threads that a call from here may use: torch's number within OMP_THREAD_LIMIT, or 1 inside a
+// parallel region and in a forked child, whose OpenMP threads stayed behind in the parent.
 int available_threads();
 
-// Runs body(0) .. body(threads - 1) at the same time and waits for all. False, and nothing was run,
-// where the runtime gives fewer threads. Inside, numbers below the normal range count as zero, as
-// they would otherwise cost a hundred times the time of others.
-bool run_team(int threads, const std::function<void(int)>& body);
+// Runs body(0) .. body(threads - 1) at the same time and waits for all. Throws, and nothing was
+// run, where the runtime gives fewer threads. Inside, numbers below the normal range count as zero,
+// as they would otherwise cost a hundred times the time of others.
+void run_team(int threads, const std::function<void(int)>& body);
 
 // While it lives torch's own operations too keep to one thread in a forked child.
 class SerialInForkedChild {

@@ -47,8 +47,6 @@ void check_optional(const char* op, const char* name, const at::Tensor& tensor,
               ", where the input is, got ", tensor.device());
 }
 
-namespace {
-
 Storage storage_of(const char* op, at::ScalarType dtype) {
   switch (dtype) {
     case at::kFloat: return Storage::kFloat32;
@@ -60,6 +58,8 @@ Storage storage_of(const char* op, at::ScalarType dtype) {
                        " is not supported (float32, float64, float16, bfloat16)");
   }
 }
+
+namespace {
 
 DirectionWeights check_weights(const char* op, at::TensorList list, const CellFacts& cell,
                                const at::Tensor& input) {

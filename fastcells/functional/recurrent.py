@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import check_flag, check_range_of_lengths
 from ..ops import recurrent as ops
@@ -107,6 +107,18 @@ def run_module_step(
     if torch.compiler.is_compiling():
         return None
     return ops.step_at_once(cell, input, h, c, parameters)
+
+
+def run_module_stack(
+    module: nn.RNNBase, cell: str, input: Tensor, h_0: Tensor | None, c_0: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """All layers of a module where nothing but the result can be asked for, else None."""
+    if torch.compiler.is_compiling() or (module.training and module.dropout):
+        return None
+    return ops.stack_at_once(
+        cell, 2 if module.bidirectional else 1, module.batch_first, input, h_0, c_0,
+        module._parameters, module._all_weights,
+    )  # fmt: skip
 
 
 def run_stack(

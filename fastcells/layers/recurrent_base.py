@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import checks
-from ..functional.recurrent import run_stack
+from ..functional.recurrent import run_module_stack, run_stack
 from .packed import pack, pad
 
 __all__ = ["RecurrentLayer"]
@@ -47,6 +47,11 @@ class RecurrentLayer(nn.RNNBase):
         """output, h_n, c_n, cells, in the caller's layout; the last two None without c."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, want_cells)
+        if lengths is None and resets is None and not want_cells:
+            states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
+            done = run_module_stack(self, self.cell, input, *states) if len(states) == 2 else None
+            if done is not None:
+                return *done, None
         name = type(self).__name__
         checks.check_kind(name, "input", input)
         if input.dim() not in (2, 3):

@@ -18,6 +18,7 @@ __all__ = [
     "recurrent_backward",
     "recurrent_forward",
     "recurrent_step",
+    "stack_at_once",
     "step_at_once",
 ]
 
@@ -90,6 +91,23 @@ def step_at_once(
     tracer, a transform, autocast, a profiler), or a tensor is not plain contiguous float32 memory
     of the right shape."""
     return None if _C is None else _C.step_at_once(cell, input, h, c, parameters)
+
+
+def stack_at_once(
+    cell: str,
+    directions: int,
+    is_batch_first: bool,
+    input: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    parameters: dict[str, Tensor | None],
+    names: list[list[str]],
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """output, h_n and c_n of all layers of a module, as :func:`step_at_once`; tensors of any stride
+    and of every dtype that the kernels take."""
+    if _C is None:
+        return None
+    return _C.stack_at_once(cell, directions, is_batch_first, input, h_0, c_0, parameters, names)
 
 
 def is_projected(weights: Sequence[Tensor], directions: int) -> bool:

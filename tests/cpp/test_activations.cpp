@@ -43,7 +43,7 @@ bool check(const char* name, double worst, double limit) {
 bool check_ends() {
   const float inf = INFINITY;
   bool ok = tanh(inf) == 1.0f && tanh(-inf) == -1.0f && sigmoid(inf) == 1.0f;
-  ok = ok && sigmoid(-inf) < 1e-37f && sigmoid(-inf) >= 0.0f && tanh(0.0f) == 0.0f;
+  ok = ok && sigmoid(-inf) == 0.0f && tanh(0.0f) == 0.0f;
   ok = ok && std::isnan(tanh(NAN)) && std::isnan(sigmoid(NAN)) && std::isnan(polynomial::exp(NAN));
   std::printf("%-10s %s\n", "ends", ok ? "ok" : "FAILED");
   return ok;
@@ -59,11 +59,11 @@ int main() {
   ok &= check("tanh",
               worst_ulp([](float x) { return tanh(x); }, [](double x) { return std::tanh(x); },
                         -INFINITY, INFINITY),
-              1.4);
+              1.5);
   ok &= check("sigmoid",
               worst_ulp([](float x) { return sigmoid(x); },
                         [](double x) { return 1 / (1 + std::exp(-x)); }, -87.0f, INFINITY),
-              2.4);
+              1.9);
   ok &= check_ends();
   return ok ? 0 : 1;
 }

@@ -20,12 +20,12 @@ class Backward {
   static constexpr int L = Sh::L, G = Sh::G, C = Sh::kColumns;
 
  public:
-  static std::size_t scratch_bytes(const cpu::LayerArgs& a) {
+  static std::size_t scratch_bytes(const cpu::BackwardArgs& a) {
     return Backward(a, nullptr).arena_.used;
   }
 
   Backward(const cpu::BackwardArgs& a, const cpu::Place& place) : Backward(a, place.scratch) {
-    args_ = &a, place_ = &place, group_ = &place.groups[place.group];
+    place_ = &place, group_ = &place.groups[place.group];
     own_ = share_of(divide_up(a.H, C), place.rank, place.threads);
   }
 
@@ -35,7 +35,7 @@ class Backward {
     for (int64_t end = a_.T; end > 0; is_first = false) {
       const int64_t begin = chunk_begin(end);
       list_frames(begin, end);
-      if (!args_->saved) compute_gates_again();
+      if (!a_.saved) compute_gates_again();
       int64_t frame = group_frame_;
       for (int64_t i = end - 1; i >= begin; --i) {
         const int64_t t = steps_.step(i);
@@ -49,17 +49,23 @@ class Backward {
   }
 
  private:
-  Backward(const cpu::LayerArgs& a, void* scratch)
+  Backward(const cpu::BackwardArgs& a, void* scratch)
       : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)}, weights_(arena_, C) {
+    const bool is_recomputing = !a.saved;
     const int64_t frames = a.chunk_frames;
     frame_step_ = arena_.take<int64_t>(frames);
     frame_row_ = arena_.take<int64_t>(frames);
     rows_ = arena_.take<const S*>(frames);
-    shifted_ = arena_.take<const S*>(frames);
-    products_ = arena_.take<S>(frames * (Sh::R * L > C ? Sh::R * L : C));
-    products_h_ = arena_.take<S>(frames * Sh::R * L);
-    converted_ = arena_.take<S>(sizeof(T) == sizeof(S) ? 0 : frames * (a.H > a.I ? a.H : a.I));
-    zeros_ = arena_.take<S>(a.H);
+    products_ = arena_.take<S>(kBlockRows * C);
+    if (is_recomputing) {
+      const int64_t block = at_most(frames, kBlockFrames);
+      x_rows_ = arena_.take<const S*>(block), h_rows_ = arena_.take<const S*>(block);
+      x_gates_ = arena_.take<S>(block * Sh::R * L), h_gates_ = arena_.take<S>(block * Sh::R * L);
+      if (sizeof(T) != sizeof(S)) {
+        x_converted_ = arena_.take<S>(block * a.I), h_converted_ = arena_.take<S>(block * a.H);
+      }
+      zeros_ = arena_.take<S>(a.H);
+    }
   }
 
   S* carry(void* carries, int64_t r) const {
@@ -76,8 +82,8 @@ class Backward {
     for (int64_t r = 0; r < group_->rows; ++r) {
       const int64_t b = group_->order[r];
       for (int64_t u = own_.first * C; u < own_.last * C; u += L) {
-        store(carry(args_->carry_dh, r) + u, given(args_->d_h_n, b, u));
-        if (Cell::kStates == 2) store(carry(args_->carry_dc, r) + u, given(args_->d_c_n, b, u));
+        store(carry(a_.carry_dh, r) + u, given(a_.d_h_n, b, u));
+        if (Cell::kStates == 2) store(carry(a_.carry_dc, r) + u, given(a_.d_c_n, b, u));
       }
     }
   }
@@ -118,16 +124,31 @@ class Backward {
   const T* input_row(int64_t f) const {
     return row_of<T>(a_.input, frame_step_[f] * a_.B + frame_row_[f], a_.I);
   }
-  // The state that entered a frame's step, from the states of all steps; nullptr: zeros.
-  template <class X>
-  const X* entering(int64_t t, int64_t b, const void* all, int64_t stride) const {
-    const int64_t previous = steps_.previous(t);
-    if (steps_.cut_after(previous, b)) return nullptr;
-    return row_of<X>(all, previous * a_.B + b, stride);
+  // The states that entered row b's step t: where they begin; nullptr for zeros.
+  struct Entering {
+    const T* h;
+    const S* c;          // of a step before
+    const T* initial_c;  // in the place of c at the first step
+  };
+  FC_INLINE Entering entering(int64_t t, int64_t b) const {
+    if (steps_.is_first(t, b)) {
+      if (steps_.cut_initial(b)) return {};
+      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
+    }
+    const int64_t previous = steps_.previous(t), row = previous * a_.B + b;
+    if (steps_.cut_after(previous, b)) return {};
+    return {row_of<T>(a_.output, row, a_.output_stride), row_of<S>(a_.cells, row, a_.cells_stride),
+            nullptr};
   }
-  const T* entering_h(int64_t t, int64_t b) const {
-    if (!steps_.is_first(t, b)) return entering<T>(t, b, args_->output, a_.output_stride);
-    return steps_.cut_initial(b) ? nullptr : row_of<T>(a_.h_0, b, a_.H);
+  template <class X>
+  FC_INLINE V units_of(const X* row, int64_t u) const {
+    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
+  }
+  FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[Cell::kStates]) const {
+    state[0] = units_of(from.h, u);
+    if constexpr (Cell::kStates == 2) {
+      state[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
+    }
   }
 
   // ---- one step ----
@@ -142,14 +163,15 @@ class Backward {
     }
     wait(place_->group_barrier, place_->yield);
     for (int64_t r = 0; r < n; ++r) {
-      rows_[r] = static_cast<const S*>(args_->dg_gates) + (frame + r) * M;
+      rows_[r] = static_cast<const S*>(a_.dg_gates) + (frame + r) * M;
     }
     for (int64_t j = own_.first; j < own_.last; ++j) {
       // Back and forth, as on the way forward.
       const int64_t q = t & 1 ? own_.last - 1 - (j - own_.first) : j;
-      S* const to = carry(args_->carry_dh, 0) + q * C;
-      product<Sh::kPlain>(n, rows_, M, static_cast<const S*>(args_->plain_hh) + q * M * C, to,
-                          a_.padded_H, to, a_.padded_H, shifted_);
+      S* const to = carry(a_.carry_dh, 0) + q * C;
+      product<Sh::kPlain>(n, RowOperand<S>{rows_}, M,
+                          static_cast<const S*>(a_.plain_hh) + q * M * C, to, a_.padded_H, to,
+                          a_.padded_H);
     }
   }
 
@@ -160,37 +182,32 @@ class Backward {
     const S* saved_again;  // [S*H], in the place of saved
     const T* d_output;
     const S* d_cells;
-    const T* entering_h;
-    const S* entering_c;  // of a step before
-    const T* initial_c;   // at the first step
+    Entering entering;
     const S* c;
     S *carry_dh, *carry_dc;
     S *dx_gates, *dg_gates;  // [G*H]
   };
   FC_INLINE Row row_at(int64_t t, int64_t r, int64_t frame) const {
     const int64_t b = group_->order[r], row = t * a_.B + b;
-    const bool first = steps_.is_first(t, b), cut_initial = steps_.cut_initial(b);
     Row x{};
     x.cut = steps_.cut_after(t, b);
-    x.saved = row_of<T>(args_->saved, row, a_.saved_stride);
-    x.saved_again = row_of<S>(args_->saved_again, frame, Cell::kSaved * a_.H);
-    x.d_output = row_of<T>(args_->d_output, row, a_.output_stride);
-    x.entering_h = entering_h(t, b);
+    x.saved = row_of<T>(a_.saved, row, a_.saved_stride);
+    x.saved_again = row_of<S>(a_.saved_again, frame, Cell::kSaved * a_.H);
+    x.d_output = row_of<T>(a_.d_output, row, a_.output_stride);
+    x.entering = entering(t, b);
     if constexpr (Cell::kStates == 2) {
-      x.d_cells = row_of<S>(args_->d_cells, row, a_.cells_stride);
-      if (!first) x.entering_c = entering<S>(t, b, args_->cells, a_.cells_stride);
-      if (first && !cut_initial) x.initial_c = row_of<T>(a_.c_0, b, a_.H);
-      x.c = row_of<S>(args_->cells, row, a_.cells_stride);
-      x.carry_dc = carry(args_->carry_dc, r);
+      x.d_cells = row_of<S>(a_.d_cells, row, a_.cells_stride);
+      x.c = row_of<S>(a_.cells, row, a_.cells_stride);
+      x.carry_dc = carry(a_.carry_dc, r);
     }
-    x.carry_dh = carry(args_->carry_dh, r);
-    x.dx_gates = static_cast<S*>(args_->dx_gates) + frame * G * a_.H;
-    x.dg_gates = static_cast<S*>(args_->dg_gates) + frame * G * a_.H;
+    x.carry_dh = carry(a_.carry_dh, r);
+    x.dx_gates = static_cast<S*>(a_.dx_gates) + frame * G * a_.H;
+    x.dg_gates = static_cast<S*>(a_.dg_gates) + frame * G * a_.H;
     return x;
   }
   FC_INLINE void prefetch_saved(int64_t row, Range units) const {
     constexpr int64_t kLine = 64 / sizeof(T);
-    const T* const saved = row_of<T>(args_->saved, row, a_.saved_stride);
+    const T* const saved = row_of<T>(a_.saved, row, a_.saved_stride);
     for (int k = 0; saved && k < Cell::kSaved; ++k) {
       for (int64_t u = units.first; u < units.last; u += kLine) {
         __builtin_prefetch(saved + k * a_.H + u);
@@ -200,21 +217,19 @@ class Backward {
 
   FC_INLINE void run_cell(const Row& row, int64_t u) const {
     const int64_t n = a_.H - u;
-    const auto at = [u, n](auto* from) { return from ? load_lanes<V>(from + u, n) : V(S(0)); };
     V saved[Cell::kSaved], prev[Cell::kStates], next[Cell::kStates], d_state[Cell::kStates];
     V dx[G], dg[G];
     FC_UNROLL
     for (int k = 0; k < Cell::kSaved; ++k) {
-      saved[k] = row.saved ? load_lanes<V>(row.saved + k * a_.H + u, n)
-                           : load_lanes<V>(row.saved_again + k * a_.H + u, n);
+      saved[k] =
+          row.saved ? units_of(row.saved + k * a_.H, u) : units_of(row.saved_again + k * a_.H, u);
     }
-    d_state[0] = (row.cut ? V(S(0)) : load(row.carry_dh + u)) + at(row.d_output);
-    prev[0] = at(row.entering_h);
+    d_state[0] = (row.cut ? V(S(0)) : load(row.carry_dh + u)) + units_of(row.d_output, u);
+    load_entering(row.entering, u, prev);
     next[0] = V(S(0));
     if constexpr (Cell::kStates == 2) {
-      d_state[1] = (row.cut ? V(S(0)) : load(row.carry_dc + u)) + at(row.d_cells);
-      prev[1] = row.initial_c ? at(row.initial_c) : at(row.entering_c);
-      next[1] = at(row.c);
+      d_state[1] = (row.cut ? V(S(0)) : load(row.carry_dc + u)) + units_of(row.d_cells, u);
+      next[1] = units_of(row.c, u);
     }
     Cell::backward(saved, prev, next, d_state, dx, dg);
     store(row.carry_dh + u, d_state[0]);
@@ -225,85 +240,76 @@ class Backward {
       if (!Cell::kAdditive) store_lanes(row.dg_gates + k * a_.H + u, dg[k], n);
     }
   }
-  FC_INLINE V entering_c(int64_t t, int64_t b, int64_t u) const {
-    if (!steps_.is_first(t, b)) {
-      const S* c = entering<S>(t, b, args_->cells, a_.cells_stride);
-      return c ? load_lanes<V>(c + u, a_.H - u) : V(S(0));
-    }
-    return steps_.cut_initial(b) ? V(S(0)) : given(a_.c_0, b, u);
-  }
 
   // ---- recompute: all frames of the chunk at once, because every h is known ----
 
   void compute_gates_again() {
     const Range panels =
         share_of(divide_up(a_.H, Sh::kUnits), place_->team_rank, place_->team_threads);
-    for (int64_t q = panels.first; q < panels.last; ++q) {
-      // The rows are listed anew for each panel: they share one array of converted rows.
-      for (int64_t f = 0; f < frames_; ++f) {
-        rows_[f] = as_arithmetic(input_row(f), a_.I, converted_ + f * a_.I);
+    for (int64_t f0 = 0; f0 < frames_; f0 += kBlockFrames) {
+      const int64_t count = at_most(kBlockFrames, frames_ - f0);
+      for (int64_t i = 0; i < count; ++i) {
+        const T* h = entering(frame_step_[f0 + i], frame_row_[f0 + i]).h;
+        x_rows_[i] = as_arithmetic(input_row(f0 + i), a_.I, x_converted_ + i * a_.I);
+        h_rows_[i] = h ? as_arithmetic(h, a_.H, h_converted_ + i * a_.H) : zeros_;
       }
-      gates(q, a_.I, a_.panels_ih, a_.bias_ih, products_);
-      for (int64_t f = 0; f < frames_; ++f) {
-        const T* h = entering_h(frame_step_[f], frame_row_[f]);
-        rows_[f] = h ? as_arithmetic(h, a_.H, converted_ + f * a_.H) : zeros_;
-      }
-      gates(q, a_.H, a_.panels_hh, a_.bias_hh, products_h_);
-      for (int w = 0; w < Sh::W; ++w) {
-        const int64_t u = q * Sh::kUnits + w * L;
-        for (int64_t f = 0; f < frames_ && u < a_.H; ++f) cell_again(f, u, w);
+      for (int64_t q = panels.first; q < panels.last; ++q) {
+        gates(q, count, x_rows_, a_.I, a_.panels_ih, a_.bias_ih, x_gates_);
+        gates(q, count, h_rows_, a_.H, a_.panels_hh, a_.bias_hh, h_gates_);
+        for (int w = 0; w < Sh::W; ++w) {
+          const int64_t u = q * Sh::kUnits + w * L;
+          for (int64_t i = 0; i < count && u < a_.H; ++i) {
+            const int64_t gate = i * Sh::R * L + w * G * L;
+            cell_again(f0 + i, u, x_gates_ + gate, h_gates_ + gate);
+          }
+        }
       }
     }
     wait(place_->team_barrier, place_->yield);
   }
-  void gates(int64_t q, int64_t K, const void* panels, const void* bias, S* to) {
+  void gates(int64_t q, int64_t count, const S* const* rows, int64_t K, const void* panels,
+             const void* bias, S* to) {
     constexpr int64_t kColumns = Sh::R * L;
     const S* init = bias ? static_cast<const S*>(bias) + q * kColumns : nullptr;
-    product<Sh::R>(frames_, rows_, K, static_cast<const S*>(panels) + q * K * kColumns, init, 0, to,
-                   kColumns, shifted_);
+    product<Sh::R>(count, RowOperand<S>{rows}, K, static_cast<const S*>(panels) + q * K * kColumns,
+                   init, 0, to, kColumns);
   }
-  FC_INLINE void cell_again(int64_t f, int64_t u, int w) const {
-    const int64_t t = frame_step_[f], b = frame_row_[f], n = a_.H - u;
+  FC_INLINE void cell_again(int64_t f, int64_t u, const S* x_gates, const S* h_gates) const {
     V x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
     FC_UNROLL
-    for (int k = 0; k < G; ++k) {
-      x[k] = load(products_ + f * Sh::R * L + (w * G + k) * L);
-      g[k] = load(products_h_ + f * Sh::R * L + (w * G + k) * L);
-    }
-    const T* h = entering_h(frame_step_[f], frame_row_[f]);
-    state[0] = h ? load_lanes<V>(h + u, n) : V(S(0));
-    if constexpr (Cell::kStates == 2) state[1] = entering_c(t, b, u);
+    for (int k = 0; k < G; ++k) x[k] = load(x_gates + k * L), g[k] = load(h_gates + k * L);
+    load_entering(entering(frame_step_[f], frame_row_[f]), u, state);
     Cell::forward(x, g, state, saved);
-    S* const to = static_cast<S*>(args_->saved_again) + f * Cell::kSaved * a_.H + u;
+    S* const to = static_cast<S*>(a_.saved_again) + f * Cell::kSaved * a_.H + u;
     FC_UNROLL
-    for (int k = 0; k < Cell::kSaved; ++k) store_lanes(to + k * a_.H, saved[k], n);
+    for (int k = 0; k < Cell::kSaved; ++k) store_lanes(to + k * a_.H, saved[k], a_.H - u);
   }
 
   // ---- products over all frames of the chunk ----
 
   void add_up_chunk(bool is_first) {
     const int64_t M = G * a_.H;
-    const auto dx = static_cast<const S*>(args_->dx_gates);
-    const auto dg = static_cast<const S*>(args_->dg_gates);
-    const auto d_weight_ih = static_cast<S*>(args_->d_weight_ih);
-    const auto d_weight_hh = static_cast<S*>(args_->d_weight_hh);
-    if (d_weight_ih) pack_operand(a_.I, args_->plain_x, [this](int64_t f) { return input_row(f); });
+    const auto dx = static_cast<const S*>(a_.dx_gates);
+    const auto dg = static_cast<const S*>(a_.dg_gates);
+    const auto d_weight_ih = static_cast<S*>(a_.d_weight_ih);
+    const auto d_weight_hh = static_cast<S*>(a_.d_weight_hh);
+    if (d_weight_ih) pack_operand(a_.I, a_.plain_x, [this](int64_t f) { return input_row(f); });
     if (d_weight_hh) {
-      pack_operand(a_.H, args_->plain_h,
-                   [this](int64_t f) { return entering_h(frame_step_[f], frame_row_[f]); });
+      pack_operand(a_.H, a_.plain_h,
+                   [this](int64_t f) { return entering(frame_step_[f], frame_row_[f]).h; });
     }
     wait(place_->team_barrier, place_->yield);
-    if (args_->d_input) add_input_gradient();
+    if (a_.d_input) add_input_gradient();
     const Range own = share_of(M, place_->team_rank, place_->team_threads);
     if (d_weight_ih) {
-      add_weight_gradient<Sh>(dx, M, static_cast<const S*>(args_->plain_x), a_.chunk_frames, a_.I,
+      add_weight_gradient<Sh>(dx, M, static_cast<const S*>(a_.plain_x), a_.chunk_frames, a_.I,
                               frames_, own, is_first, d_weight_ih, weights_);
     }
     if (d_weight_hh) {
-      add_weight_gradient<Sh>(dg, M, static_cast<const S*>(args_->plain_h), a_.chunk_frames, a_.H,
+      add_weight_gradient<Sh>(dg, M, static_cast<const S*>(a_.plain_h), a_.chunk_frames, a_.H,
                               frames_, own, is_first, d_weight_hh, weights_);
     }
-    for (const auto& [grad, gates] : {std::pair{args_->d_bias_ih, dx}, {args_->d_bias_hh, dg}}) {
+    for (const auto& [grad, gates] : {std::pair{a_.d_bias_ih, dx}, {a_.d_bias_hh, dg}}) {
       if (grad) add_bias_gradient<Sh>(gates, M, frames_, own, is_first, static_cast<S*>(grad));
     }
     wait(place_->team_barrier, place_->yield);
@@ -333,23 +339,24 @@ class Backward {
     for (int64_t f0 = fs.first; f0 < fs.last; f0 += kBlockRows) {
       const int64_t count = at_most(kBlockRows, fs.last - f0);
       for (int64_t i = 0; i < count; ++i) {
-        rows_[i] = static_cast<const S*>(args_->dx_gates) + (f0 + i) * M;
+        rows_[i] = static_cast<const S*>(a_.dx_gates) + (f0 + i) * M;
       }
       for (int64_t q = qs.first; q < qs.last; ++q) {
-        product<Sh::kPlain>(count, rows_, M, static_cast<const S*>(args_->plain_ih) + q * M * C,
-                            static_cast<const S*>(nullptr), 0, products_, C, shifted_);
+        product<Sh::kPlain>(count, RowOperand<S>{rows_}, M,
+                            static_cast<const S*>(a_.plain_ih) + q * M * C,
+                            static_cast<const S*>(nullptr), 0, products_, C);
         for (int64_t i = 0; i < count; ++i) store_input_gradient(f0 + i, q, products_ + i * C);
       }
     }
   }
   FC_INLINE void store_input_gradient(int64_t f, int64_t q, const S* from) const {
     const int64_t row = frame_step_[f] * a_.B + frame_row_[f];
-    S* const to = static_cast<S*>(args_->d_input) + row * a_.I + q * C;
+    S* const to = static_cast<S*>(a_.d_input) + row * a_.I + q * C;
     for (int v = 0; v < Sh::kPlain; ++v) {
       const int64_t n = a_.I - q * C - v * L;
       if (n <= 0) break;
       V sum = load(from + v * L);
-      if (args_->add_to_d_input) sum = sum + load_lanes<V>(to + v * L, n);
+      if (a_.add_to_d_input) sum = sum + load_lanes<V>(to + v * L, n);
       store_lanes(to + v * L, sum, n);
     }
   }
@@ -360,9 +367,9 @@ class Backward {
       const int64_t b = group_->order[r];
       const bool cut = steps_.cut_initial(b);
       for (int64_t u = own_.first * C; u < at_most(own_.last * C, a_.H); u += L) {
-        put_initial(args_->d_h_0, b, u, cut ? V(S(0)) : load(carry(args_->carry_dh, r) + u));
+        put_initial(a_.d_h_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dh, r) + u));
         if (Cell::kStates == 2) {
-          put_initial(args_->d_c_0, b, u, cut ? V(S(0)) : load(carry(args_->carry_dc, r) + u));
+          put_initial(a_.d_c_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dc, r) + u));
         }
       }
     }
@@ -371,11 +378,10 @@ class Backward {
     if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
   }
 
-  const cpu::LayerArgs& a_;
+  const cpu::BackwardArgs& a_;
   const Steps steps_;
   Arena arena_;
   const WeightScratch<S> weights_;
-  const cpu::BackwardArgs* args_ = nullptr;
   const cpu::Place* place_ = nullptr;
   const cpu::RowGroup* group_ = nullptr;
   Range own_{};              // plain panels of units of this thread
@@ -384,11 +390,12 @@ class Backward {
   int64_t* frame_step_;      // [chunk frames] t
   int64_t* frame_row_;       // [chunk frames] b
   const S** rows_;           // [chunk frames]
-  const S** shifted_;        // product()'s
-  S* products_;              // [chunk frames][a panel's columns]
-  S* products_h_;            // [chunk frames][R*L]: recompute
-  S* converted_;             // [chunk frames][I or H] where storage is not arithmetic
-  S* zeros_;                 // [H]
+  S* products_;              // [kBlockRows][C]
+  // Recompute: a block of frames.
+  const S **x_rows_ = nullptr, **h_rows_ = nullptr;
+  S *x_gates_ = nullptr, *h_gates_ = nullptr;          // [frames][R*L]
+  S *x_converted_ = nullptr, *h_converted_ = nullptr;  // [frames][I], [H]: not as stored
+  S* zeros_ = nullptr;                                 // [H]
 };
 
 }  // namespace

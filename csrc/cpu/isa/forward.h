@@ -45,9 +45,8 @@ class Forward {
       : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)} {
     const int64_t frames = a.chunk_frames;
     x_gates_ = arena_.take<S>(frames * own_panels * R * L);
-    h_gates_ = arena_.take<S>(rows * R * L);
+    h_gates_ = arena_.take<S>(2 * rows * R * L);
     x_rows_ = arena_.take<const S*>(frames);
-    shifted_ = arena_.take<const S*>(frames > rows ? frames : rows);
     for (auto& h_rows : h_rows_) h_rows = arena_.take<const S*>(rows);
     if (sizeof(T) != sizeof(S)) x_converted_ = arena_.take<S>(frames * a.I);
   }
@@ -110,8 +109,8 @@ class Forward {
   }
   void multiply_input(int64_t own, int64_t frames, S* x_gates) {
     const int64_t q = panels_.first + own;
-    product<R>(frames, x_rows_, a_.I, panel(a_.panels_ih, q, a_.I), panel(a_.bias_ih, q, 1), 0,
-               x_gates, R * L, shifted_);
+    product<R>(frames, RowOperand<S>{x_rows_}, a_.I, panel(a_.panels_ih, q, a_.I),
+               panel(a_.bias_ih, q, 1), 0, x_gates, R * L);
   }
   const S* input_row(int64_t t, int64_t r, int64_t frames) {
     const T* row = static_cast<const T*>(a_.input) + (t * a_.B + group_->order[r]) * a_.I;
@@ -121,47 +120,67 @@ class Forward {
     return panels ? static_cast<const S*>(panels) + q * K * R * L : nullptr;
   }
 
+  // One unit vector of row r, and where its gates' products lie.
+  struct CellPlace {
+    int64_t r, u;
+    const S *x_gates, *h_gates;
+  };
+
   void run_step(int64_t i, int64_t t, int64_t n, int64_t frame, bool is_one_step) {
     const int parity = int(i & 1);
     const int64_t count = panels_.last - panels_.first;
+    // Cells run in pairs: of two rows, or of one row in two panels, whose gates both are kept.
+    CellPlace waiting{};
+    bool is_waiting = false;
     for (int64_t j = 0; j < count; ++j) {
       // Back and forth: the end of one sweep is still in the cache when the next one starts.
-      const int64_t own = parity ? count - 1 - j : j;
-      const int64_t q = panels_.first + own;
-      S* const x_gates = x_gates_ + (is_one_step ? 0 : own * a_.chunk_frames + frame) * R * L;
+      const int64_t own = parity ? count - 1 - j : j, q = panels_.first + own, slot = j & 1;
+      S* const x_gates =
+          x_gates_ + (is_one_step ? slot * a_.chunk_frames : own * a_.chunk_frames + frame) * R * L;
+      S* const h_gates = h_gates_ + slot * group_->rows * R * L;
       if (is_one_step) multiply_input(own, n, x_gates);
-      product<R>(n, h_rows_[parity], a_.H, panel(a_.panels_hh, q, a_.H), panel(a_.bias_hh, q, 1), 0,
-                 h_gates_, R * L, shifted_);
-      for (int w = 0; w < W; ++w) {
+      product<R>(n, RowOperand<S>{h_rows_[parity]}, a_.H, panel(a_.panels_hh, q, a_.H),
+                 panel(a_.bias_hh, q, 1), 0, h_gates, R * L,
+                 panel(a_.panels_hh, parity && q > 0 ? q - 1 : q + 1, a_.H));
+      for (int w = 0; w < W && q * Sh::kUnits + w * L < a_.H; ++w) {
         const int64_t u = q * Sh::kUnits + w * L;
-        if (u >= a_.H) break;
-        const S *const x = x_gates + w * G * L, *const g = h_gates_ + w * G * L;
-        int64_t r = 0;
-        for (; r + 1 < n; r += 2) run_cell<Pair<V>>(t, r, u, parity, x, g);
-        if (r < n) run_cell<V>(t, r, u, parity, x, g);
+        for (int64_t r = 0; r < n; ++r) {
+          const int64_t gate = r * R * L + w * G * L;
+          const CellPlace place{r, u, x_gates + gate, h_gates + gate};
+          if (is_waiting) run_cells<Pair<V>>(t, parity, waiting, place);
+          is_waiting = !is_waiting, waiting = place;
+        }
         if (n < group_->rows) clear_absent(t, n, u);
       }
     }
+    if (is_waiting) run_cells<V>(t, parity, waiting, waiting);
     wait_for_group();
   }
 
-  // The cell at one unit vector of row r, and of the next one where A is a pair.
+  // The cells of one place, or of two where A is a pair.
   template <class A>
-  FC_INLINE void run_cell(int64_t t, int64_t r, int64_t u, int parity, const S* x_gates,
-                          const S* h_gates) const {
+  FC_INLINE void run_cells(int64_t t, int parity, const CellPlace& p,
+                           const CellPlace& second) const {
+    const auto both = [&](auto value) {
+      if constexpr (std::is_same_v<A, V>) {
+        return value(p);
+      } else {
+        return A(value(p), value(second));
+      }
+    };
     A x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
     FC_UNROLL
     for (int k = 0; k < G; ++k) {
-      x[k] = rows_of<A>([&](int i) { return load(x_gates + (r + i) * R * L + k * L); });
-      g[k] = rows_of<A>([&](int i) { return load(h_gates + (r + i) * R * L + k * L); });
+      x[k] = both([k](const CellPlace& at) { return load(at.x_gates + k * L); });
+      g[k] = both([k](const CellPlace& at) { return load(at.h_gates + k * L); });
     }
-    state[0] = rows_of<A>([&](int i) { return load(carry_h(parity, r + i) + u); });
+    state[0] = both([&](const CellPlace& at) { return load(carry_h(parity, at.r) + at.u); });
     if constexpr (Cell::kStates == 2) {
-      state[1] = rows_of<A>([&](int i) { return load(carry_c(r + i) + u); });
+      state[1] = both([&](const CellPlace& at) { return load(carry_c(at.r) + at.u); });
     }
     Cell::forward(x, g, state, saved);
     if constexpr (std::is_same_v<A, V>) {
-      store_results(t, r, u, parity, state, saved);
+      store_results(t, p, parity, state, saved);
     } else {
       V state_a[Cell::kStates], state_b[Cell::kStates], saved_a[Cell::kSaved],
           saved_b[Cell::kSaved];
@@ -169,22 +188,15 @@ class Forward {
       for (int k = 0; k < Cell::kStates; ++k) state_a[k] = state[k].a, state_b[k] = state[k].b;
       FC_UNROLL
       for (int k = 0; k < Cell::kSaved; ++k) saved_a[k] = saved[k].a, saved_b[k] = saved[k].b;
-      store_results(t, r, u, parity, state_a, saved_a);
-      store_results(t, r + 1, u, parity, state_b, saved_b);
-    }
-  }
-  template <class A, class F>
-  FC_INLINE static A rows_of(F value) {
-    if constexpr (std::is_same_v<A, V>) {
-      return value(0);
-    } else {
-      return A(value(0), value(1));
+      store_results(t, p, parity, state_a, saved_a);
+      store_results(t, second, parity, state_b, saved_b);
     }
   }
 
-  FC_INLINE void store_results(int64_t t, int64_t r, int64_t u, int parity,
+  FC_INLINE void store_results(int64_t t, const CellPlace& place, int parity,
                                const V (&state)[Cell::kStates],
                                const V (&saved)[Cell::kSaved]) const {
+    const int64_t r = place.r, u = place.u;
     const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
     const V h = rounded_to<T>(state[0]);
     const bool cut = steps_.cut_after(t, b), last = steps_.is_last(t, b);
@@ -229,10 +241,9 @@ class Forward {
   const cpu::Place* place_ = nullptr;
   const cpu::RowGroup* group_ = nullptr;
   Range panels_{};
-  S* x_gates_;         // [own panels][chunk frames][R*L]
-  S* h_gates_;         // [rows][R*L]: of one panel
-  const S** x_rows_;   // [chunk frames]
-  const S** shifted_;  // product()'s
+  S* x_gates_;        // [own panels][chunk frames][R*L]
+  S* h_gates_;        // [rows][R*L]: of one panel
+  const S** x_rows_;  // [chunk frames]
   const S** h_rows_[2];
   S* x_converted_ = nullptr;  // [chunk frames][I] where storage is not arithmetic
 };

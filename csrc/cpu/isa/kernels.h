@@ -114,7 +114,7 @@ struct CellKernels {
   int plain_columns;  // 2*lanes
   std::size_t (*forward_scratch)(const LayerArgs&, std::int64_t own_panels, std::int64_t rows);
   void (*forward)(const ForwardArgs&, const Place&);
-  std::size_t (*backward_scratch)(const LayerArgs&);
+  std::size_t (*backward_scratch)(const BackwardArgs&);
   void (*backward)(const BackwardArgs&, const Place&);
   // Panels first .. last - 1 of W [G*H, K] as it lies, and of the biases [G*H] (or nullptr).
   void (*pack_gates)(const void* weight, const void* bias, std::int64_t H, std::int64_t K,
@@ -134,6 +134,7 @@ using FindKernels = const CellKernels*(int cell, CellStorage storage);
 struct InstructionSet {
   const char* name;  // as FASTCELLS_CPU_ISA takes it
   FindKernels* find;
+  std::uint64_t (*hash)(const void* bytes, std::int64_t count);
 };
 
 const InstructionSet& baseline_kernels();

@@ -48,20 +48,16 @@ FC_INLINE Pair<V> select(PairOfMasks<M> mask, Pair<V> if_true, Pair<V> if_false)
   return {select(mask.a, if_true.a, if_false.a), select(mask.b, if_true.b, if_false.b)};
 }
 template <class V>
-FC_INLINE Pair<V> smaller(Pair<V> x, Pair<V> y) {
-  return {smaller(x.a, y.a), smaller(x.b, y.b)};
-}
-template <class V>
 FC_INLINE Pair<V> larger(Pair<V> x, Pair<V> y) {
   return {larger(x.a, y.a), larger(x.b, y.b)};
 }
 template <class V>
-FC_INLINE Pair<V> magnitude(Pair<V> x) {
-  return {magnitude(x.a), magnitude(x.b)};
+FC_INLINE Pair<V> below_zero(Pair<V> x) {
+  return {below_zero(x.a), below_zero(x.b)};
 }
 template <class V>
-FC_INLINE Pair<V> with_sign_of(Pair<V> x, Pair<V> sign) {
-  return {with_sign_of(x.a, sign.a), with_sign_of(x.b, sign.b)};
+FC_INLINE Pair<V> if_negative(Pair<V> x, Pair<V> a, Pair<V> otherwise) {
+  return {if_negative(x.a, a.a, otherwise.a), if_negative(x.b, a.b, otherwise.b)};
 }
 template <class V>
 FC_INLINE Pair<V> power_of_two(Pair<V> shifted) {

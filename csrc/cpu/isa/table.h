@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/isa/backward.h"
 #include "cpu/isa/forward.h"
+#include "cpu/isa/hash.h"
 #include "cpu/isa/step.h"
 
 namespace fastcells {
@@ -16,7 +17,7 @@ void forward(const cpu::ForwardArgs& a, const cpu::Place& place) {
   Forward<Cell, T, S>(a, place).run();
 }
 template <class Cell, class T, class S>
-std::size_t backward_scratch(const cpu::LayerArgs& a) {
+std::size_t backward_scratch(const cpu::BackwardArgs& a) {
   return Backward<Cell, T, S>::scratch_bytes(a);
 }
 template <class Cell, class T, class S>

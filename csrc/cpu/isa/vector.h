@@ -90,17 +90,7 @@ FC_INLINE Vector<S> select(Mask<S> mask, Vector<S> if_true, Vector<S> if_false) 
   return Vector<S>::of(mask.v ? if_true.v : if_false.v);
 }
 
-// x held to a limit; where x is NaN, x: the second operand of the instruction.
-template <class S>
-FC_INLINE Vector<S> smaller(Vector<S> limit, Vector<S> x) {
-#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
-  if constexpr (sizeof(S) == 4) {
-    asm("vminps %2, %1, %0" : "=v"(x.v) : "v"(limit.v), "v"(x.v));
-    return x;
-  }
-#endif
-  return select(limit < x, limit, x);
-}
+// x, but no less than the limit; where x is NaN, x: the second operand of the instruction.
 template <class S>
 FC_INLINE Vector<S> larger(Vector<S> limit, Vector<S> x) {
 #if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
@@ -115,16 +105,20 @@ FC_INLINE Vector<S> larger(Vector<S> limit, Vector<S> x) {
 // ---- activations ----
 
 typedef std::uint32_t Words __attribute__((vector_size(kVectorBytes)));
-constexpr std::uint32_t kSignBit = 0x80000000u;
-FC_INLINE Vector<float> magnitude(Vector<float> x) {
-  return Vector<float>::of((Vector<float>::Native)((Words)x.v & ~kSignBit));
+typedef std::int32_t Bits __attribute__((vector_size(kVectorBytes)));
+FC_INLINE Vector<float> below_zero(Vector<float> x) {
+  return Vector<float>::of((Vector<float>::Native)((Words)x.v | 0x80000000u));
 }
-FC_INLINE Vector<float> with_sign_of(Vector<float> x, Vector<float> sign) {
-  return Vector<float>::of((Vector<float>::Native)((Words)x.v | ((Words)sign.v & kSignBit)));
+FC_INLINE Vector<float> if_negative(Vector<float> x, Vector<float> a, Vector<float> otherwise) {
+#if defined(FASTCELLS_AVX2)
+  if constexpr (kVectorBytes == 32) {
+    return Vector<float>::of(_mm256_blendv_ps(otherwise.v, a.v, x.v));
+  }
+#endif
+  return Vector<float>::of((Bits)x.v < 0 ? a.v : otherwise.v);
 }
 
 FC_INLINE Vector<float> power_of_two(Vector<float> shifted) {
-  typedef std::int32_t Bits __attribute__((vector_size(kVectorBytes)));
   std::int32_t zero;
   std::memcpy(&zero, &polynomial::kRound, sizeof zero);
   const Bits power = ((Bits)shifted.v - zero + 127) << 23;

@@ -72,23 +72,29 @@ void pack_plain(const void* weight, int64_t K, int64_t N, int64_t first, int64_t
   }
 }
 
-// Rows of one block of a product whose left operand is transposed, frames of one piece of it.
+// A block of the gates' gradients that lies together while all columns of the operand meet it: its
+// rows as they are lie a power of two apart, and would all want the same lines of the cache.
 constexpr int64_t kBlockRows = 48, kBlockFrames = 256;
-// Rows of the transposed block are so far apart that they meet in no set of the cache.
-constexpr int64_t kTransposedStride = kBlockFrames + 16;
 
 template <class S>
 struct WeightScratch {
-  S* transposed;      // [kBlockRows][kTransposedStride]
-  S* block;           // [kBlockRows][columns]
-  const S** rows;     // [kBlockRows]
-  const S** shifted;  // [kBlockRows]
+  S* gates;  // [kBlockFrames][kBlockRows]
+  S* block;  // [kBlockRows][columns]
   explicit WeightScratch(Arena& arena, int64_t columns)
-      : transposed(arena.take<S>(kBlockRows * kTransposedStride)),
-        block(arena.take<S>(kBlockRows * columns)),
-        rows(arena.take<const S*>(kBlockRows)),
-        shifted(arena.take<const S*>(kBlockRows)) {}
+      : gates(arena.take<S>(kBlockFrames * kBlockRows)),
+        block(arena.take<S>(kBlockRows * columns)) {}
 };
+
+// The first n columns of some rows, nothing past them.
+template <class V, class S = typename V::S>
+FC_INLINE void copy_columns(const S* from, int64_t from_stride, S* to, int64_t to_stride,
+                            int64_t rows, int64_t n) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < n; j += V::kLanes) {
+      store_lanes(to + i * to_stride + j, load_lanes<V>(from + i * from_stride + j, n - j), n - j);
+    }
+  }
+}
 
 // Rows first .. last - 1 of d_weight [M, N] (+)= gates^T operand: gates [frames, M] as it lies,
 // the operand in plain panels [q][capacity][columns].
@@ -102,41 +108,21 @@ inline void add_weight_gradient(const S* gates, int64_t M, const S* panels, int6
     const int64_t rows = at_most(kBlockRows, range.last - m0);
     for (int64_t f0 = 0; f0 < frames; f0 += kBlockFrames) {
       const int64_t piece = at_most(kBlockFrames, frames - f0);
-      for (int64_t i = 0; i < rows; ++i) {
-        scratch.rows[i] = scratch.transposed + i * kTransposedStride;
-      }
-      for (int64_t f = 0; f < piece; ++f) {
-        const S* from = gates + (f0 + f) * M + m0;
-        for (int64_t i = 0; i < rows; ++i) scratch.transposed[i * kTransposedStride + f] = from[i];
-      }
+      copy_columns<V>(gates + f0 * M + m0, M, scratch.gates, kBlockRows, piece, rows);
+      const ColumnOperand<S> block{scratch.gates, kBlockRows};
       const bool is_start = is_first && f0 == 0;
       for (int64_t q = 0; q * C < N; ++q) {
         const int64_t n = N - q * C;
         S* const to = d_weight + m0 * N + q * C;
         const S* panel = panels + (q * capacity + f0) * C;
         if (n >= C) {
-          product<Sh::kPlain>(rows, scratch.rows, piece, panel, is_start ? nullptr : to, N, to, N,
-                              scratch.shifted);
+          product<Sh::kPlain>(rows, block, piece, panel, is_start ? nullptr : to, N, to, N);
           continue;
         }
-        for (int64_t i = 0; i < rows && !is_start; ++i) {
-          for (int v = 0; v < Sh::kPlain; ++v) {
-            const int64_t left = n - v * Sh::L;
-            if (left > 0) {
-              store(scratch.block + i * C + v * Sh::L, load_lanes<V>(to + i * N + v * Sh::L, left));
-            }
-          }
-        }
-        product<Sh::kPlain>(rows, scratch.rows, piece, panel, is_start ? nullptr : scratch.block, C,
-                            scratch.block, C, scratch.shifted);
-        for (int64_t i = 0; i < rows; ++i) {
-          for (int v = 0; v < Sh::kPlain; ++v) {
-            const int64_t left = n - v * Sh::L;
-            if (left > 0) {
-              store_lanes(to + i * N + v * Sh::L, load(scratch.block + i * C + v * Sh::L), left);
-            }
-          }
-        }
+        if (!is_start) copy_columns<V>(to, N, scratch.block, C, rows, n);
+        product<Sh::kPlain>(rows, block, piece, panel, is_start ? nullptr : scratch.block, C,
+                            scratch.block, C);
+        copy_columns<V>(scratch.block, C, to, N, rows, n);
       }
     }
   }
