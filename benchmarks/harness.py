@@ -12,8 +12,8 @@ import statistics
 import time
 from dataclasses import dataclass
 
-# Spinning ends within milliseconds (ONNX Runtime's is told to): 0.02 s are enough. After 0.05 s two threads were seen to wake
-# on one core, and a call of 1 ms took 10 ms.
+# Spinning ends within milliseconds (ONNX Runtime's is told to): 0.02 s are enough. After 0.05 s two
+# threads were seen to wake on one core, and a call of 1 ms took 10 ms.
 PAUSE_S = 0.02
 WARM_S = 5e-3
 SAMPLE_S = 2e-3  # far above the clock's resolution and a context switch
