@@ -53,8 +53,7 @@ class Backward {
       : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)}, weights_(arena_, C) {
     const bool is_recomputing = !a.saved;
     const int64_t frames = a.chunk_frames;
-    frame_step_ = arena_.take<int64_t>(frames);
-    frame_row_ = arena_.take<int64_t>(frames);
+    frame_step_ = arena_.take<int64_t>(frames), frame_row_ = arena_.take<int64_t>(frames);
     rows_ = arena_.take<const S*>(frames);
     products_ = arena_.take<S>(kBlockRows * C);
     if (is_recomputing) {
@@ -384,13 +383,12 @@ class Backward {
   const WeightScratch<S> weights_;
   const cpu::Place* place_ = nullptr;
   const cpu::RowGroup* group_ = nullptr;
-  Range own_{};              // plain panels of units of this thread
-  int64_t frames_ = 0;       // of the chunk, all groups
-  int64_t group_frame_ = 0;  // the first of this group
-  int64_t* frame_step_;      // [chunk frames] t
-  int64_t* frame_row_;       // [chunk frames] b
-  const S** rows_;           // [chunk frames]
-  S* products_;              // [kBlockRows][C]
+  Range own_{};                       // plain panels of units of this thread
+  int64_t frames_ = 0;                // of the chunk, all groups
+  int64_t group_frame_ = 0;           // the first of this group
+  int64_t *frame_step_, *frame_row_;  // [chunk frames] t, b
+  const S** rows_;                    // [chunk frames]
+  S* products_;                       // [kBlockRows][C]
   // Recompute: a block of frames.
   const S **x_rows_ = nullptr, **h_rows_ = nullptr;
   S *x_gates_ = nullptr, *h_gates_ = nullptr;          // [frames][R*L]
