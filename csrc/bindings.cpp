@@ -20,6 +20,8 @@
 
 #ifdef FASTCELLS_WITH_CUDA
 #include <cuda_runtime_api.h>
+
+#include "cuda/engine.h"
 #endif
 
 TORCH_LIBRARY(fastcells, m) {
@@ -131,6 +133,20 @@ std::tuple<std::string, std::string, std::string> explain_cpu(
   return {choice.engine, choice.plan, choice.why};
 }
 
+#ifdef FASTCELLS_WITH_CUDA
+// The engine and plan of a call on the current CUDA device: cuda/engine.h.
+std::tuple<std::string, std::string, std::string> explain_cuda(
+    const std::string& cell, int64_t directions, std::array<int64_t, 4> sizes, at::ScalarType dtype,
+    bool is_projected, bool is_training) {
+  fastcells::LayerSizes s{};
+  s.T = sizes[0], s.B = sizes[1], s.I = sizes[2], s.H = sizes[3], s.D = directions;
+  const fastcells::Storage storage = fastcells::storage_of("explain_cuda", dtype);
+  auto choice =
+      fastcells::cuda::explain(fastcells::find_cell(cell), storage, s, is_projected, is_training);
+  return {choice.engine, choice.plan, choice.why};
+}
+#endif
+
 // Whether torch would do anything to a call besides computing it: a mode, a transform, a tracer,
 // autocast, a profiler.
 bool is_watched() {
@@ -180,7 +196,8 @@ py::object step_at_once(const std::string& cell, py::handle input, py::handle h,
 // cpu/engine.h: stack_at_once, on a module's own dictionary of parameters, in the lists of names
 // that a torch.nn.RNNBase keeps: one a layer and direction. None where the op must be asked.
 py::object stack_at_once(const std::string& cell, int64_t directions, bool is_batch_first,
-                         py::handle input, py::handle h, py::handle c, const py::dict& parameters,
+                         py::handle input, py::handle h, py::handle c, py::handle lengths,
+                         py::handle resets, const py::dict& parameters,
                          const std::vector<std::vector<std::string>>& names) {
   bool is_plain = !is_watched();
   const auto tensor = [&](PyObject* object) {
@@ -188,7 +205,8 @@ py::object stack_at_once(const std::string& cell, int64_t directions, bool is_ba
     is_plain = is_plain && object == Py_None;
     return at::Tensor();
   };
-  fastcells::cpu::StackTensors tensors{tensor(input.ptr()), tensor(h.ptr()), tensor(c.ptr()), {}};
+  fastcells::cpu::StackTensors tensors{tensor(input.ptr()),   tensor(h.ptr()),      tensor(c.ptr()),
+                                       tensor(lengths.ptr()), tensor(resets.ptr()), {}};
   for (size_t i = 0; i < names.size(); ++i) {
     if (i % directions == 0) tensors.weights.emplace_back();
     for (const std::string& name : names[i]) {
@@ -201,7 +219,11 @@ py::object stack_at_once(const std::string& cell, int64_t directions, bool is_ba
   std::optional<fastcells::LayerOutputs> outputs;
   {
     const py::gil_scoped_release no_gil;
-    if (is_batch_first) tensors.input = tensors.input.transpose(0, 1);
+    if (is_batch_first) {
+      tensors.input = tensors.input.transpose(0, 1);
+      const bool is_matrix = tensors.resets.defined() && tensors.resets.dim() == 2;
+      if (is_matrix) tensors.resets = tensors.resets.t();
+    }
     outputs = fastcells::cpu::stack_at_once(fastcells::find_cell(cell), directions, tensors);
     if (outputs && is_batch_first) outputs->output = outputs->output.transpose(0, 1);
   }
@@ -223,6 +245,11 @@ PYBIND11_MODULE(_C, m) {
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
   m.def("step_at_once", &step_at_once,
         "One step of a cell module: its new states, or None where only the op can tell.");
+#ifdef FASTCELLS_WITH_CUDA
+  m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
+        py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"),
+        "(engine, plan, why not a faster one) of a layer on the current CUDA device.");
+#endif
   m.def("stack_at_once", &stack_at_once,
         "All layers of a module: (output, h_n, c_n or None), or None where only the op can tell.");
   m.def(

@@ -15,6 +15,14 @@ def explain_cpu(
     is_training: bool,
     is_step: bool,
 ) -> tuple[str, str, str]: ...
+def explain_cuda(
+    cell: str,
+    directions: int,
+    sizes: tuple[int, int, int, int],
+    dtype: dtype,
+    is_projected: bool,
+    is_training: bool,
+) -> tuple[str, str, str]: ...  # of a build with CUDA alone
 def instruction_set() -> str: ...
 def packed_bytes() -> int: ...
 def stack_at_once(
@@ -24,6 +32,8 @@ def stack_at_once(
     input: object,
     h: object,
     c: object,
+    lengths: object,
+    resets: object,
     parameters: dict[str, Any],
     names: list[list[str]],
 ) -> tuple[Tensor, Tensor, Tensor | None] | None: ...

@@ -36,8 +36,9 @@ class Explanation:
 
 #: What each engine does, in a line.
 _ENGINES = {
-    "sequence": "all steps in one team of threads, on packed weights",
-    "step": "one step, the weights read where they lie",
+    "cpu sequence": "all steps in one team of threads, on packed weights",
+    "cpu step": "one step, the weights read where they lie",
+    "cuda sequence": "all steps in one kernel, W_hh on the chip",
     "stepwise": (
         "input product for all steps at once, then a matrix product and a fused step kernel per "
         "step"
@@ -77,9 +78,10 @@ def explain(
         notes = ("plain torch operations, step by step",)
         return Explanation("reference", layer.cell, dtype, route.reason, notes)
     engine, plan, why_not = "stepwise", "", ""
-    if device == "cpu":
-        engine, plan, why_not = _ask_cpu(layer, input, dtype, (data, *states, *layer.parameters()))
-    notes = [_ENGINES[engine]]
+    if device in ("cpu", "cuda"):
+        tensors = (data, *states, *layer.parameters())
+        engine, plan, why_not = _ask(device, layer, input, dtype, tensors)
+    notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
     if why_not:
         notes.append(f"not the sequence engine: {why_not}")
     if dtype in (torch.float16, torch.bfloat16):
@@ -89,8 +91,12 @@ def explain(
     return Explanation(f"{device} {engine}", layer.cell, dtype, route.reason, tuple(notes), plan)
 
 
-def _ask_cpu(
-    layer: nn.Module, input: Tensor | PackedSequence, dtype: torch.dtype, tensors: Sequence[Tensor]
+def _ask(
+    device: str,
+    layer: nn.Module,
+    input: Tensor | PackedSequence,
+    dtype: torch.dtype,
+    tensors: Sequence[Tensor],
 ) -> tuple[str, str, str]:
     """Engine, plan and why not a faster engine, of the (first) layer."""
     is_cell = isinstance(layer, nn.RNNCellBase)
@@ -102,12 +108,14 @@ def _ask_cpu(
         steps, batch = input.shape[:2] if input.dim() == 3 else (input.shape[0], 1)
         if getattr(layer, "batch_first", False) and input.dim() == 3:
             steps, batch = batch, steps
-    return _extension._C.explain_cpu(
+    question = (
         layer.cell,
         2 if getattr(layer, "bidirectional", False) else 1,
         (steps, batch, layer.input_size, layer.hidden_size),
         dtype,
         bool(getattr(layer, "proj_size", 0)),
         needs_grad(tensors),
-        is_cell,
     )
+    if device == "cuda":
+        return _extension._C.explain_cuda(*question)
+    return _extension._C.explain_cpu(*question, is_cell)

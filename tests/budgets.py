@@ -190,7 +190,7 @@ def faults_of(path, text):
 # What nvcc compiles, or a C++ test links alone.
 TORCH_FREE = re.compile(r"(math|cells|cpu/isa)/|recurrent/(step_|rows)|.*\.(cuh|cu)$")
 TORCH_HEADER = re.compile(r"(torch|ATen|c10|pybind11)/|Python\.h$")
-CUDA_HEADER = re.compile(r"(cuda|cublas|curand|cooperative_groups|mma\.h)")
+CUDA_HEADER = re.compile(r"(cuda(?!/plan\.h$)|cublas|curand|cooperative_groups|mma\.h)")
 # Who may import whom; a file that is not here (explain, testing, __init__) may import anything.
 IMPORTS = {
     "layers": {"functional", "checks"},

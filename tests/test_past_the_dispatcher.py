@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 import fastcells
 from fastcells.functional import recurrent
-from pairs import B, H, I, assert_same_bits, make_hx, make_input, tensors_of
+from pairs import B, H, I, T, assert_same_bits, make_hx, make_input, tensors_of
 
 FORMS = {
     "plain": {},
@@ -78,6 +78,23 @@ def test_every_dtype_and_projections(dtype, options, ops_called):
         assert_same_bits(ours, theirs)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_lengths_and_resets(kind, batch_first, ops_called):
+    layer = getattr(fastcells, kind)(I, H, num_layers=2, batch_first=batch_first)
+    input, resets = make_input(kind, torch.float32), torch.rand(T, B) < 0.3
+    if batch_first:
+        input, resets = input.transpose(0, 1), resets.t()
+    masks = {"lengths": torch.tensor([T, 0, 2, 3]), "resets": resets}
+    with torch.no_grad():
+        direct = layer(input, **masks)
+        assert ops_called == []
+        with Watch():
+            watched = layer(input, **masks)
+    for ours, theirs in zip(tensors_of(direct), tensors_of(watched), strict=True):
+        assert_same_bits(ours, theirs)
+
+
 def calls_that_need_the_op():
     layer, input = make_layer("LSTM"), make_input("LSTM", torch.float32)
     training = make_layer("GRU", "dropout").train()
@@ -88,7 +105,6 @@ def calls_that_need_the_op():
         "a gradient of the input": lambda: frozen(input.clone().requires_grad_()),
         "dropout": lambda: torch.no_grad()(training)(input),
         "cell states": lambda: torch.no_grad()(layer)(input, return_cell_states=True),
-        "lengths": lambda: torch.no_grad()(layer)(input, lengths=torch.full((B,), 3)),
         "a lazy negation": lambda: torch.no_grad()(layer)(negated),
         "no batch": lambda: torch.no_grad()(layer)(input[:, 0]),
     }
@@ -127,5 +143,28 @@ def test_errors_are_the_same(make_arguments):
             layer(*arguments)
         with Watch(), pytest.raises(Exception) as watched:
             layer(*arguments)
+    assert type(direct.value) is type(watched.value)
+    assert str(direct.value) == str(watched.value)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"lengths": torch.tensor([1, 2, 3])},
+        {"lengths": torch.tensor([1, 2, 3, T + 1])},
+        {"lengths": torch.tensor([1.0, 2, 3, 4])},
+        {"lengths": [1, 2, 3, 4]},
+        {"resets": torch.zeros(T, B + 1, dtype=torch.bool)},
+        {"resets": torch.zeros(T, B)},
+    ],
+    ids=["rows", "range", "dtype", "list", "shape", "dtype of resets"],
+)
+def test_errors_of_masks_are_the_same(masks):
+    layer, input = make_layer("GRU"), make_input("GRU", torch.float32)
+    with torch.no_grad():
+        with pytest.raises(Exception) as direct:
+            layer(input, **masks)
+        with Watch(), pytest.raises(Exception) as watched:
+            layer(input, **masks)
     assert type(direct.value) is type(watched.value)
     assert str(direct.value) == str(watched.value)

@@ -144,6 +144,7 @@ std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directi
   const auto is_absent_or_plain = [](const at::Tensor& x) { return !x.defined() || is_plain(x); };
   bool fits = is_plain(t.input) && t.input.dim() == 3 && t.input.size(0) > 0 &&
               is_absent_or_plain(t.h_0) && is_absent_or_plain(t.c_0) &&
+              is_absent_or_plain(t.lengths) && is_absent_or_plain(t.resets) &&
               t.c_0.defined() == (t.h_0.defined() && cell.states == 2);
   for (const auto& layer : t.weights) {
     for (const at::Tensor& weight : layer) fits = fits && is_plain(weight);
@@ -164,7 +165,7 @@ std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directi
       };
       const Layer layer =
           check_layer("layer", {cell.name, directions, input, of_layer(t.h_0), of_layer(t.c_0),
-                                t.weights[i], std::nullopt, std::nullopt});
+                                t.weights[i], t.lengths, t.resets});
       outputs = engine().forward(layer, Keep::kNothing);
       h_n.push_back(outputs.h_n), c_n.push_back(outputs.c_n);
       input = outputs.output;

@@ -31,8 +31,9 @@ bool step_at_once(const CellFacts& cell, const StepTensors& tensors, at::Tensor&
 // All layers of a module, without a way back, as step_at_once: of plain tensors of any dtype and
 // stride. No value, and nothing was done, for anything else or where tensors do not fit together.
 struct StackTensors {
-  at::Tensor input;     // [T, B, I]
-  at::Tensor h_0, c_0;  // [L*D, B, P or H] or undefined: zeros
+  at::Tensor input;            // [T, B, I]
+  at::Tensor h_0, c_0;         // [L*D, B, P or H] or undefined: zeros
+  at::Tensor lengths, resets;  // [B], [T, B] or undefined
   std::vector<std::vector<at::Tensor>>
       weights;  // L lists of D * (w_ih, w_hh[, b_ih, b_hh][, w_hr])
 };

@@ -1,6 +1,8 @@
-// Launchers of the fused step kernels: the bridge from the entry points (.cpp) to the .cu files.
+// Launchers of the kernels: the bridge from the entry points (.cpp) to the .cu files.
 // Torch-free, plain data; `stream` is a cudaStream_t. Each returns the launch's cudaError_t as int.
 #pragma once
+#include "cuda/plan.h"
+#include "cuda/sequence_args.h"
 #include "dispatch.h"
 #include "recurrent/step_args.h"
 
@@ -17,5 +19,13 @@ template <class Cell>
 int launch_step_forward(Stage stage, Storage storage, const StepForwardArgs& args, void* stream);
 template <class Cell>
 int launch_step_backward(Stage stage, Storage storage, const StepBackwardArgs& args, void* stream);
+
+// All steps of a layer, `directions` of them, as the plan says; float16 and bfloat16.
+template <class Cell>
+int launch_sequence_forward(Storage storage, const cuda::Plan& plan, int directions,
+                            const SequenceForwardArgs& args, void* stream);
+template <class Cell>
+int launch_sequence_backward(Storage storage, const cuda::Plan& plan, int directions,
+                             const SequenceBackwardArgs& args, void* stream);
 
 }  // namespace fastcells

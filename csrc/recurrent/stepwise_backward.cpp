@@ -2,10 +2,40 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
+#include "recurrent/gate_gradients.h"
 #include "recurrent/stepwise.h"
 
 namespace fastcells {
+
+at::Tensor GateGradients::d_input(const Layer& layer, int64_t direction) const {
+  const at::Tensor& weight_ih = layer.weights[direction].weight_ih;
+  return product(dx_gates, weight_ih.to(dx_gates.scalar_type()), layer.arithmetic());
+}
+
+// Products over all steps write the operands' own type: float32 on a CPU, storage on a GPU, where
+// the accumulation is float32 all the same.
+at::Tensor GateGradients::d_weight(const Layer& layer, size_t index, const at::Tensor& x) const {
+  const at::ScalarType operand = dx_gates.scalar_type(), storage = layer.input.scalar_type();
+  if (index == 0) return product(dx_gates.t(), x, operand).to(storage);
+  if (index == 1) return product(dg_gates.t(), h_previous, operand).to(storage);
+  const at::Tensor& gates = index == 2 ? dx_gates : dg_gates;
+  return gates.sum(0, /*keepdim=*/false, layer.arithmetic()).to(storage);
+}
+
 namespace {
+
+StepBackwardArgs arguments_of_rows(const Layer& layer, int64_t d, const LayerOutputs& outputs) {
+  const auto& s = layer.sizes;
+  StepBackwardArgs args{};
+  args.rows = layer.rows(d);
+  args.H = s.H, args.P = s.P;
+  args.output_all = pointer(outputs.output, d * s.P);
+  args.cells_all = pointer(outputs.cells, d * s.H);
+  args.output_all_stride = s.D * s.P, args.cells_all_stride = s.D * s.H;
+  args.h_0 = pointer(layer.h_0, d * s.B * s.P);
+  args.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  return args;
+}
 
 // One direction of a layer on its way back through time.
 class BackwardPass {
@@ -24,9 +54,9 @@ class BackwardPass {
     const auto operand = layer.input.options().dtype(operand_type_);
     const int64_t rows = s_.T * s_.B;
     weight_hh_ = weights_.weight_hh.to(operand_type_);
-    h_previous_ = at::empty({rows, s_.P}, operand);
-    dx_gates_ = at::empty({rows, s_.G * s_.H}, operand);
-    dg_gates_ = layer.cell.additive ? dx_gates_ : at::empty({rows, s_.G * s_.H}, operand);
+    gates_.h_previous = at::empty({rows, s_.P}, operand);
+    gates_.dx_gates = at::empty({rows, s_.G * s_.H}, operand);
+    gates_.dg_gates = layer.cell.additive ? gates_.dx_gates : at::empty_like(gates_.dx_gates);
     carry_dh_ = initial_carry(grads.h_n, s_.P, arithmetic);
     product_dh_ = at::empty({s_.B, s_.P}, arithmetic);
     if (layer.cell.states == 2) carry_dc_ = initial_carry(grads.c_n, s_.H, arithmetic);
@@ -44,7 +74,7 @@ class BackwardPass {
   // Fills the gradients of the gates at all steps and those of the initial states.
   void run() {
     StepBackwardArgs args = fixed_arguments();
-    args.h_previous = pointer(h_previous_);
+    args.h_previous = pointer(gates_.h_previous);
     kernels_.backward(Stage::kPrevious, layer_, args);
     for (int64_t i = 0; i < s_.T; ++i) {
       const int64_t t = args.rows.reverse ? i : s_.T - 1 - i;
@@ -62,18 +92,15 @@ class BackwardPass {
   const at::Tensor& d_h_0() const { return d_h_0_; }  // [B, P] arithmetic
   const at::Tensor& d_c_0() const { return d_c_0_; }  // [B, H] arithmetic or undefined
   // [T*B, I] arithmetic
-  at::Tensor d_input() const {
-    return product(dx_gates_, weights_.weight_ih.to(operand_type_), layer_.arithmetic());
-  }
+  at::Tensor d_input() const { return gates_.d_input(layer_, d_); }
   // Gradient of this direction's weight number `index` in the op's list, in storage.
   at::Tensor d_weight(size_t index, size_t count, const at::Tensor& x) const {
     const at::ScalarType storage = layer_.input.scalar_type();
-    const bool is_projection = layer_.is_projected() && index == count - 1;
-    if (is_projection) return product(dh_projected_.t(), h_of_cell(), result_type()).to(storage);
-    if (index == 0) return product(dx_gates_.t(), x, result_type()).to(storage);
-    if (index == 1) return d_weight_hh().to(storage);
-    const at::Tensor& gates = index == 2 ? dx_gates_ : dg_gates_;
-    return gates.sum(0, /*keepdim=*/false, layer_.arithmetic()).to(storage);
+    if (layer_.is_projected() && index == count - 1) {
+      return product(dh_projected_.t(), h_of_cell(), operand_type_).to(storage);
+    }
+    if (index == 1 && layer_.cell.two_products) return d_weight_hh().to(storage);
+    return gates_.d_weight(layer_, index, x);
   }
 
  private:
@@ -82,16 +109,13 @@ class BackwardPass {
     if (!grad.defined()) return at::zeros({s_.B, width}, arithmetic);
     return grad.select(0, d_).to(arithmetic.dtype(), false, /*copy=*/true).contiguous();
   }
-  // Products over all steps write the operands' own type: float32 on a CPU, storage on a GPU,
-  // where the accumulation is float32 all the same.
-  at::ScalarType result_type() const { return operand_type_; }
-
+  // Of two products: the rows of the last gate meet r h.
   at::Tensor d_weight_hh() const {
-    if (!layer_.cell.two_products) return product(dg_gates_.t(), h_previous_, result_type());
-    at::Tensor result = at::empty(weight_hh_.sizes(), dg_gates_.options());
+    const at::Tensor& dg = gates_.dg_gates;
+    at::Tensor result = at::empty(weight_hh_.sizes(), dg.options());
     const int64_t first = (s_.G - 1) * s_.H;
-    product_out(result.narrow(0, 0, first), dg_gates_.narrow(1, 0, first).t(), h_previous_);
-    product_out(result.narrow(0, first, s_.H), dg_gates_.narrow(1, first, s_.H).t(), reset_h_);
+    product_out(result.narrow(0, 0, first), dg.narrow(1, 0, first).t(), gates_.h_previous);
+    product_out(result.narrow(0, first, s_.H), dg.narrow(1, first, s_.H).t(), reset_h_);
     return result;
   }
 
@@ -104,16 +128,9 @@ class BackwardPass {
   }
 
   StepBackwardArgs fixed_arguments() const {
-    StepBackwardArgs args{};
-    args.rows = layer_.rows(d_);
-    args.H = s_.H, args.P = s_.P;
+    StepBackwardArgs args = arguments_of_rows(layer_, d_, outputs_);
     args.d_output_stride = s_.D * s_.P, args.d_cells_stride = s_.D * s_.H;
     args.saved_stride = s_.saved * s_.H;
-    args.output_all = pointer(outputs_.output, d_ * s_.P);
-    args.cells_all = pointer(outputs_.cells, d_ * s_.H);
-    args.output_all_stride = s_.D * s_.P, args.cells_all_stride = s_.D * s_.H;
-    args.h_0 = pointer(layer_.h_0, d_ * s_.B * s_.P);
-    args.c_0 = pointer(layer_.c_0, d_ * s_.B * s_.H);
     args.carry_dh = pointer(carry_dh_), args.carry_dc = pointer(carry_dc_);
     args.dh_cell = pointer(dh_cell_), args.d_reset_h = pointer(d_reset_h_);
     return args;
@@ -125,9 +142,9 @@ class BackwardPass {
     args.d_output = pointer(grads_.output, row * args.d_output_stride + d_ * s_.P);
     args.d_cells = pointer(grads_.cells, row * args.d_cells_stride + d_ * s_.H);
     args.saved = pointer(outputs_.saved, (d_ * s_.T + t) * s_.B * args.saved_stride);
-    args.h_previous = pointer(h_previous_, row * s_.P);
-    args.dx_gates = pointer(dx_gates_, row * s_.G * s_.H);
-    args.dg_gates = pointer(dg_gates_, row * s_.G * s_.H);
+    args.h_previous = pointer(gates_.h_previous, row * s_.P);
+    args.dx_gates = pointer(gates_.dx_gates, row * s_.G * s_.H);
+    args.dg_gates = pointer(gates_.dg_gates, row * s_.G * s_.H);
     args.dh_projected = pointer(dh_projected_, row * s_.P);
     args.reset_h = pointer(reset_h_, row * s_.H);
   }
@@ -139,7 +156,7 @@ class BackwardPass {
       product_out(dh_cell_, at_step(dh_projected_), weight_hr_);
     }
     kernels_.backward(Stage::kBackward, layer_, args);
-    const at::Tensor dg = at_step(dg_gates_);
+    const at::Tensor dg = at_step(gates_.dg_gates);
     if (layer_.cell.two_products) {
       const int64_t first = (s_.G - 1) * s_.H;
       product_out(d_reset_h_, dg.narrow(1, first, s_.H), weight_hh_.narrow(0, first, s_.H));
@@ -159,8 +176,7 @@ class BackwardPass {
   const DirectionWeights& weights_;
   const at::ScalarType operand_type_;
   at::Tensor weight_hh_, weight_hr_;   // operands [G*H, P], [P, H]
-  at::Tensor h_previous_;              // operand [T*B, P]
-  at::Tensor dx_gates_, dg_gates_;     // operand [T*B, G*H]; one tensor for an additive cell
+  GateGradients gates_;                // one tensor of gates for an additive cell
   at::Tensor carry_dh_, product_dh_;   // arithmetic [B, P]
   at::Tensor carry_dc_;                // arithmetic [B, H] or undefined
   at::Tensor d_reset_h_, reset_h_;     // arithmetic [B, H], operand [T*B, H]: two products
@@ -195,6 +211,33 @@ InputGradients stepwise_backward(const Layer& layer, const LayerOutputs& outputs
   if (needs.input) {
     result.input = d_input.view({s.T, s.B, s.I}).to(storage.dtype());
   }
+  return result;
+}
+
+InputGradients collect_gate_gradients(const Layer& layer, const LayerOutputs& outputs,
+                                      const LayerNeeds& needs, const StepKernels& kernels,
+                                      std::vector<GateGradients>& gates) {
+  const auto& s = layer.sizes;
+  const size_t count = needs.weights.size() / s.D;
+  const at::Tensor x = operand_rows(layer, kernels.operand(layer));
+  InputGradients result;
+  at::Tensor d_input;  // arithmetic [T*B, I]
+  for (int64_t d = 0; d < s.D; ++d) {
+    GateGradients& g = gates[d];
+    StepBackwardArgs args = arguments_of_rows(layer, d, outputs);
+    g.h_previous = at::empty({s.T * s.B, s.P}, g.dx_gates.options());
+    args.h_previous = pointer(g.h_previous);
+    kernels.backward(Stage::kPrevious, layer, args);
+    if (needs.input) {
+      const at::Tensor own = g.d_input(layer, d);
+      d_input = d_input.defined() ? d_input.add_(own) : own;
+    }
+    for (size_t k = 0; k < count; ++k) {
+      const bool is_needed = needs.weights[d * count + k];
+      result.weights.push_back(is_needed ? g.d_weight(layer, k, x) : at::Tensor());
+    }
+  }
+  if (needs.input) result.input = d_input.view({s.T, s.B, s.I}).to(layer.input.scalar_type());
   return result;
 }
 

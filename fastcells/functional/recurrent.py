@@ -110,14 +110,20 @@ def run_module_step(
 
 
 def run_module_stack(
-    module: nn.RNNBase, cell: str, input: Tensor, h_0: Tensor | None, c_0: Tensor | None
+    module: nn.RNNBase,
+    cell: str,
+    input: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """All layers of a module where nothing but the result can be asked for, else None."""
     if torch.compiler.is_compiling() or (module.training and module.dropout):
         return None
     return ops.stack_at_once(
         cell, 2 if module.bidirectional else 1, module.batch_first, input, h_0, c_0,
-        module._parameters, module._all_weights,
+        lengths, resets, module._parameters, module._all_weights,
     )  # fmt: skip
 
 

@@ -47,9 +47,9 @@ class RecurrentLayer(nn.RNNBase):
         """output, h_n, c_n, cells, in the caller's layout; the last two None without c."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, want_cells)
-        if lengths is None and resets is None and not want_cells:
-            states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
-            done = run_module_stack(self, self.cell, input, *states) if len(states) == 2 else None
+        states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
+        if not want_cells and len(states) == 2:
+            done = run_module_stack(self, self.cell, input, *states, lengths, resets)
             if done is not None:
                 return *done, None
         name = type(self).__name__

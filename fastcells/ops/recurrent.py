@@ -100,6 +100,8 @@ def stack_at_once(
     input: Tensor,
     h_0: Tensor | None,
     c_0: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
     parameters: dict[str, Tensor | None],
     names: list[list[str]],
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
@@ -107,7 +109,9 @@ def stack_at_once(
     and of every dtype that the kernels take."""
     if _C is None:
         return None
-    return _C.stack_at_once(cell, directions, is_batch_first, input, h_0, c_0, parameters, names)
+    return _C.stack_at_once(
+        cell, directions, is_batch_first, input, h_0, c_0, lengths, resets, parameters, names
+    )
 
 
 def is_projected(weights: Sequence[Tensor], directions: int) -> bool:

@@ -1,0 +1,138 @@
+// The instructions that CUDA C++ has no word for, each as one function. Under the emulator of
+// tests/simt the same names are its host twins.
+//
+// Source: PTX ISA 9.0. Clusters, mbarrier transactions and st.async are sm_90's; the others
+// sm_80's.
+#pragma once
+#ifdef FASTCELLS_EMULATED
+#include "simt/ptx.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#endif
+
+#define FC_DEVICE __device__ __forceinline__
+
+#ifndef FASTCELLS_EMULATED
+namespace fastcells::ptx {
+
+// Shared memory. The emulator looks at every access through it.
+template <class T>
+using Shared = T*;
+
+// `count` elements at a byte of the dynamic shared memory.
+template <class T>
+FC_DEVICE Shared<T> shared_array(std::ptrdiff_t byte, std::ptrdiff_t /* count */) {
+  extern __shared__ __align__(128) unsigned char dynamic_shared[];
+  return reinterpret_cast<T*>(dynamic_shared + byte);
+}
+template <class U, class T>
+FC_DEVICE Shared<U> shared_cast(Shared<T> pointer) {
+  return reinterpret_cast<U*>(pointer);
+}
+FC_DEVICE unsigned address(const void* shared) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+
+// ---- clusters ----
+
+// Whether the target has clusters, and what is counted by mbarriers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr bool kHasClusters = false;
+#else
+constexpr bool kHasClusters = true;
+#endif
+
+FC_DEVICE unsigned cluster_rank() {
+  unsigned rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+FC_DEVICE unsigned cluster_size() {
+  unsigned size;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return size;
+}
+FC_DEVICE void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
+}
+FC_DEVICE unsigned peer_address(unsigned mine, unsigned rank) {
+  unsigned theirs;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(theirs) : "r"(mine), "r"(rank));
+  return theirs;
+}
+
+// ---- mbarriers that count arrivals and bytes ----
+
+using Transactions = std::uint64_t;
+
+FC_DEVICE void transactions_init(Shared<Transactions> barrier, unsigned arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address(barrier)), "r"(arrivals)
+               : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// One arrival, and `bytes` more to wait for in this phase.
+FC_DEVICE void arrive_expecting(Shared<Transactions> barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+FC_DEVICE void wait(Shared<Transactions> barrier, unsigned parity) {
+  unsigned is_over;
+  do {
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.u32 %0, 1, 0, p;\n\t}"
+        : "=r"(is_over)
+        : "r"(address(barrier)), "r"(parity)
+        : "memory");
+  } while (!is_over);
+}
+
+// 16 bytes to `where` in block `rank`, whose `barrier` then has so many less to wait for. They
+// arrive at any time, and are seen by whoever waited for the barrier.
+FC_DEVICE void store_async(Shared<uint4> where, uint4 value, Shared<Transactions> barrier,
+                           unsigned rank) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(peer_address(address(where), rank)),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w),
+      "r"(peer_address(address(barrier), rank))
+      : "memory");
+}
+
+// ---- products of a warp ----
+
+// d += a b: a [16, 16], b [16, 8], pairs of T; d [16, 8].
+template <class T>
+FC_DEVICE void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+
+// Four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and
+// gets of each matrix the elements 2*(l % 4), 2*(l % 4) + 1 of row l / 4.
+FC_DEVICE void load_matrices(unsigned (&out)[4], Shared<std::uint16_t> row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(address(row))
+               : "memory");
+}
+
+}  // namespace fastcells::ptx
+#endif

@@ -1,0 +1,361 @@
+// A layer through all its steps in one kernel: W_hh stays on the chip, h goes from block to block.
+//
+//   grid (blocks of a cluster x slices of the batch, directions); a cluster takes 8*kBatchTiles
+//   rows. A block owns the units of its warps, all gates of each. Every step, per warp:
+//
+//     g = W_hh h            mma.m16n8k16: gates and units are M, batch rows N, all units K
+//     cell                  on the accumulators: a lane holds all gates of a unit and two rows
+//     h to every block      st.async into the other of two buffers, counted by an mbarrier
+//     wait                  for the bytes of all blocks: there is no barrier of the cluster in the
+//     loop
+//
+// Why the other buffer may be written: whoever sends h of step i has the h of step i - 1 of every
+// block, and a warp sends that after it has read the buffer in question for the last time.
+//
+// Rows of an m16 tile are two halves of eight: half j of a warp is gate j % G of unit group j / G,
+// so that rows r and r + 8 of an accumulator are two gates of one unit, or one gate of two groups.
+// W_hh lies in the order of its fragments: up to kCached steps over K in registers, the rest in
+// shared memory, 16 bytes a lane.
+#pragma once
+#include "cells/cells.h"
+#include "cuda/plan.h"
+#include "cuda/ptx.cuh"
+#include "cuda/sequence_args.h"
+#include "cuda/sequence_exchange.cuh"
+#include "recurrent/rows.h"
+
+namespace fastcells {
+
+template <class Cell>
+struct SequenceTile {
+  static constexpr int kUnits = cuda::forward_units(Cell::kGates);
+  static constexpr int kTiles = cuda::forward_tiles(Cell::kGates);
+  static constexpr int kGroups = kUnits / kGroupUnits;
+  static constexpr int kHalves = kGroups * Cell::kGates;
+};
+
+// Where the arrays lie in the shared memory of a block, in bytes.
+struct SequenceShared {
+  std::int64_t h, barriers, end;
+
+  // `units` of the whole cluster, `tiles` of m16 rows a warp.
+  FC_HD static SequenceShared of(int warps, int tiles, int units, int batch_tiles, int cached) {
+    SequenceShared s{};
+    s.h = std::int64_t(warps) * steps_past(units, cached) * tiles * kWarpLanes * 16;
+    s.barriers = s.h + std::int64_t(2) * batch_tiles * kTileRows * (units + kRowPadding) * 2;
+    s.end = s.barriers + 2 * 8;
+    return s;
+  }
+};
+
+template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
+class SequenceForward {
+  using Tile = SequenceTile<Cell>;
+  static constexpr int G = Cell::kGates, M = Tile::kTiles, U = Tile::kGroups, N = kBatchTiles;
+  static_assert(kCached % 2 == 0 && sizeof(T) == 2);
+
+ public:
+  FC_DEVICE explicit SequenceForward(const SequenceForwardArgs& args)
+      : a_(args), d_(args.directions[blockIdx.y]), lane_(int(threadIdx.x) % kWarpLanes) {
+    rows_ = Rows{a_.lengths, a_.resets, a_.T, a_.B, d_.reverse};
+    const int warp = int(threadIdx.x) / kWarpLanes, warps = int(blockDim.x) / kWarpLanes;
+    blocks_ = kCluster ? int(ptx::cluster_size()) : 1;
+    const int rank = kCluster ? int(ptx::cluster_rank()) : 0, units = warps * Tile::kUnits;
+    K_ = units * blocks_;
+    first_unit_ = rank * units + warp * Tile::kUnits;
+    first_row_ = std::int64_t(int(blockIdx.x) / blocks_) * N * kTileRows;
+    const SequenceShared shared = SequenceShared::of(warps, M, K_, N, kCached);
+    const int own = steps_past(K_, kCached) * M * kWarpLanes;
+    weights_ = ptx::shared_array<uint4>(0, std::int64_t(warps) * own) + warp * own;
+    h_ = ptx::shared_array<std::uint16_t>(shared.h, 2 * h_elements());
+    full_ = ptx::shared_array<ptx::Transactions>(shared.barriers, 2);
+  }
+
+  FC_DEVICE void run() {
+    load_weights();
+    start();
+    if (kCluster && threadIdx.x == 0) {
+      ptx::transactions_init(full_, 1);
+      ptx::transactions_init(full_ + 1, 1);
+    }
+    synchronize_blocks<kCluster>();
+    fetch(step_of(0));
+    for (std::int64_t i = 0; i < a_.T; ++i) run_step(i);
+    finish();
+    if (kCluster) ptx::cluster_sync();  // nobody may leave while others still store to it
+  }
+
+ private:
+  FC_DEVICE int h_elements() const { return N * kTileRows * (K_ + kRowPadding); }
+  FC_DEVICE std::int64_t step_of(std::int64_t i) const { return d_.reverse ? a_.T - 1 - i : i; }
+  // Of this lane's accumulators: the unit of group g, and the row of tile n, column e.
+  FC_DEVICE std::int64_t unit(int g) const { return first_unit_ + g * kGroupUnits + lane_ / 4; }
+  FC_DEVICE std::int64_t row(int n, int e) const {
+    return first_row_ + n * kTileRows + lane_ % 4 * 2 + e;
+  }
+  FC_DEVICE bool is_ours(int n, int g, int e) const { return row(n, e) < a_.B && unit(g) < a_.H; }
+  // ---- before the first step ----
+
+  FC_DEVICE void load_weights() {
+    FC_UNROLL
+    for (int s = 0; s < kCached; ++s) {
+      FC_UNROLL
+      for (int m = 0; m < M; ++m) cached_[s][m] = fragment(s, m);
+    }
+    for (int s = kCached; s < K_ / kStepK; ++s) {
+      for (int m = 0; m < M; ++m)
+        weights_[((s - kCached) * M + m) * kWarpLanes + lane_] = fragment(s, m);
+    }
+  }
+  // This lane's part of tile m of W_hh over K = 16 s .. 16 s + 15; zero past the edges.
+  FC_DEVICE uint4 fragment(int s, int m) const {
+    const int k = s * kStepK + lane_ % 4 * 2;
+    return {pair(2 * m, k), pair(2 * m + 1, k), pair(2 * m, k + 8), pair(2 * m + 1, k + 8)};
+  }
+  FC_DEVICE unsigned pair(int half, int k) const {
+    const std::int64_t u = unit(half / G);
+    if (half >= Tile::kHalves || u >= a_.H) return 0;
+    const T* const w = static_cast<const T*>(d_.weight_hh) + ((half % G) * a_.H + u) * a_.H + k;
+    return (k < a_.H ? bits_of(w[0]) : 0u) | (k + 1 < a_.H ? bits_of(w[1]) << 16 : 0u);
+  }
+
+  FC_DEVICE void start() {
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        const std::int64_t b = row(n, e);
+        length_[n][e] = b < a_.B ? rows_.length(b) : 0;
+        const bool cut = b < a_.B && rows_.cut_initial(b);
+        FC_UNROLL
+        for (int g = 0; g < U; ++g) {
+          const bool is_zero = !is_ours(n, g, e) || cut;
+          h_state_[n][g][e] = is_zero ? 0.0f : initial(d_.h_0, b, unit(g));
+          if (Cell::kStates == 2) c_state_[n][g][e] = is_zero ? 0.0f : initial(d_.c_0, b, unit(g));
+        }
+      }
+    }
+    FC_UNROLL
+    for (int g = 0; g < U; ++g) {
+      FC_UNROLL
+      for (int k = 0; k < G; ++k) {
+        const bool has = unit(g) < a_.H;
+        bias_x_[g][k] = d_.bias_ih && has ? d_.bias_ih[k * a_.H + unit(g)] : 0.0f;
+        bias_h_[g][k] = d_.bias_hh && has ? d_.bias_hh[k * a_.H + unit(g)] : 0.0f;
+      }
+    }
+    // All units of the cluster's rows, as every block needs them.
+    for (int i = int(threadIdx.x); i < N * kTileRows * K_; i += int(blockDim.x)) {
+      const int r = i / K_, u = i % K_;
+      const std::int64_t b = first_row_ + r;
+      const bool has = b < a_.B && u < a_.H && !rows_.cut_initial(b);
+      h_[r * (K_ + kRowPadding) + u] =
+          std::uint16_t(bits_of(T(has ? initial(d_.h_0, b, u) : 0.0f)));
+    }
+  }
+  FC_DEVICE float initial(const void* states, std::int64_t b, std::int64_t u) const {
+    return states ? float(static_cast<const T*>(states)[b * a_.H + u]) : 0.0f;
+  }
+
+  // ---- a step ----
+
+  // What step t reads from memory, asked for a step ahead.
+  FC_DEVICE void fetch(std::int64_t t) {
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        const std::int64_t b = row(n, e);
+        const bool exists = b < a_.B && t < length_[n][e];
+        cut_[n][e] = exists && rows_.cut_after(t, b);
+        FC_UNROLL
+        for (int g = 0; g < U; ++g) {
+          FC_UNROLL
+          for (int k = 0; k < G; ++k) {
+            const bool has = exists && unit(g) < a_.H;
+            x_[n][g][e][k] = has ? d_.x_gates[((t * a_.B + b) * G + k) * a_.H + unit(g)] : 0.0f;
+          }
+        }
+      }
+    }
+  }
+
+  FC_DEVICE void run_step(std::int64_t i) {
+    const std::int64_t t = step_of(i);
+    const int now = int(i & 1), next = 1 - now;
+    if (kCluster && threadIdx.x == 0) {
+      ptx::arrive_expecting(full_ + next, unsigned(N * kTileRows * K_ * 2));
+    }
+    float sums[M][N][4] = {};
+    multiply(h_ + now * h_elements(), sums);
+    Results results;
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int g = 0; g < U; ++g) {
+        FC_UNROLL
+        for (int e = 0; e < 2; ++e) run_cell(t, n, g, e, sums, results);
+      }
+    }
+    send(h_ + next * h_elements(), full_ + next);
+    // Behind the exchange: what nobody waits for, and what the next step will need.
+    store(t, results);
+    if (i + 1 < a_.T) fetch(step_of(i + 1));
+    if constexpr (kCluster) {
+      ptx::wait(full_ + next, unsigned(i >> 1) & 1);
+    } else {
+      __syncthreads();
+    }
+  }
+
+  FC_DEVICE void multiply(ptx::Shared<std::uint16_t> h, float (&sums)[M][N][4]) const {
+    // Matrix l / 8 of a lane's address: the first or second half of one of two steps over K.
+    const auto own = h + (lane_ % 8) * (K_ + kRowPadding) + lane_ / 8 * 8;
+    FC_UNROLL
+    for (int s = 0; s < kCached; s += 2) {
+      if (s * kStepK >= K_) break;
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) {
+        unsigned b[4];
+        ptx::load_matrices(b, own + n * kTileRows * (K_ + kRowPadding) + s * kStepK);
+        FC_UNROLL
+        for (int m = 0; m < M; ++m) {
+          multiply_tile(sums[m][n], cached_[s][m], b[0], b[1]);
+          multiply_tile(sums[m][n], cached_[s + 1][m], b[2], b[3]);
+        }
+      }
+    }
+    for (int s = kCached; s < K_ / kStepK; s += 2) {
+      uint4 a[2][M];
+      FC_UNROLL
+      for (int m = 0; m < M; ++m) {
+        a[0][m] = weights_[((s - kCached) * M + m) * kWarpLanes + lane_];
+        a[1][m] = weights_[((s + 1 - kCached) * M + m) * kWarpLanes + lane_];
+      }
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) {
+        unsigned b[4];
+        ptx::load_matrices(b, own + n * kTileRows * (K_ + kRowPadding) + s * kStepK);
+        FC_UNROLL
+        for (int m = 0; m < M; ++m) {
+          multiply_tile(sums[m][n], a[0][m], b[0], b[1]);
+          multiply_tile(sums[m][n], a[1][m], b[2], b[3]);
+        }
+      }
+    }
+  }
+  FC_DEVICE static void multiply_tile(float (&sums)[4], const uint4& a, unsigned b_0,
+                                      unsigned b_1) {
+    const unsigned fragment_a[4] = {a.x, a.y, a.z, a.w}, fragment_b[2] = {b_0, b_1};
+    ptx::mma_m16n8k16<T>(sums, fragment_a, fragment_b);
+  }
+
+  // Of one step, until they are stored.
+  struct Results {
+    float h[N][U][2], c[N][U][2], saved[N][U][2][Cell::kSaved];
+  };
+
+  FC_DEVICE void run_cell(std::int64_t t, int n, int g, int e, const float (&sums)[M][N][4],
+                          Results& results) {
+    float x[G], h[G], state[Cell::kStates], saved[Cell::kSaved];
+    FC_UNROLL
+    for (int k = 0; k < G; ++k) {
+      const int half = g * G + k;
+      x[k] = x_[n][g][e][k] + bias_x_[g][k];
+      h[k] = sums[half / 2][n][half % 2 * 2 + e] + bias_h_[g][k];
+    }
+    state[0] = h_state_[n][g][e];
+    if constexpr (Cell::kStates == 2) state[1] = c_state_[n][g][e];
+    Cell::forward(x, h, state, saved);
+    const bool exists = t < length_[n][e], cut = cut_[n][e];
+    const float rounded = float(T(state[0]));
+    results.h[n][g][e] = exists ? rounded : 0.0f;
+    if (exists) h_state_[n][g][e] = cut ? 0.0f : rounded;
+    if constexpr (Cell::kStates == 2) {
+      results.c[n][g][e] = exists ? state[1] : 0.0f;
+      if (exists) c_state_[n][g][e] = cut ? 0.0f : state[1];
+    }
+    FC_UNROLL
+    for (int k = 0; k < Cell::kSaved; ++k) results.saved[n][g][e][k] = exists ? saved[k] : 0.0f;
+  }
+
+  FC_DEVICE void send(ptx::Shared<std::uint16_t> to, ptx::Shared<ptx::Transactions> full) const {
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int g = 0; g < U; ++g) {
+        const uint4 group =
+            gather_group(lane_, bits_of(T(h_state_[n][g][0])), bits_of(T(h_state_[n][g][1])));
+        const int r = n * kTileRows + gathered_row(lane_);
+        deliver<kCluster>(lane_, group, to + r * (K_ + kRowPadding) + first_unit_ + g * kGroupUnits,
+                          full, blocks_);
+      }
+    }
+  }
+
+  FC_DEVICE void store(std::int64_t t, const Results& results) const {
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int g = 0; g < U; ++g) {
+        FC_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          if (!is_ours(n, g, e)) continue;
+          const std::int64_t at = t * a_.B + row(n, e), u = unit(g);
+          static_cast<T*>(d_.output)[at * a_.output_stride + u] = T(results.h[n][g][e]);
+          if constexpr (Cell::kStates == 2) {
+            if (d_.cells) d_.cells[at * a_.cells_stride + u] = results.c[n][g][e];
+          }
+          if (!d_.saved) continue;
+          FC_UNROLL
+          for (int k = 0; k < Cell::kSaved; ++k) {
+            static_cast<T*>(d_.saved)[at * a_.saved_stride + k * a_.H + u] =
+                T(results.saved[n][g][e][k]);
+          }
+        }
+      }
+    }
+  }
+
+  FC_DEVICE void finish() const {
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int g = 0; g < U; ++g) {
+        FC_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          if (!is_ours(n, g, e)) continue;
+          const std::int64_t at = row(n, e) * a_.H + unit(g);
+          static_cast<T*>(d_.h_n)[at] = T(h_state_[n][g][e]);
+          if constexpr (Cell::kStates == 2) static_cast<T*>(d_.c_n)[at] = T(c_state_[n][g][e]);
+        }
+      }
+    }
+  }
+
+  const SequenceForwardArgs& a_;
+  const SequenceDirection& d_;
+  const int lane_;
+  Rows rows_;
+  int blocks_, K_;  // blocks and units of the cluster
+  int first_unit_;  // of this warp
+  std::int64_t first_row_;
+  ptx::Shared<uint4> weights_;           // [K steps past kCached][M][lanes]: this warp's
+  ptx::Shared<std::uint16_t> h_;         // [2][rows][K + padding]
+  ptx::Shared<ptx::Transactions> full_;  // [2]
+  uint4 cached_[kCached > 0 ? kCached : 1][M];
+  std::int64_t length_[N][2];
+  bool cut_[N][2];
+  float x_[N][U][2][G], bias_x_[U][G], bias_h_[U][G];
+  float h_state_[N][U][2], c_state_[N][U][2];
+};
+
+template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
+__global__ void __launch_bounds__(256, 1)
+    sequence_forward_kernel(const __grid_constant__ SequenceForwardArgs args) {
+  if constexpr (!kCluster || ptx::kHasClusters) {
+    SequenceForward<Cell, T, kBatchTiles, kCached, kCluster>(args).run();
+  }
+}
+
+}  // namespace fastcells

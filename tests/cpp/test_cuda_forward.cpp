@@ -1,0 +1,102 @@
+// The CUDA sequence kernel forward, under the emulator, against plain loops in double: every cell,
+// float16 and bfloat16, one block and clusters, both directions, lengths, resets, sizes that miss
+// tiles.
+#include "cuda_sequence_checks.h"
+
+#include "cuda/sequence_forward.cuh"
+
+namespace fastcells {
+namespace {
+
+template <class Cell, class T>
+struct Forward {
+  static constexpr int G = Cell::kGates, K = Cell::kSaved;
+
+  explicit Forward(const Case& c)
+      : problem(c, rounded<T>, as_float),
+        expected(Naive<Cell>::run(problem, rounded<T>)),
+        x_gates(unwritten<float>(c.T * c.B * G * c.H)),
+        bias_ih(stored<float>(problem.b_ih)),
+        bias_hh(stored<float>(problem.b_hh)),
+        w_hh(stored<T>(problem.w_hh)),
+        h_0(stored<T>(problem.h_0)),
+        c_0(stored<T>(problem.c_0)),
+        output(unwritten<T>(c.T * c.B * c.H)),
+        saved(unwritten<T>(c.T * c.B * K * c.H)),
+        h_n(unwritten<T>(c.B * c.H)),
+        c_n(unwritten<T>(c.B * c.H)),
+        cells(unwritten<float>(c.T * c.B * c.H)) {
+    for (std::int64_t row = 0; row < c.T * c.B; ++row) {  // NaN where no step exists
+      for (std::int64_t m = 0; m < G * c.H && problem.exists(row); ++m) {
+        double sum = 0;
+        for (std::int64_t k = 0; k < c.I; ++k) {
+          sum += problem.w_ih[m * c.I + k] * problem.input[row * c.I + k];
+        }
+        x_gates[row * G * c.H + m] = float(sum);
+      }
+    }
+  }
+
+  SequenceForwardArgs arguments() {
+    const Case& c = problem.c;
+    SequenceForwardArgs args{};
+    args.T = c.T, args.B = c.B, args.H = c.H;
+    args.lengths = address(problem.lengths);
+    args.resets = reinterpret_cast<const bool*>(address(problem.resets));
+    args.output_stride = args.cells_stride = c.H, args.saved_stride = K * c.H;
+    SequenceDirection& d = args.directions[0];
+    d.x_gates = x_gates.data(), d.weight_hh = w_hh.data();
+    d.bias_ih = address(bias_ih), d.bias_hh = address(bias_hh);
+    d.h_0 = address(h_0), d.c_0 = address(c_0);
+    d.output = output.data(), d.h_n = h_n.data(), d.c_n = c_n.data();
+    d.cells = cells.data(), d.saved = saved.data(), d.reverse = c.reverse;
+    return args;
+  }
+
+  double error() const {
+    double error = std::max(worst(output, expected.output), worst(h_n, expected.h_n));
+    error = std::max(error, worst(saved, expected.saved));
+    if (Cell::kStates == 1) return error;
+    return std::max({error, worst(cells, expected.cells), worst(c_n, expected.c_n)});
+  }
+
+  Problem<Cell> problem;
+  Results expected;
+  std::vector<float> x_gates, bias_ih, bias_hh;
+  std::vector<T> w_hh, h_0, c_0, output, saved, h_n, c_n;
+  std::vector<float> cells;
+};
+
+template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
+bool check(const Case& c, const Launch& launch) {
+  using Tile = SequenceTile<Cell>;
+  Forward<Cell, T> run(c);
+  const auto shared =
+      SequenceShared::of(launch.warps, Tile::kTiles, launch.warps * Tile::kUnits * launch.blocks,
+                         kBatchTiles, kCached);
+  const int rows = kBatchTiles * kTileRows;
+  const unsigned slices = unsigned((c.B + rows - 1) / rows);
+  simt::launch({slices * unsigned(launch.blocks)}, unsigned(launch.warps) * kWarpLanes,
+               std::size_t(shared.end), {launch.seed, unsigned(launch.blocks)},
+               sequence_forward_kernel<Cell, T, kBatchTiles, kCached, kCluster>, run.arguments());
+  // A step's h is rounded to storage, and tips over by a unit where sums differ in their last bits.
+  const double tolerance = std::is_same_v<T, __half> ? 2e-3 : 1.6e-2;
+  return report<Cell, T>(c, launch, kCached, run.error(), tolerance);
+}
+
+struct CheckCell {
+  template <class Cell, class T>
+  bool operator()() const {
+    bool ok = check<Cell, T, 1, 8, false>({5, 3, 4, 20}, {4, 1, 1});
+    ok &= check<Cell, T, 2, 2, false>({4, 11, 3, 32, true, true, true}, {4, 1, 2});
+    ok &= check<Cell, T, 1, 0, true>({6, 9, 4, 50, false, true, true}, {4, 2, 3});
+    ok &= check<Cell, T, 1, 2, true>({5, 2, 3, 61, true, false, true, false}, {2, 4, 4});
+    ok &= check<Cell, T, 1, 2, true>({3, 8, 3, 64, false, true, false, true, false}, {1, 8, 5});
+    return ok;
+  }
+};
+
+}  // namespace
+}  // namespace fastcells
+
+int main() { return fastcells::check_all(fastcells::CheckCell()) ? 0 : 1; }

@@ -1,0 +1,60 @@
+// What nvcc provides without a header, for the kernels under the emulator.
+#pragma once
+#include "simt/shared.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+#define threadIdx (simt::self().thread)
+#define blockIdx (simt::self().block->index)
+#define blockDim (simt::machine->threads)
+#define gridDim (simt::machine->grid)
+
+inline void __syncthreads() { simt::arrive_and_wait(simt::self().block->barrier, true); }
+// All lanes of the kernels' warps take part in what they do together.
+inline void __syncwarp(unsigned = 0xffffffffu) {
+  simt::arrive_and_wait(simt::warp().barrier, true);
+}
+
+namespace simt {
+
+// Every lane shows a value and then looks at the others'. Registers alone pass: memory is not
+// ordered by it.
+template <class T, class Look>
+auto exchange(const T& mine, Look look) {
+  static_assert(sizeof(T) <= sizeof(Warp::slot[0]) && std::is_trivially_copyable_v<T>);
+  Warp& w = warp();
+  std::memcpy(w.slot[lane()], &mine, sizeof mine);
+  w.reads_over[lane()] = self().clock.over;
+  arrive_and_wait(w.barrier, false);
+  for (const Times& over : w.reads_over) join(self().clock.over, over);
+  const auto result = look([&w](unsigned other) {
+    T value;
+    std::memcpy(&value, w.slot[other % kWarp], sizeof value);
+    return value;
+  });
+  arrive_and_wait(w.barrier, false);
+  return result;
+}
+
+}  // namespace simt
+
+template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return simt::exchange(value, [from](auto of) { return of(unsigned(from)); });
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return simt::exchange(value, [mask](auto of) { return of(simt::lane() ^ unsigned(mask)); });
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, int delta) {
+  return simt::exchange(value, [delta, value](auto of) {
+    const unsigned from = simt::lane() + unsigned(delta);
+    return from < simt::kWarp ? of(from) : value;
+  });
+}

@@ -1,0 +1,221 @@
+// Host twins of csrc/cuda/ptx.cuh: the same names, arguments and effects, with the orders that the
+// PTX ISA (9.0, "Memory Consistency Model", "Asynchronous operations") promises and no others.
+#pragma once
+#include <cmath>
+
+#include <cuda_runtime.h>
+
+namespace fastcells::ptx {
+
+using simt::Shared;
+using simt::shared_array;
+using simt::shared_cast;
+
+// ---- clusters ----
+
+constexpr bool kHasClusters = true;
+
+inline unsigned cluster_rank() { return simt::self().block->rank; }
+inline unsigned cluster_size() { return simt::machine->cluster_size; }
+
+inline simt::Block* peer_block(unsigned rank) {
+  const simt::Machine& m = *simt::machine;
+  if (rank >= m.cluster_size) {
+    throw simt::Fault("block " + std::to_string(rank) + " of a cluster of " +
+                      std::to_string(m.cluster_size));
+  }
+  std::size_t mine = 0;
+  while (m.blocks[mine].get() != simt::self().block) ++mine;
+  return m.blocks[mine - simt::self().block->rank + rank].get();
+}
+// The same place in the shared memory of another block of the cluster.
+template <class T>
+Shared<T> peer(Shared<T> mine, unsigned rank) {
+  mine.place.block = peer_block(rank);
+  return mine;
+}
+inline void cluster_sync() {
+  const simt::Machine& m = *simt::machine;
+  std::size_t mine = 0;
+  while (m.blocks[mine].get() != simt::self().block) ++mine;
+  simt::arrive_and_wait(simt::machine->cluster_barriers[mine / m.cluster_size], true);
+}
+
+// ---- mbarriers that count arrivals and bytes ----
+
+using Transactions = std::uint64_t;
+
+inline simt::TransactionBarrier& state_of(const simt::Place& place) {
+  place.check(sizeof(Transactions));
+  const auto found = place.block->transaction_barriers.find(std::size_t(place.offset));
+  if (found == place.block->transaction_barriers.end()) {
+    throw simt::Fault(place.text(sizeof(Transactions)) + " is used as an mbarrier, but is none");
+  }
+  return found->second;
+}
+inline void complete_phase(simt::TransactionBarrier& b) {
+  if (b.arrivals_left > 0 || b.bytes_left != 0) return;
+  b.arrivals_left = b.arrivals, b.phase ^= 1;
+  b.gathered = std::move(b.gathering);
+  b.gathering = {};
+}
+
+inline void transactions_init(Shared<Transactions> barrier, unsigned arrivals) {
+  barrier[0] = 0;  // as memory: whoever uses it must be ordered after this
+  barrier.place.block->transaction_barriers[std::size_t(barrier.place.offset)] = {
+      arrivals, arrivals, 0, 0, {}, {}};
+}
+// One arrival, and `bytes` more to wait for in this phase.
+inline void arrive_expecting(Shared<Transactions> barrier, unsigned bytes) {
+  simt::TransactionBarrier& b = state_of(barrier.place);
+  if (b.arrivals_left == 0) throw simt::Fault("an mbarrier gets more arrivals than its phase has");
+  simt::tick();
+  simt::join(b.gathering, simt::self().clock);
+  b.bytes_left += int(bytes), --b.arrivals_left;
+  complete_phase(b);
+}
+inline void wait(Shared<Transactions> barrier, unsigned parity) {
+  simt::TransactionBarrier& b = state_of(barrier.place);
+  simt::wait_until([&b, parity] { return b.phase != parity; });
+  simt::join(simt::self().clock, b.gathered);
+}
+
+// value to `where` in block `rank`, whose `barrier` then has sizeof(T) bytes less to wait for.
+// Arrives at any time, and is seen by whoever waited for the barrier.
+template <class T>
+void store_async(Shared<T> where, T value, Shared<Transactions> barrier, unsigned rank) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
+  const Shared<T> to = peer(where, rank);
+  const Shared<Transactions> counter = peer(barrier, rank);
+  to.place.check(sizeof value);
+  simt::Clock known;
+  const simt::Event event = simt::tick_async(known);
+  to.place.note(sizeof value, true, event, known);
+  simt::machine->sent.push_back([=] {
+    std::memcpy(to.place.bytes(), &value, sizeof value);
+    simt::TransactionBarrier& b = state_of(counter.place);
+    simt::Clock after = known;
+    after.order[event.agent] = after.over[event.agent] = event.time;
+    simt::join(b.gathering, after);
+    b.bytes_left -= int(sizeof value);
+    complete_phase(b);
+  });
+}
+
+// ---- copies from global to shared memory ----
+
+// 16 bytes; they are there after a wait for their group.
+template <class T>
+void copy_async(Shared<T> to, const T* from) {
+  constexpr std::size_t kBytes = 16;
+  Shared<uint4> where = shared_cast<uint4>(to);
+  where.place.check(kBytes);
+  if (reinterpret_cast<std::uintptr_t>(from) % kBytes != 0) {
+    throw simt::Fault("copy_async: the source is not at a multiple of 16 bytes");
+  }
+  simt::Clock known;
+  const simt::Event event = simt::tick_async(known);
+  where.place.note(kBytes, true, event, known);
+  simt::Fiber& fiber = simt::self();
+  fiber.copies.back().push_back([where, from, event, &fiber] {
+    std::memcpy(where.place.bytes(), from, kBytes);
+    fiber.clock.order[event.agent] = fiber.clock.over[event.agent] = event.time;
+  });
+}
+inline void commit_copies() { simt::self().copies.emplace_back(); }
+// Waits until at most `pending` of the committed groups are under way.
+template <int pending>
+void wait_copies() {
+  auto& groups = simt::self().copies;
+  while (groups.size() > pending + 1) {
+    for (const auto& copy : groups.front()) copy();
+    groups.erase(groups.begin());
+  }
+}
+
+// ---- flags in global memory ----
+
+inline unsigned load_acquire(const unsigned* flag) {
+  simt::wait_until({});  // a loop around it lets the others run
+  const auto found = simt::machine->flags.find(flag);
+  if (found != simt::machine->flags.end()) simt::join(simt::self().clock, found->second);
+  return *flag;
+}
+inline void add_release(unsigned* flag, unsigned count) {
+  simt::tick();
+  simt::join(simt::machine->flags[flag], simt::self().clock);
+  *flag += count;
+}
+inline void wait_for_flag(const unsigned* flag, unsigned least) {
+  simt::wait_until([=] { return int(*flag - least) >= 0; });
+  load_acquire(flag);
+}
+
+// ---- products of a warp ----
+
+inline float widened(std::uint16_t bits, const __nv_bfloat16*) {
+  const std::uint32_t word = std::uint32_t(bits) << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+inline float widened(std::uint16_t bits, const __half*) {
+  __half value;
+  std::memcpy(&value, &bits, sizeof value);
+  return float(value);
+}
+inline std::uint16_t half_of(std::uint32_t pair, unsigned which) {
+  return std::uint16_t(which ? pair >> 16 : pair);
+}
+
+// d += a b: a [16, 16], b [16, 8], pairs of T; d [16, 8] (PTX ISA, fragments of mma.m16n8k16).
+template <class T>
+void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  struct Fragments {
+    unsigned a[4], b[2];
+  } mine;
+  std::memcpy(mine.a, a, sizeof mine.a);
+  std::memcpy(mine.b, b, sizeof mine.b);
+  struct Sums {
+    float d[4];
+  };
+  const Sums sums = simt::exchange(mine, [&](auto of) {
+    Sums result;
+    for (unsigned e = 0; e < 4; ++e) {
+      const unsigned row = simt::lane() / 4 + e / 2 * 8, column = simt::lane() % 4 * 2 + e % 2;
+      float sum = d[e];
+      for (unsigned k = 0; k < 16; ++k) {
+        const Fragments with_a = of(row % 8 * 4 + k % 8 / 2), with_b = of(column * 4 + k % 8 / 2);
+        const T* const type = nullptr;
+        sum += widened(half_of(with_a.a[row / 8 + k / 8 * 2], k % 2), type) *
+               widened(half_of(with_b.b[k / 8], k % 2), type);
+      }
+      result.d[e] = sum;
+    }
+    return result;
+  });
+  std::memcpy(d, sums.d, sizeof sums.d);
+}
+
+// Four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and
+// gets of each matrix the elements 2*(l % 4), 2*(l % 4) + 1 of row l / 4.
+inline void load_matrices(unsigned (&out)[4], Shared<std::uint16_t> row) {
+  struct Row {
+    std::uint16_t elements[8];
+  } mine;
+  shared_cast<Row>(row).place.read(&mine, sizeof mine);
+  struct Words {
+    unsigned words[4];
+  };
+  const Words words = simt::exchange(mine, [](auto of) {
+    Words result;
+    for (unsigned m = 0; m < 4; ++m) {
+      const Row from = of(m * 8 + simt::lane() / 4);
+      std::memcpy(&result.words[m], from.elements + simt::lane() % 4 * 2, sizeof(unsigned));
+    }
+    return result;
+  });
+  std::memcpy(out, words.words, sizeof words.words);
+}
+
+}  // namespace fastcells::ptx
