@@ -29,7 +29,7 @@ export LIST_EXTRAS
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check demo \
-        bench bench-quick format clean FORCE
+        bench bench-quick gpu format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -96,6 +96,20 @@ bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a 
 bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
 	@echo "bench-quick: benchmarks/recurrent_cpu.py --quick"
 	@$(PY) benchmarks/recurrent_cpu.py --quick
+
+# Where a GPU is, torch is there already, and often nothing can be downloaded: no virtual environment.
+GPU_PYTHON ?= python3
+gpu:  ## on a machine with a GPU: build, tests, sanitizer, benchmark, with GPU_PYTHON's own torch
+	@echo "gpu: compiling with CUDA for $(GPU_PYTHON)"
+	@FASTCELLS_CUDA=1 TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-9.0a} $(GPU_PYTHON) setup.py -q build_ext --inplace
+	@echo "gpu: the tests marked cuda"
+	@$(GPU_PYTHON) -m pytest -q -m cuda
+	@echo "gpu: compute-sanitizer over small shapes"
+	@for tool in memcheck racecheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q -m cuda \
+	    -k "equal_the_reference and float16 and (20 or 61)" || exit 1; done
+	@echo "gpu: benchmarks/recurrent_gpu.py"
+	@$(GPU_PYTHON) benchmarks/recurrent_gpu.py
 
 format: venv  ## format Python and C++ in place
 	@echo "format: ruff and clang-format, in place"

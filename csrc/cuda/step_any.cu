@@ -1,7 +1,7 @@
 // Step kernels that know no cell.
 #include <algorithm>
 
-#include "cuda/step.cuh"
+#include "cuda/step_launch.cuh"
 
 namespace fastcells {
 

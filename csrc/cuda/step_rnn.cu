@@ -1,5 +1,5 @@
 // Step kernels of the Elman cells.
-#include "cuda/step.cuh"
+#include "cuda/step_launch.cuh"
 
 namespace fastcells {
 

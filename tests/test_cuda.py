@@ -1,0 +1,100 @@
+"""The kernels on a GPU: skipped where there is none. `make gpu` runs them there."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import fastcells
+from fastcells.functional.recurrent import run_layer
+from fastcells.reference import recurrent as reference
+from fastcells.testing import make_layer_problem
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU"),
+]
+
+CELLS = ["rnn_tanh", "rnn_relu", "lstm", "gru", "gru_article"]
+# T, B, I, H: one block, clusters of 2, 4 and 8, sizes that miss tiles, and past all of them.
+SIZES = [
+    (5, 3, 4, 20),
+    (9, 17, 5, 61),
+    (7, 9, 16, 128),
+    (6, 8, 33, 200),
+    (4, 3, 8, 384),
+    (3, 2, 8, 700),
+]
+TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-4}
+
+
+def to_gpu(problem):
+    moved = problem.with_variables(v.cuda() for v in problem.variables().values())
+    masks = {name: getattr(problem, name) for name in ("lengths", "resets")}
+    return replace(moved, **{name: m if m is None else m.cuda() for name, m in masks.items()})
+
+
+def results_and_gradients(run, problem):
+    """All results, and the gradients of a projection of them, in float64 on the CPU."""
+    leaves = [v.detach().requires_grad_() for v in problem.variables().values()]
+    results = [r for r in run(problem.with_variables(leaves)) if r is not None]
+    torch.manual_seed(1)
+    weights = [torch.randn(r.shape, dtype=torch.float64) for r in results]
+    loss = sum((r.double() * w.to(r.device)).sum() for r, w in zip(results, weights, strict=True))
+    grads = torch.autograd.grad(loss, leaves)
+    return [t.detach().double().cpu() for t in (*results, *grads)]
+
+
+def run_kernels(problem):
+    return run_layer(*problem.arguments(), want_cells=problem.cell == "lstm")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_kernels_equal_the_reference(cell, sizes, dtype):
+    problem = make_layer_problem(cell, 2, *sizes, dtype=dtype, lengths=True, resets=True)
+    exact = problem.to(torch.float64)
+    want = results_and_gradients(lambda p: reference.recurrent(*p.arguments()), exact)
+    got = results_and_gradients(run_kernels, to_gpu(problem))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=TOLERANCE[dtype] * max(1.0, b.abs().max()))
+
+
+@pytest.mark.parametrize("H", [64, 256, 512])
+def test_equal_bits_on_repetition_and_a_second_way_back(H):
+    problem = to_gpu(make_layer_problem("lstm", 1, 50, 9, 16, H, dtype=torch.float16))
+    first, second = (results_and_gradients(run_kernels, problem) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    layer = fastcells.LSTM(16, H, device="cuda", dtype=torch.float16)
+    output, _ = layer(torch.randn(20, 9, 16, device="cuda", dtype=torch.float16))
+    grads = [
+        torch.autograd.grad(output.float().sum(), list(layer.parameters()), retain_graph=True)
+        for _ in range(2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_capture_in_a_graph(kind):
+    layer = getattr(fastcells, kind)(32, 128, device="cuda", dtype=torch.float16)
+    input = torch.randn(30, 8, 32, device="cuda", dtype=torch.float16)
+    with torch.no_grad():
+        warm = torch.cuda.Stream()
+        with torch.cuda.stream(warm):
+            layer(input)
+        torch.cuda.current_stream().wait_stream(warm)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured, _ = layer(input)
+        input.copy_(torch.randn_like(input))
+        graph.replay()
+        assert torch.equal(captured, layer(input)[0])
+
+
+def test_explain_names_the_sequence_kernels():
+    layer = fastcells.LSTM(64, 64, device="cuda", dtype=torch.float16)
+    explanation = fastcells.explain(
+        layer, torch.randn(5, 4, 64, device="cuda", dtype=torch.float16)
+    )
+    assert explanation.kernel == "cuda sequence"
