@@ -16,69 +16,35 @@
 #include "cells/cells.h"
 #include "cuda/plan.h"
 #include "cuda/sequence_args.h"
-#include "cuda/sequence_exchange.cuh"
-#include "recurrent/rows.h"
+#include "cuda/sequence_block.cuh"
 
 namespace fastcells {
 
-// Where the arrays lie in the shared memory of a block, in bytes.
-struct BackwardShared {
-  std::int64_t dg, barriers, end;
-
-  // `columns`: gates times units of the whole cluster.
-  FC_HD static BackwardShared of(int warps, int columns, int batch_tiles, int cached) {
-    BackwardShared s{};
-    s.dg = std::int64_t(warps) * steps_past(columns, cached) * kWarpLanes * 16;
-    s.barriers = s.dg + std::int64_t(2) * batch_tiles * kTileRows * (columns + kRowPadding) * 2;
-    s.end = s.barriers + 2 * 8;
-    return s;
-  }
-};
-
 template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
-class SequenceBackward {
+class SequenceBackward
+    : SequenceBlock<SequenceBackwardArgs, SequenceBackwardDirection, T, cuda::kBackwardUnits, 1,
+                    Cell::kGates, kBatchTiles, kCached, kCluster> {
+  using Block =
+      SequenceBlock<SequenceBackwardArgs, SequenceBackwardDirection, T, cuda::kBackwardUnits, 1,
+                    Cell::kGates, kBatchTiles, kCached, kCluster>;
   static constexpr int G = Cell::kGates, N = kBatchTiles, U = 2;  // groups of eight units of a warp
-  static_assert(kCached % 2 == 0 && sizeof(T) == 2);
+  using Block::a_, Block::columns_, Block::d_, Block::first_unit_, Block::is_ours, Block::lane_;
+  using Block::of_row, Block::row, Block::rows_, Block::unit, Block::units_, Block::weights_;
 
  public:
-  FC_DEVICE explicit SequenceBackward(const SequenceBackwardArgs& args)
-      : a_(args), d_(args.directions[blockIdx.y]), lane_(int(threadIdx.x) % kWarpLanes) {
-    rows_ = Rows{a_.lengths, a_.resets, a_.T, a_.B, d_.reverse};
-    const int warp = int(threadIdx.x) / kWarpLanes, warps = int(blockDim.x) / kWarpLanes;
-    blocks_ = kCluster ? int(ptx::cluster_size()) : 1;
-    const int rank = kCluster ? int(ptx::cluster_rank()) : 0, units = warps * cuda::kBackwardUnits;
-    units_ = units * blocks_, columns_ = G * units_;
-    first_unit_ = rank * units + warp * cuda::kBackwardUnits;
-    first_row_ = std::int64_t(int(blockIdx.x) / blocks_) * N * kTileRows;
-    const BackwardShared shared = BackwardShared::of(warps, columns_, N, kCached);
-    const int own = steps_past(columns_, kCached) * kWarpLanes;
-    weights_ = ptx::shared_array<uint4>(0, std::int64_t(warps) * own) + warp * own;
-    dg_ = ptx::shared_array<std::uint16_t>(shared.dg, 2 * dg_elements());
-    full_ = ptx::shared_array<ptx::Transactions>(shared.barriers, 2);
-  }
+  FC_DEVICE explicit SequenceBackward(const SequenceBackwardArgs& args) : Block(args) {}
 
   FC_DEVICE void run() {
     load_weights();
     start();
-    if (kCluster && threadIdx.x == 0) {
-      ptx::transactions_init(full_, 1);
-      ptx::transactions_init(full_ + 1, 1);
-    }
-    synchronize_blocks<kCluster>();
+    this->open_exchange();
     float sums[N][4] = {};
     for (std::int64_t j = 0; j < a_.T; ++j) run_step(j, sums);
     finish(sums);
-    if (kCluster) ptx::cluster_sync();  // nobody may leave while others still store to it
+    this->close_exchange();
   }
 
  private:
-  FC_DEVICE int dg_elements() const { return N * kTileRows * (columns_ + kRowPadding); }
-  FC_DEVICE std::int64_t unit(int g) const { return first_unit_ + g * kGroupUnits + lane_ / 4; }
-  FC_DEVICE std::int64_t row(int n, int e) const {
-    return first_row_ + n * kTileRows + lane_ % 4 * 2 + e;
-  }
-  FC_DEVICE bool is_ours(int n, int g, int e) const { return row(n, e) < a_.B && unit(g) < a_.H; }
-
   // ---- before the first step ----
 
   FC_DEVICE void load_weights() {
@@ -117,19 +83,13 @@ class SequenceBackward {
       }
     }
   }
-  FC_DEVICE float of_row(const void* states, std::int64_t b, std::int64_t u) const {
-    return states ? float(static_cast<const T*>(states)[b * a_.H + u]) : 0.0f;
-  }
 
   // ---- a step ----
 
   FC_DEVICE void run_step(std::int64_t j, float (&sums)[N][4]) {
     const std::int64_t i = a_.T - 1 - j, t = d_.reverse ? a_.T - 1 - i : i;
     const int now = int(j & 1);
-    const auto to = dg_ + now * dg_elements();
-    if (kCluster && threadIdx.x == 0) {
-      ptx::arrive_expecting(full_ + now, unsigned(N * kTileRows * columns_ * 2));
-    }
+    this->expect(now);
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
       FC_UNROLL
@@ -139,23 +99,14 @@ class SequenceBackward {
         for (int e = 0; e < 2; ++e) run_cell(t, n, g, e, sums[n][g * 2 + e], dx[e], dg[e]);
         FC_UNROLL
         for (int k = 0; k < G; ++k) {
-          const uint4 group = gather_group(lane_, bits_of(T(dg[0][k])), bits_of(T(dg[1][k])));
-          const int r = n * kTileRows + gathered_row(lane_);
-          deliver<kCluster>(
-              lane_, group,
-              to + r * (columns_ + kRowPadding) + k * units_ + first_unit_ + g * kGroupUnits,
-              full_ + now, blocks_);
+          this->send(now, n, k * units_ + first_unit_ + g * kGroupUnits, T(dg[0][k]), T(dg[1][k]));
         }
         FC_UNROLL
         for (int e = 0; e < 2; ++e) store_gates(t, n, g, e, dx[e], dg[e]);
       }
     }
-    if constexpr (kCluster) {
-      ptx::wait(full_ + now, unsigned(j >> 1) & 1);
-    } else {
-      __syncthreads();
-    }
-    multiply(to, sums);
+    this->wait_for(now, j >> 1);
+    multiply(this->buffer(now), sums);
   }
 
   FC_DEVICE void run_cell(std::int64_t t, int n, int g, int e, float product, float (&dx)[G],
@@ -257,16 +208,6 @@ class SequenceBackward {
     }
   }
 
-  const SequenceBackwardArgs& a_;
-  const SequenceBackwardDirection& d_;
-  const int lane_;
-  Rows rows_;
-  int blocks_, units_, columns_;  // of the cluster
-  int first_unit_;                // of this warp
-  std::int64_t first_row_;
-  ptx::Shared<uint4> weights_;           // [steps over K past kCached][lanes]: this warp's
-  ptx::Shared<std::uint16_t> dg_;        // [2][rows][columns + padding]
-  ptx::Shared<ptx::Transactions> full_;  // [2]
   uint4 cached_[kCached > 0 ? kCached : 1];
   std::int64_t length_[N][2];
   float dh_[N][U][2], dc_[N][U][2];

@@ -21,8 +21,7 @@
 #include "cuda/plan.h"
 #include "cuda/ptx.cuh"
 #include "cuda/sequence_args.h"
-#include "cuda/sequence_exchange.cuh"
-#include "recurrent/rows.h"
+#include "cuda/sequence_block.cuh"
 
 namespace fastcells {
 
@@ -34,66 +33,33 @@ struct SequenceTile {
   static constexpr int kHalves = kGroups * Cell::kGates;
 };
 
-// Where the arrays lie in the shared memory of a block, in bytes.
-struct SequenceShared {
-  std::int64_t h, barriers, end;
-
-  // `units` of the whole cluster, `tiles` of m16 rows a warp.
-  FC_HD static SequenceShared of(int warps, int tiles, int units, int batch_tiles, int cached) {
-    SequenceShared s{};
-    s.h = std::int64_t(warps) * steps_past(units, cached) * tiles * kWarpLanes * 16;
-    s.barriers = s.h + std::int64_t(2) * batch_tiles * kTileRows * (units + kRowPadding) * 2;
-    s.end = s.barriers + 2 * 8;
-    return s;
-  }
-};
-
 template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
-class SequenceForward {
+class SequenceForward
+    : SequenceBlock<SequenceForwardArgs, SequenceDirection, T, SequenceTile<Cell>::kUnits,
+                    SequenceTile<Cell>::kTiles, 1, kBatchTiles, kCached, kCluster> {
   using Tile = SequenceTile<Cell>;
+  using Block = SequenceBlock<SequenceForwardArgs, SequenceDirection, T, Tile::kUnits, Tile::kTiles,
+                              1, kBatchTiles, kCached, kCluster>;
   static constexpr int G = Cell::kGates, M = Tile::kTiles, U = Tile::kGroups, N = kBatchTiles;
-  static_assert(kCached % 2 == 0 && sizeof(T) == 2);
+  using Block::a_, Block::columns_, Block::d_, Block::first_row_, Block::first_unit_, Block::lane_;
+  using Block::is_ours, Block::of_row, Block::row, Block::rows_, Block::unit, Block::weights_;
 
  public:
-  FC_DEVICE explicit SequenceForward(const SequenceForwardArgs& args)
-      : a_(args), d_(args.directions[blockIdx.y]), lane_(int(threadIdx.x) % kWarpLanes) {
-    rows_ = Rows{a_.lengths, a_.resets, a_.T, a_.B, d_.reverse};
-    const int warp = int(threadIdx.x) / kWarpLanes, warps = int(blockDim.x) / kWarpLanes;
-    blocks_ = kCluster ? int(ptx::cluster_size()) : 1;
-    const int rank = kCluster ? int(ptx::cluster_rank()) : 0, units = warps * Tile::kUnits;
-    K_ = units * blocks_;
-    first_unit_ = rank * units + warp * Tile::kUnits;
-    first_row_ = std::int64_t(int(blockIdx.x) / blocks_) * N * kTileRows;
-    const SequenceShared shared = SequenceShared::of(warps, M, K_, N, kCached);
-    const int own = steps_past(K_, kCached) * M * kWarpLanes;
-    weights_ = ptx::shared_array<uint4>(0, std::int64_t(warps) * own) + warp * own;
-    h_ = ptx::shared_array<std::uint16_t>(shared.h, 2 * h_elements());
-    full_ = ptx::shared_array<ptx::Transactions>(shared.barriers, 2);
-  }
+  FC_DEVICE explicit SequenceForward(const SequenceForwardArgs& args) : Block(args) {}
 
   FC_DEVICE void run() {
     load_weights();
     start();
-    if (kCluster && threadIdx.x == 0) {
-      ptx::transactions_init(full_, 1);
-      ptx::transactions_init(full_ + 1, 1);
-    }
-    synchronize_blocks<kCluster>();
+    this->open_exchange();
     fetch(step_of(0));
     for (std::int64_t i = 0; i < a_.T; ++i) run_step(i);
     finish();
-    if (kCluster) ptx::cluster_sync();  // nobody may leave while others still store to it
+    this->close_exchange();
   }
 
  private:
-  FC_DEVICE int h_elements() const { return N * kTileRows * (K_ + kRowPadding); }
   FC_DEVICE std::int64_t step_of(std::int64_t i) const { return d_.reverse ? a_.T - 1 - i : i; }
-  // Of this lane's accumulators: the unit of group g, and the row of tile n, column e.
-  FC_DEVICE std::int64_t unit(int g) const { return first_unit_ + g * kGroupUnits + lane_ / 4; }
-  FC_DEVICE std::int64_t row(int n, int e) const {
-    return first_row_ + n * kTileRows + lane_ % 4 * 2 + e;
-  }
-  FC_DEVICE bool is_ours(int n, int g, int e) const { return row(n, e) < a_.B && unit(g) < a_.H; }
+
   // ---- before the first step ----
 
   FC_DEVICE void load_weights() {
@@ -102,7 +68,7 @@ class SequenceForward {
       FC_UNROLL
       for (int m = 0; m < M; ++m) cached_[s][m] = fragment(s, m);
     }
-    for (int s = kCached; s < K_ / kStepK; ++s) {
+    for (int s = kCached; s < columns_ / kStepK; ++s) {
       for (int m = 0; m < M; ++m)
         weights_[((s - kCached) * M + m) * kWarpLanes + lane_] = fragment(s, m);
     }
@@ -130,8 +96,8 @@ class SequenceForward {
         FC_UNROLL
         for (int g = 0; g < U; ++g) {
           const bool is_zero = !is_ours(n, g, e) || cut;
-          h_state_[n][g][e] = is_zero ? 0.0f : initial(d_.h_0, b, unit(g));
-          if (Cell::kStates == 2) c_state_[n][g][e] = is_zero ? 0.0f : initial(d_.c_0, b, unit(g));
+          h_state_[n][g][e] = is_zero ? 0.0f : of_row(d_.h_0, b, unit(g));
+          if (Cell::kStates == 2) c_state_[n][g][e] = is_zero ? 0.0f : of_row(d_.c_0, b, unit(g));
         }
       }
     }
@@ -145,16 +111,13 @@ class SequenceForward {
       }
     }
     // All units of the cluster's rows, as every block needs them.
-    for (int i = int(threadIdx.x); i < N * kTileRows * K_; i += int(blockDim.x)) {
-      const int r = i / K_, u = i % K_;
+    for (int i = int(threadIdx.x); i < N * kTileRows * columns_; i += int(blockDim.x)) {
+      const int r = i / columns_, u = i % columns_;
       const std::int64_t b = first_row_ + r;
       const bool has = b < a_.B && u < a_.H && !rows_.cut_initial(b);
-      h_[r * (K_ + kRowPadding) + u] =
-          std::uint16_t(bits_of(T(has ? initial(d_.h_0, b, u) : 0.0f)));
+      this->buffer(0)[r * (columns_ + kRowPadding) + u] =
+          std::uint16_t(bits_of(T(has ? of_row(d_.h_0, b, u) : 0.0f)));
     }
-  }
-  FC_DEVICE float initial(const void* states, std::int64_t b, std::int64_t u) const {
-    return states ? float(static_cast<const T*>(states)[b * a_.H + u]) : 0.0f;
   }
 
   // ---- a step ----
@@ -183,11 +146,9 @@ class SequenceForward {
   FC_DEVICE void run_step(std::int64_t i) {
     const std::int64_t t = step_of(i);
     const int now = int(i & 1), next = 1 - now;
-    if (kCluster && threadIdx.x == 0) {
-      ptx::arrive_expecting(full_ + next, unsigned(N * kTileRows * K_ * 2));
-    }
+    this->expect(next);
     float sums[M][N][4] = {};
-    multiply(h_ + now * h_elements(), sums);
+    multiply(this->buffer(now), sums);
     Results results;
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
@@ -197,27 +158,30 @@ class SequenceForward {
         for (int e = 0; e < 2; ++e) run_cell(t, n, g, e, sums, results);
       }
     }
-    send(h_ + next * h_elements(), full_ + next);
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int g = 0; g < U; ++g) {
+        this->send(next, n, first_unit_ + g * kGroupUnits, T(h_state_[n][g][0]),
+                   T(h_state_[n][g][1]));
+      }
+    }
     // Behind the exchange: what nobody waits for, and what the next step will need.
     store(t, results);
     if (i + 1 < a_.T) fetch(step_of(i + 1));
-    if constexpr (kCluster) {
-      ptx::wait(full_ + next, unsigned(i >> 1) & 1);
-    } else {
-      __syncthreads();
-    }
+    this->wait_for(next, i >> 1);
   }
 
   FC_DEVICE void multiply(ptx::Shared<std::uint16_t> h, float (&sums)[M][N][4]) const {
     // Matrix l / 8 of a lane's address: the first or second half of one of two steps over K.
-    const auto own = h + (lane_ % 8) * (K_ + kRowPadding) + lane_ / 8 * 8;
+    const auto own = h + (lane_ % 8) * (columns_ + kRowPadding) + lane_ / 8 * 8;
     FC_UNROLL
     for (int s = 0; s < kCached; s += 2) {
-      if (s * kStepK >= K_) break;
+      if (s * kStepK >= columns_) break;
       FC_UNROLL
       for (int n = 0; n < N; ++n) {
         unsigned b[4];
-        ptx::load_matrices(b, own + n * kTileRows * (K_ + kRowPadding) + s * kStepK);
+        ptx::load_matrices(b, own + n * kTileRows * (columns_ + kRowPadding) + s * kStepK);
         FC_UNROLL
         for (int m = 0; m < M; ++m) {
           multiply_tile(sums[m][n], cached_[s][m], b[0], b[1]);
@@ -225,7 +189,7 @@ class SequenceForward {
         }
       }
     }
-    for (int s = kCached; s < K_ / kStepK; s += 2) {
+    for (int s = kCached; s < columns_ / kStepK; s += 2) {
       uint4 a[2][M];
       FC_UNROLL
       for (int m = 0; m < M; ++m) {
@@ -235,7 +199,7 @@ class SequenceForward {
       FC_UNROLL
       for (int n = 0; n < N; ++n) {
         unsigned b[4];
-        ptx::load_matrices(b, own + n * kTileRows * (K_ + kRowPadding) + s * kStepK);
+        ptx::load_matrices(b, own + n * kTileRows * (columns_ + kRowPadding) + s * kStepK);
         FC_UNROLL
         for (int m = 0; m < M; ++m) {
           multiply_tile(sums[m][n], a[0][m], b[0], b[1]);
@@ -279,20 +243,6 @@ class SequenceForward {
     for (int k = 0; k < Cell::kSaved; ++k) results.saved[n][g][e][k] = exists ? saved[k] : 0.0f;
   }
 
-  FC_DEVICE void send(ptx::Shared<std::uint16_t> to, ptx::Shared<ptx::Transactions> full) const {
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
-      FC_UNROLL
-      for (int g = 0; g < U; ++g) {
-        const uint4 group =
-            gather_group(lane_, bits_of(T(h_state_[n][g][0])), bits_of(T(h_state_[n][g][1])));
-        const int r = n * kTileRows + gathered_row(lane_);
-        deliver<kCluster>(lane_, group, to + r * (K_ + kRowPadding) + first_unit_ + g * kGroupUnits,
-                          full, blocks_);
-      }
-    }
-  }
-
   FC_DEVICE void store(std::int64_t t, const Results& results) const {
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
@@ -333,16 +283,6 @@ class SequenceForward {
     }
   }
 
-  const SequenceForwardArgs& a_;
-  const SequenceDirection& d_;
-  const int lane_;
-  Rows rows_;
-  int blocks_, K_;  // blocks and units of the cluster
-  int first_unit_;  // of this warp
-  std::int64_t first_row_;
-  ptx::Shared<uint4> weights_;           // [K steps past kCached][M][lanes]: this warp's
-  ptx::Shared<std::uint16_t> h_;         // [2][rows][K + padding]
-  ptx::Shared<ptx::Transactions> full_;  // [2]
   uint4 cached_[kCached > 0 ? kCached : 1][M];
   std::int64_t length_[N][2];
   bool cut_[N][2];

@@ -84,7 +84,7 @@ template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
 bool check(const Case& c, const Launch& launch) {
   Backward<Cell, T> run(c);
   const int columns = Cell::kGates * launch.warps * cuda::kBackwardUnits * launch.blocks;
-  const auto shared = BackwardShared::of(launch.warps, columns, kBatchTiles, kCached);
+  const auto shared = SequenceShared::of(launch.warps, 1, columns, kBatchTiles, kCached);
   const int rows = kBatchTiles * kTileRows;
   const unsigned slices = unsigned((c.B + rows - 1) / rows);
   simt::launch({slices * unsigned(launch.blocks)}, unsigned(launch.warps) * kWarpLanes,
