@@ -120,29 +120,34 @@ py::dict cells() {
   return all;
 }
 
-// The engine and plan of a call on the CPU: cpu/engine.h.
-std::tuple<std::string, std::string, std::string> explain_cpu(
-    const std::string& cell, int64_t directions, std::array<int64_t, 4> sizes, at::ScalarType dtype,
-    bool is_projected, bool is_training, bool is_step) {
+// A layer as `explain` asks for it: sizes are T, B, I, H.
+fastcells::LayerSizes sizes_of(const fastcells::CellFacts& cell, int64_t directions,
+                               const std::array<int64_t, 4>& sizes) {
   fastcells::LayerSizes s{};
-  s.T = sizes[0], s.B = sizes[1], s.I = sizes[2], s.H = sizes[3], s.D = directions;
-  const fastcells::CellFacts facts = fastcells::find_cell(cell);
-  s.G = facts.gates;
-  const fastcells::Storage storage = fastcells::storage_of("explain_cpu", dtype);
-  auto choice = fastcells::cpu::explain(facts, storage, s, is_projected, is_training, is_step);
+  s.T = sizes[0], s.B = sizes[1], s.I = sizes[2], s.H = sizes[3];
+  s.G = cell.gates, s.D = directions;
+  return s;
+}
+using Explanation = std::tuple<std::string, std::string, std::string>;
+
+// The engine and plan of a call on the CPU: cpu/engine.h.
+Explanation explain_cpu(const std::string& name, int64_t directions, std::array<int64_t, 4> sizes,
+                        at::ScalarType dtype, bool is_projected, bool is_training, bool is_step) {
+  const fastcells::CellFacts cell = fastcells::find_cell(name);
+  const auto choice = fastcells::cpu::explain(cell, fastcells::storage_of("explain_cpu", dtype),
+                                              sizes_of(cell, directions, sizes), is_projected,
+                                              is_training, is_step);
   return {choice.engine, choice.plan, choice.why};
 }
 
 #ifdef FASTCELLS_WITH_CUDA
 // The engine and plan of a call on the current CUDA device: cuda/engine.h.
-std::tuple<std::string, std::string, std::string> explain_cuda(
-    const std::string& cell, int64_t directions, std::array<int64_t, 4> sizes, at::ScalarType dtype,
-    bool is_projected, bool is_training) {
-  fastcells::LayerSizes s{};
-  s.T = sizes[0], s.B = sizes[1], s.I = sizes[2], s.H = sizes[3], s.D = directions;
-  const fastcells::Storage storage = fastcells::storage_of("explain_cuda", dtype);
-  auto choice =
-      fastcells::cuda::explain(fastcells::find_cell(cell), storage, s, is_projected, is_training);
+Explanation explain_cuda(const std::string& name, int64_t directions, std::array<int64_t, 4> sizes,
+                         at::ScalarType dtype, bool is_projected, bool is_training) {
+  const fastcells::CellFacts cell = fastcells::find_cell(name);
+  const auto choice =
+      fastcells::cuda::explain(cell, fastcells::storage_of("explain_cuda", dtype),
+                               sizes_of(cell, directions, sizes), is_projected, is_training);
   return {choice.engine, choice.plan, choice.why};
 }
 #endif
@@ -158,24 +163,40 @@ bool is_watched() {
          c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
+// Tensors out of Python's objects, undefined for None. `is_plain` ends when one is neither, as a
+// subclass of Tensor is, and begins only where nothing watches.
+class PlainTensors {
+ public:
+  const at::Tensor& operator()(PyObject* object) {
+    static const at::Tensor absent;
+    if (object && THPVariable_CheckExact(object)) return THPVariable_Unpack(object);
+    is_plain = is_plain && object == Py_None;
+    return absent;
+  }
+  const at::Tensor& operator()(const py::dict& parameters, const char* name) {
+    return (*this)(PyDict_GetItemString(parameters.ptr(), name));
+  }
+  bool is_plain = !is_watched();
+};
+
+py::object wrapped(at::Tensor tensor) {
+  if (!tensor.defined()) return py::none();
+  return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor)));
+}
+
 // cpu/engine.h: step_at_once, on a cell module's own dictionary of parameters: what is not plainly
 // there (a parametrization, a subclass of Tensor) is None here, and left to the op.
 py::object step_at_once(const std::string& cell, py::handle input, py::handle h, py::handle c,
                         const py::dict& parameters) {
-  static const at::Tensor absent;
-  bool is_plain = !is_watched();
-  const auto tensor = [&](PyObject* object) -> const at::Tensor& {
-    if (object && THPVariable_CheckExact(object)) return THPVariable_Unpack(object);
-    is_plain = is_plain && object == Py_None;
-    return absent;
-  };
-  const auto parameter = [&](const char* name) -> const at::Tensor& {
-    return tensor(PyDict_GetItemString(parameters.ptr(), name));
-  };
-  const fastcells::cpu::StepTensors tensors{
-      tensor(input.ptr()),    tensor(h.ptr()),      tensor(c.ptr()),     parameter("weight_ih"),
-      parameter("weight_hh"), parameter("bias_ih"), parameter("bias_hh")};
-  if (!is_plain || !tensors.input.defined() || !tensors.h.defined() ||
+  PlainTensors tensor;
+  const fastcells::cpu::StepTensors tensors{tensor(input.ptr()),
+                                            tensor(h.ptr()),
+                                            tensor(c.ptr()),
+                                            tensor(parameters, "weight_ih"),
+                                            tensor(parameters, "weight_hh"),
+                                            tensor(parameters, "bias_ih"),
+                                            tensor(parameters, "bias_hh")};
+  if (!tensor.is_plain || !tensors.input.defined() || !tensors.h.defined() ||
       !tensors.weight_ih.defined() || !tensors.weight_hh.defined()) {
     return py::none();
   }
@@ -187,10 +208,8 @@ py::object step_at_once(const std::string& cell, py::handle input, py::handle h,
     }
   }
   if (!h_new.defined()) return py::none();
-  py::object wrapped = py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(h_new)));
-  if (!c_new.defined()) return wrapped;
-  return py::make_tuple(wrapped,
-                        py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(c_new))));
+  if (!c_new.defined()) return wrapped(std::move(h_new));
+  return py::make_tuple(wrapped(std::move(h_new)), wrapped(std::move(c_new)));
 }
 
 // cpu/engine.h: stack_at_once, on a module's own dictionary of parameters, in the lists of names
@@ -199,23 +218,19 @@ py::object stack_at_once(const std::string& cell, int64_t directions, bool is_ba
                          py::handle input, py::handle h, py::handle c, py::handle lengths,
                          py::handle resets, const py::dict& parameters,
                          const std::vector<std::vector<std::string>>& names) {
-  bool is_plain = !is_watched();
-  const auto tensor = [&](PyObject* object) {
-    if (object && THPVariable_CheckExact(object)) return THPVariable_Unpack(object);
-    is_plain = is_plain && object == Py_None;
-    return at::Tensor();
-  };
+  PlainTensors tensor;
   fastcells::cpu::StackTensors tensors{tensor(input.ptr()),   tensor(h.ptr()),      tensor(c.ptr()),
                                        tensor(lengths.ptr()), tensor(resets.ptr()), {}};
+  bool is_complete = tensors.input.defined() && tensors.input.dim() == 3;
   for (size_t i = 0; i < names.size(); ++i) {
     if (i % directions == 0) tensors.weights.emplace_back();
     for (const std::string& name : names[i]) {
-      tensors.weights.back().push_back(
-          tensor(PyDict_GetItemString(parameters.ptr(), name.c_str())));
-      is_plain = is_plain && tensors.weights.back().back().defined();
+      const at::Tensor& weight = tensor(parameters, name.c_str());
+      is_complete = is_complete && weight.defined();
+      tensors.weights.back().push_back(weight);
     }
   }
-  if (!is_plain || !tensors.input.defined() || tensors.input.dim() != 3) return py::none();
+  if (!tensor.is_plain || !is_complete) return py::none();
   std::optional<fastcells::LayerOutputs> outputs;
   {
     const py::gil_scoped_release no_gil;
@@ -228,10 +243,6 @@ py::object stack_at_once(const std::string& cell, int64_t directions, bool is_ba
     if (outputs && is_batch_first) outputs->output = outputs->output.transpose(0, 1);
   }
   if (!outputs) return py::none();
-  const auto wrapped = [](at::Tensor x) -> py::object {
-    if (!x.defined()) return py::none();
-    return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(x)));
-  };
   return py::make_tuple(wrapped(outputs->output), wrapped(outputs->h_n), wrapped(outputs->c_n));
 }
 

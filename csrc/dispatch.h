@@ -36,6 +36,9 @@ void dispatch_cell(CellKind kind, F&& f) {
 
 // How tensors are stored. Arithmetic is double for float64, float for everything else.
 enum class Storage { kFloat32, kFloat64, kFloat16, kBFloat16 };
+inline int element_bytes(Storage storage) {
+  return storage == Storage::kFloat64 ? 8 : storage == Storage::kFloat32 ? 4 : 2;
+}
 
 // T: storage in memory. M: operand of a matrix product. A: arithmetic, and the cell state.
 template <class T_, class M_, class A_>

@@ -28,10 +28,6 @@ const CellKernels* kernels_of(const Layer& layer) {
   return find_kernels(layer.cell, layer.storage, layer.sizes, layer.is_projected(), why);
 }
 
-int64_t element_bytes(Storage storage) {
-  return storage == Storage::kFloat64 ? 8 : storage == Storage::kFloat32 ? 4 : 2;
-}
-
 const StepwiseEngine& stepwise() {
   static const StepwiseEngine engine(cpu_step_kernels());
   return engine;

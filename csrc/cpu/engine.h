@@ -12,9 +12,6 @@ namespace fastcells::cpu {
 const Engine& engine();
 
 // Which engine a call runs and with what plan, in words, and why not a faster one (or empty).
-struct Choice {
-  std::string engine, plan, why;
-};
 Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
                bool is_training, bool is_step);
 

@@ -44,14 +44,14 @@ class CudaStepKernels final : public StepKernels {
   at::ScalarType operand(const Layer& layer) const override { return layer.input.scalar_type(); }
 };
 
-int attribute(cudaDeviceAttr name) {
-  int device = 0, value = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&device));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, device));
-  return value;
-}
-
 Device current_device() {
+  int number = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&number));
+  const auto attribute = [&](cudaDeviceAttr name) {
+    int value = 0;
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, number));
+    return value;
+  };
   Device device{};
   device.compute = 10 * attribute(cudaDevAttrComputeCapabilityMajor) +
                    attribute(cudaDevAttrComputeCapabilityMinor);
@@ -61,16 +61,12 @@ Device current_device() {
   return device;
 }
 
-int storage_bytes(Storage storage) {
-  return storage == Storage::kFloat64 ? 8 : storage == Storage::kFloat32 ? 4 : 2;
-}
-
 Plan plan_layer(const CellFacts& cell, Storage storage, const LayerSizes& s, bool is_projected,
                 bool is_backward) {
   Problem problem{};
   problem.gates = cell.gates;
   problem.two_products = cell.two_products, problem.is_projected = is_projected;
-  problem.storage_bytes = storage_bytes(storage);
+  problem.storage_bytes = element_bytes(storage);
   problem.T = s.T, problem.B = s.B, problem.H = s.H;
   problem.is_backward = is_backward;
   return plan(problem, current_device());
@@ -93,10 +89,7 @@ class SequencePass {
   LayerOutputs forward(Keep keep, const Plan& plan) {
     LayerOutputs outputs = empty_outputs(layer_, keep);
     const at::Tensor x = operand_rows(layer_, layer_.input.scalar_type());
-    SequenceForwardArgs args{};
-    args.T = s_.T, args.B = s_.B, args.H = s_.H;
-    args.lengths = layer_.rows(0).lengths, args.resets = layer_.rows(0).resets;
-    args.output_stride = args.cells_stride = s_.D * s_.H, args.saved_stride = s_.saved * s_.H;
+    auto args = arguments<SequenceForwardArgs>();
     for (int64_t d = 0; d < s_.D; ++d) {
       const DirectionWeights& w = layer_.weights[d];
       SequenceDirection& a = args.directions[d];
@@ -110,21 +103,16 @@ class SequencePass {
       a.saved = pointer(outputs.saved, d * s_.T * s_.B * args.saved_stride);
       a.reverse = layer_.rows(d).reverse;
     }
-    dispatch_cell(layer_.cell.kind, [&](auto cell) {
-      using Cell = typename decltype(cell)::type;
-      if constexpr (!Cell::kTwoProducts) {
-        check(launch_sequence_forward<Cell>(layer_.storage, plan, int(s_.D), args, stream()));
-      }
+    launch([&](auto cell) {
+      return launch_sequence_forward<typename decltype(cell)::type>(layer_.storage, plan, int(s_.D),
+                                                                    args, stream());
     });
     return outputs;
   }
 
   InputGradients backward(const LayerOutputs& outputs, const LayerGradients& grads,
                           const LayerNeeds& needs, const Plan& plan, const StepKernels& kernels) {
-    SequenceBackwardArgs args{};
-    args.T = s_.T, args.B = s_.B, args.H = s_.H;
-    args.lengths = layer_.rows(0).lengths, args.resets = layer_.rows(0).resets;
-    args.output_stride = args.cells_stride = s_.D * s_.H, args.saved_stride = s_.saved * s_.H;
+    auto args = arguments<SequenceBackwardArgs>();
     const auto storage = layer_.input.options();
     std::vector<GateGradients> gates(s_.D);
     const at::Tensor d_h_0 = at::empty({s_.D, s_.B, s_.H}, storage.dtype(at::kFloat));
@@ -148,11 +136,9 @@ class SequencePass {
       a.d_c_0 = static_cast<float*>(pointer(d_c_0, d * s_.B * s_.H));
       a.reverse = layer_.rows(d).reverse;
     }
-    dispatch_cell(layer_.cell.kind, [&](auto cell) {
-      using Cell = typename decltype(cell)::type;
-      if constexpr (!Cell::kTwoProducts) {
-        check(launch_sequence_backward<Cell>(layer_.storage, plan, int(s_.D), args, stream()));
-      }
+    launch([&](auto cell) {
+      return launch_sequence_backward<typename decltype(cell)::type>(layer_.storage, plan,
+                                                                     int(s_.D), args, stream());
     });
     InputGradients result = collect_gate_gradients(layer_, outputs, needs, kernels, gates);
     if (needs.h_0) result.h_0 = d_h_0.to(storage.dtype());
@@ -161,7 +147,24 @@ class SequencePass {
   }
 
  private:
-  static void check(int error) { C10_CUDA_CHECK(static_cast<cudaError_t>(error)); }
+  // What both ways have: sizes, masks, strides.
+  template <class Args>
+  Args arguments() const {
+    Args args{};
+    args.T = s_.T, args.B = s_.B, args.H = s_.H;
+    args.lengths = layer_.rows(0).lengths, args.resets = layer_.rows(0).resets;
+    args.output_stride = args.cells_stride = s_.D * s_.H, args.saved_stride = s_.saved * s_.H;
+    return args;
+  }
+  // f(TypeTag<Cell>), the launcher of the layer's cell; the plan lets no cell of two products here.
+  template <class F>
+  void launch(const F& f) const {
+    dispatch_cell(layer_.cell.kind, [&](auto cell) {
+      if constexpr (!decltype(cell)::type::kTwoProducts) {
+        C10_CUDA_CHECK(static_cast<cudaError_t>(f(cell)));
+      }
+    });
+  }
   // Lives as long as this: torch's allocator hands memory on in the order of the stream.
   const at::Tensor& kept(at::Tensor tensor) {
     kept_.push_back(std::move(tensor));

@@ -1,8 +1,6 @@
 // The engine of CUDA: the sequence kernels where the plan has them for a layer, else the stepwise
 // engine.
 #pragma once
-#include <string>
-
 #include "recurrent/engine.h"
 
 namespace fastcells::cuda {
@@ -11,9 +9,6 @@ const Engine& engine();
 
 // Which engine a call on the current device runs and with what plan, in words, and why not a faster
 // one (or empty).
-struct Choice {
-  std::string engine, plan, why;
-};
 Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
                bool is_training);
 

@@ -1,14 +1,11 @@
 #include "cuda/plan.h"
 
-#include <algorithm>
 #include <sstream>
 
 namespace fastcells::cuda {
 namespace {
 
-constexpr int kStepK = 16, kRowPadding = 8, kTileRows = 8, kLanes = 32, kFragment = 16;
 constexpr int kMostWarps = 8;  // 255 registers a thread are left then
-constexpr int kBarrierBytes = 16;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -30,26 +27,16 @@ int warps_for(const Problem& p, const Shape& s, int blocks) {
   return warps;
 }
 
-std::int64_t shared_bytes(const Shape& s, int warps, int blocks, int batch_tiles, int cached) {
-  const std::int64_t columns = std::int64_t(s.fan) * warps * s.units * blocks;
-  const std::int64_t weights = std::int64_t(warps) *
-                               std::max<std::int64_t>(0, columns / kStepK - cached) * s.tiles *
-                               kLanes * kFragment;
-  const std::int64_t exchange =
-      std::int64_t(2) * batch_tiles * kTileRows * (columns + kRowPadding) * 2;
-  return weights + exchange + kBarrierBytes;
-}
-
 // Whether `blocks` blocks a slice can hold the weights; fills in how.
 bool try_blocks(const Problem& p, const Device& d, int blocks, Plan& plan) {
   const Shape s = shape_of(p);
   const int warps = warps_for(p, s, blocks);
   if (warps > kMostWarps) return false;
-  const int cached = cached_steps(s.tiles);
-  const std::int64_t bytes = shared_bytes(s, warps, blocks, 1, cached);
-  if (bytes > d.shared_bytes) return false;
-  plan.warps = warps, plan.blocks = blocks, plan.batch_tiles = 1, plan.cached = cached;
-  plan.shared_bytes = bytes, plan.slices = divide_up(p.B, kTileRows);
+  const int cached = cached_steps(s.tiles), columns = s.fan * warps * s.units * blocks;
+  const auto shared = SequenceShared::of(warps, s.tiles, columns, kBatchTiles, cached);
+  if (shared.end > d.shared_bytes) return false;
+  plan.warps = warps, plan.blocks = blocks, plan.cached = cached;
+  plan.shared_bytes = shared.end, plan.slices = divide_up(p.B, kBatchTiles * kTileRows);
   return true;
 }
 
@@ -97,9 +84,9 @@ std::string describe(const Plan& plan) {
   } else {
     if (plan.tier == Tier::kCluster) out << "clusters of " << plan.blocks << " blocks, ";
     out << plan.slices << (plan.slices == 1 ? " slice" : " slices") << " of "
-        << 8 * plan.batch_tiles << " rows, " << plan.warps << " warps a block, "
-        << plan.shared_bytes / 1024 << " KiB of shared memory";
-    out << ", up to " << plan.cached * kStepK << " columns of weights in registers";
+        << kBatchTiles * kTileRows << " rows, " << plan.warps << " warps a block, "
+        << plan.shared_bytes / 1024 << " KiB of shared memory, up to " << plan.cached * kStepK
+        << " columns of weights in registers";
   }
   return out.str();
 }

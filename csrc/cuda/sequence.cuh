@@ -48,8 +48,9 @@ int launch_sequence_forward(Storage storage, const cuda::Plan& plan, int directi
   constexpr int kCached = cuda::cached_steps(SequenceTile<Cell>::kTiles);
   return dispatch_plan(storage, plan, [&](auto type, auto is_cluster) {
     using T = typename decltype(type)::type;
-    return launch_planned(sequence_forward_kernel<Cell, T, 1, kCached, is_cluster.value>, plan,
-                          directions, args, stream);
+    return launch_planned(
+        sequence_forward_kernel<Cell, T, cuda::kBatchTiles, kCached, is_cluster.value>, plan,
+        directions, args, stream);
   });
 }
 
@@ -59,8 +60,9 @@ int launch_sequence_backward(Storage storage, const cuda::Plan& plan, int direct
   constexpr int kCached = cuda::cached_steps(1);
   return dispatch_plan(storage, plan, [&](auto type, auto is_cluster) {
     using T = typename decltype(type)::type;
-    return launch_planned(sequence_backward_kernel<Cell, T, 1, kCached, is_cluster.value>, plan,
-                          directions, args, stream);
+    return launch_planned(
+        sequence_backward_kernel<Cell, T, cuda::kBatchTiles, kCached, is_cluster.value>, plan,
+        directions, args, stream);
   });
 }
 

@@ -45,6 +45,11 @@ class SequenceBackward
   }
 
  private:
+  template <class F>
+  FC_DEVICE static void each(const F& f) {
+    Block::template for_each<U>(f);
+  }
+
   // ---- before the first step ----
 
   FC_DEVICE void load_weights() {
@@ -68,20 +73,12 @@ class SequenceBackward
   }
 
   FC_DEVICE void start() {
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
-      FC_UNROLL
-      for (int e = 0; e < 2; ++e) {
-        length_[n][e] = row(n, e) < a_.B ? rows_.length(row(n, e)) : 0;
-        FC_UNROLL
-        for (int g = 0; g < U; ++g) {
-          dh_[n][g][e] = is_ours(n, g, e) ? of_row(d_.d_h_n, row(n, e), unit(g)) : 0.0f;
-          if (Cell::kStates == 2) {
-            dc_[n][g][e] = is_ours(n, g, e) ? of_row(d_.d_c_n, row(n, e), unit(g)) : 0.0f;
-          }
-        }
-      }
-    }
+    each([&](int n, int g, int e) {
+      const bool ours = is_ours(n, g, e);
+      length_[n][e] = row(n, e) < a_.B ? rows_.length(row(n, e)) : 0;
+      dh_[n][g][e] = ours ? of_row(d_.d_h_n, row(n, e), unit(g)) : 0.0f;
+      if (Cell::kStates == 2) dc_[n][g][e] = ours ? of_row(d_.d_c_n, row(n, e), unit(g)) : 0.0f;
+    });
   }
 
   // ---- a step ----
@@ -192,20 +189,13 @@ class SequenceBackward
   }
 
   FC_DEVICE void finish(const float (&sums)[N][4]) const {
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
-      FC_UNROLL
-      for (int g = 0; g < U; ++g) {
-        FC_UNROLL
-        for (int e = 0; e < 2; ++e) {
-          if (!is_ours(n, g, e)) continue;
-          const bool cut = rows_.cut_initial(row(n, e));
-          const std::int64_t at = row(n, e) * a_.H + unit(g);
-          d_.d_h_0[at] = cut ? 0.0f : dh_[n][g][e] + sums[n][g * 2 + e];
-          if constexpr (Cell::kStates == 2) d_.d_c_0[at] = cut ? 0.0f : dc_[n][g][e];
-        }
-      }
-    }
+    each([&](int n, int g, int e) {
+      if (!is_ours(n, g, e)) return;
+      const bool cut = rows_.cut_initial(row(n, e));
+      const std::int64_t at = row(n, e) * a_.H + unit(g);
+      d_.d_h_0[at] = cut ? 0.0f : dh_[n][g][e] + sums[n][g * 2 + e];
+      if constexpr (Cell::kStates == 2) d_.d_c_0[at] = cut ? 0.0f : dc_[n][g][e];
+    });
   }
 
   uint4 cached_[kCached > 0 ? kCached : 1];

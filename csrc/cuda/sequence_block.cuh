@@ -1,20 +1,17 @@
-// How a warp's results reach all blocks of its cluster: 16 bytes a store, counted by an mbarrier.
+// What both ways through a layer share: which units and rows a lane has, where a block's arrays
+// lie, and how results reach all blocks of a cluster, 16 bytes a store, counted by an mbarrier.
 //
 // A lane of a 16-bit warp product holds unit l / 4 of a group of eight, for rows 2 * (l % 4) and
 // the one behind it.
 #pragma once
+#include "cuda/plan.h"
 #include "cuda/ptx.cuh"
 #include "recurrent/rows.h"
 
 namespace fastcells {
 
-constexpr int kWarpLanes = 32, kGroupUnits = 8, kTileRows = 8, kStepK = 16;
-constexpr int kRowPadding = 8;  // elements: eight rows then begin in eight different banks
-
-// Steps over `columns` of K whose weights are not in registers.
-FC_HD int steps_past(int columns, int cached) {
-  return columns / kStepK > cached ? columns / kStepK - cached : 0;
-}
+using cuda::kGroupUnits, cuda::kRowPadding, cuda::kStepK, cuda::kTileRows, cuda::kWarpLanes;
+using cuda::SequenceShared;
 
 // 16 bits of storage.
 template <class T>
@@ -41,22 +38,6 @@ FC_DEVICE uint4 gather_group(int lane, unsigned first, unsigned second) {
   return is_last ? uint4{low_2, high_2, low, high} : uint4{low, high, low_2, high_2};
 }
 
-// Where the arrays lie in the shared memory of a block, in bytes: W_hh as fragments, two buffers of
-// what the blocks send each other, two mbarriers.
-struct SequenceShared {
-  std::int64_t exchange, barriers, end;
-
-  // `tiles` of m16 rows a warp; `columns` over K, of the whole cluster.
-  FC_HD static SequenceShared of(int warps, int tiles, int columns, int batch_tiles, int cached) {
-    SequenceShared s{};
-    s.exchange = std::int64_t(warps) * steps_past(columns, cached) * tiles * kWarpLanes * 16;
-    s.barriers =
-        s.exchange + std::int64_t(2) * batch_tiles * kTileRows * (columns + kRowPadding) * 2;
-    s.end = s.barriers + 2 * 8;
-    return s;
-  }
-};
-
 // kWarpUnits units a warp, kTiles m16 tiles; kFan columns over K for each unit of the cluster.
 template <class Args, class Direction, class T, int kWarpUnits, int kTiles, int kFan,
           int kBatchTiles, int kCached, bool kCluster>
@@ -74,7 +55,7 @@ class SequenceBlock {
     first_unit_ = rank * units + warp * kWarpUnits;
     first_row_ = std::int64_t(int(blockIdx.x) / blocks_) * kBatchTiles * kTileRows;
     const auto shared = SequenceShared::of(warps, kTiles, columns_, kBatchTiles, kCached);
-    const int own = steps_past(columns_, kCached) * kTiles * kWarpLanes;
+    const int own = cuda::steps_past(columns_, kCached) * kTiles * kWarpLanes;
     weights_ = ptx::shared_array<uint4>(0, std::int64_t(warps) * own) + warp * own;
     exchange_ = ptx::shared_array<std::uint16_t>(shared.exchange, 2 * buffer_elements());
     full_ = ptx::shared_array<ptx::Transactions>(shared.barriers, 2);
@@ -86,6 +67,18 @@ class SequenceBlock {
     return first_row_ + n * kTileRows + lane_ % 4 * 2 + e;
   }
   FC_DEVICE bool is_ours(int n, int g, int e) const { return row(n, e) < a_.B && unit(g) < a_.H; }
+  // f(n, g, e) for all that a lane has, in `groups` groups of units.
+  template <int groups, class F>
+  FC_DEVICE static void for_each(const F& f) {
+    FC_UNROLL
+    for (int n = 0; n < kBatchTiles; ++n) {
+      FC_UNROLL
+      for (int g = 0; g < groups; ++g) {
+        FC_UNROLL
+        for (int e = 0; e < 2; ++e) f(n, g, e);
+      }
+    }
+  }
   FC_DEVICE float of_row(const void* states, std::int64_t b, std::int64_t u) const {
     return states ? float(static_cast<const T*>(states)[b * a_.H + u]) : 0.0f;
   }

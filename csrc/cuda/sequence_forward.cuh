@@ -6,8 +6,7 @@
 //     g = W_hh h            mma.m16n8k16: gates and units are M, batch rows N, all units K
 //     cell                  on the accumulators: a lane holds all gates of a unit and two rows
 //     h to every block      st.async into the other of two buffers, counted by an mbarrier
-//     wait                  for the bytes of all blocks: there is no barrier of the cluster in the
-//     loop
+//     wait                  for the bytes of all blocks: no barrier of the cluster in the loop
 //
 // Why the other buffer may be written: whoever sends h of step i has the h of step i - 1 of every
 // block, and a warp sends that after it has read the buffer in question for the last time.
@@ -59,6 +58,10 @@ class SequenceForward
 
  private:
   FC_DEVICE std::int64_t step_of(std::int64_t i) const { return d_.reverse ? a_.T - 1 - i : i; }
+  template <class F>
+  FC_DEVICE static void each(const F& f) {
+    Block::template for_each<U>(f);
+  }
 
   // ---- before the first step ----
 
@@ -150,14 +153,7 @@ class SequenceForward
     float sums[M][N][4] = {};
     multiply(this->buffer(now), sums);
     Results results;
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
-      FC_UNROLL
-      for (int g = 0; g < U; ++g) {
-        FC_UNROLL
-        for (int e = 0; e < 2; ++e) run_cell(t, n, g, e, sums, results);
-      }
-    }
+    each([&](int n, int g, int e) { run_cell(t, n, g, e, sums, results); });
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
       FC_UNROLL
@@ -178,16 +174,7 @@ class SequenceForward
     FC_UNROLL
     for (int s = 0; s < kCached; s += 2) {
       if (s * kStepK >= columns_) break;
-      FC_UNROLL
-      for (int n = 0; n < N; ++n) {
-        unsigned b[4];
-        ptx::load_matrices(b, own + n * kTileRows * (columns_ + kRowPadding) + s * kStepK);
-        FC_UNROLL
-        for (int m = 0; m < M; ++m) {
-          multiply_tile(sums[m][n], cached_[s][m], b[0], b[1]);
-          multiply_tile(sums[m][n], cached_[s + 1][m], b[2], b[3]);
-        }
-      }
+      multiply_pair(own, s, cached_[s], cached_[s + 1], sums);
     }
     for (int s = kCached; s < columns_ / kStepK; s += 2) {
       uint4 a[2][M];
@@ -196,15 +183,20 @@ class SequenceForward
         a[0][m] = weights_[((s - kCached) * M + m) * kWarpLanes + lane_];
         a[1][m] = weights_[((s + 1 - kCached) * M + m) * kWarpLanes + lane_];
       }
+      multiply_pair(own, s, a[0], a[1], sums);
+    }
+  }
+  // Steps s and s + 1 over K.
+  FC_DEVICE void multiply_pair(ptx::Shared<std::uint16_t> own, int s, const uint4 (&first)[M],
+                               const uint4 (&second)[M], float (&sums)[M][N][4]) const {
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      unsigned b[4];
+      ptx::load_matrices(b, own + n * kTileRows * (columns_ + kRowPadding) + s * kStepK);
       FC_UNROLL
-      for (int n = 0; n < N; ++n) {
-        unsigned b[4];
-        ptx::load_matrices(b, own + n * kTileRows * (columns_ + kRowPadding) + s * kStepK);
-        FC_UNROLL
-        for (int m = 0; m < M; ++m) {
-          multiply_tile(sums[m][n], a[0][m], b[0], b[1]);
-          multiply_tile(sums[m][n], a[1][m], b[2], b[3]);
-        }
+      for (int m = 0; m < M; ++m) {
+        multiply_tile(sums[m][n], first[m], b[0], b[1]);
+        multiply_tile(sums[m][n], second[m], b[2], b[3]);
       }
     }
   }
@@ -244,43 +236,27 @@ class SequenceForward
   }
 
   FC_DEVICE void store(std::int64_t t, const Results& results) const {
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
-      FC_UNROLL
-      for (int g = 0; g < U; ++g) {
-        FC_UNROLL
-        for (int e = 0; e < 2; ++e) {
-          if (!is_ours(n, g, e)) continue;
-          const std::int64_t at = t * a_.B + row(n, e), u = unit(g);
-          static_cast<T*>(d_.output)[at * a_.output_stride + u] = T(results.h[n][g][e]);
-          if constexpr (Cell::kStates == 2) {
-            if (d_.cells) d_.cells[at * a_.cells_stride + u] = results.c[n][g][e];
-          }
-          if (!d_.saved) continue;
-          FC_UNROLL
-          for (int k = 0; k < Cell::kSaved; ++k) {
-            static_cast<T*>(d_.saved)[at * a_.saved_stride + k * a_.H + u] =
-                T(results.saved[n][g][e][k]);
-          }
-        }
+    each([&](int n, int g, int e) {
+      if (!is_ours(n, g, e)) return;
+      const std::int64_t at = t * a_.B + row(n, e), u = unit(g);
+      static_cast<T*>(d_.output)[at * a_.output_stride + u] = T(results.h[n][g][e]);
+      if constexpr (Cell::kStates == 2) {
+        if (d_.cells) d_.cells[at * a_.cells_stride + u] = results.c[n][g][e];
       }
-    }
+      if (!d_.saved) return;
+      T* const saved = static_cast<T*>(d_.saved) + at * a_.saved_stride + u;
+      FC_UNROLL
+      for (int k = 0; k < Cell::kSaved; ++k) saved[k * a_.H] = T(results.saved[n][g][e][k]);
+    });
   }
 
   FC_DEVICE void finish() const {
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
-      FC_UNROLL
-      for (int g = 0; g < U; ++g) {
-        FC_UNROLL
-        for (int e = 0; e < 2; ++e) {
-          if (!is_ours(n, g, e)) continue;
-          const std::int64_t at = row(n, e) * a_.H + unit(g);
-          static_cast<T*>(d_.h_n)[at] = T(h_state_[n][g][e]);
-          if constexpr (Cell::kStates == 2) static_cast<T*>(d_.c_n)[at] = T(c_state_[n][g][e]);
-        }
-      }
-    }
+    each([&](int n, int g, int e) {
+      if (!is_ours(n, g, e)) return;
+      const std::int64_t at = row(n, e) * a_.H + unit(g);
+      static_cast<T*>(d_.h_n)[at] = T(h_state_[n][g][e]);
+      if constexpr (Cell::kStates == 2) static_cast<T*>(d_.c_n)[at] = T(c_state_[n][g][e]);
+    });
   }
 
   uint4 cached_[kCached > 0 ? kCached : 1][M];

@@ -1,6 +1,7 @@
 // What computes a layer: the engines' common form. A device brings one, which may choose among
 // several for each layer.
 #pragma once
+#include <string>
 #include <vector>
 
 #include "recurrent/layer.h"
@@ -26,6 +27,12 @@ struct LayerNeeds {
 struct InputGradients {  // ops.h: RecurrentBackward
   at::Tensor input, h_0, c_0;
   std::vector<at::Tensor> weights;
+};
+
+// What `explain` tells of a call: the engine, its plan in words, and why not a faster engine (or
+// empty).
+struct Choice {
+  std::string engine, plan, why;
 };
 
 class Engine {

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "cuda/plan.h"
 #include "dispatch.h"
 #include "sequence_problem.h"
 
@@ -14,6 +15,17 @@ struct Launch {
   int warps, blocks;  // of a block, of a cluster
   unsigned seed;
 };
+
+// The kernel on all rows of `args`, with the shared memory that its layout asks for.
+template <class Kernel, class Args>
+void run_emulated(const Launch& launch, int tiles, int columns, int batch_tiles, int cached,
+                  Kernel kernel, const Args& args) {
+  const auto shared = cuda::SequenceShared::of(launch.warps, tiles, columns, batch_tiles, cached);
+  const int rows = batch_tiles * cuda::kTileRows;
+  const unsigned slices = unsigned((args.B + rows - 1) / rows);
+  simt::launch({slices * unsigned(launch.blocks)}, unsigned(launch.warps * cuda::kWarpLanes),
+               std::size_t(shared.end), {launch.seed, unsigned(launch.blocks)}, kernel, args);
+}
 
 template <class T>
 double rounded(double x) {

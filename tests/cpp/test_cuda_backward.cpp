@@ -84,11 +84,7 @@ template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
 bool check(const Case& c, const Launch& launch) {
   Backward<Cell, T> run(c);
   const int columns = Cell::kGates * launch.warps * cuda::kBackwardUnits * launch.blocks;
-  const auto shared = SequenceShared::of(launch.warps, 1, columns, kBatchTiles, kCached);
-  const int rows = kBatchTiles * kTileRows;
-  const unsigned slices = unsigned((c.B + rows - 1) / rows);
-  simt::launch({slices * unsigned(launch.blocks)}, unsigned(launch.warps) * kWarpLanes,
-               std::size_t(shared.end), {launch.seed, unsigned(launch.blocks)},
+  run_emulated(launch, 1, columns, kBatchTiles, kCached,
                sequence_backward_kernel<Cell, T, kBatchTiles, kCached, kCluster>, run.arguments());
   // What was saved is rounded to storage, and the gates' gradients are: errors that add up over the
   // sums of a few dozen terms.

@@ -71,14 +71,9 @@ template <class Cell, class T, int kBatchTiles, int kCached, bool kCluster>
 bool check(const Case& c, const Launch& launch) {
   using Tile = SequenceTile<Cell>;
   Forward<Cell, T> run(c);
-  const auto shared =
-      SequenceShared::of(launch.warps, Tile::kTiles, launch.warps * Tile::kUnits * launch.blocks,
-                         kBatchTiles, kCached);
-  const int rows = kBatchTiles * kTileRows;
-  const unsigned slices = unsigned((c.B + rows - 1) / rows);
-  simt::launch({slices * unsigned(launch.blocks)}, unsigned(launch.warps) * kWarpLanes,
-               std::size_t(shared.end), {launch.seed, unsigned(launch.blocks)},
-               sequence_forward_kernel<Cell, T, kBatchTiles, kCached, kCluster>, run.arguments());
+  run_emulated(launch, Tile::kTiles, launch.warps * Tile::kUnits * launch.blocks, kBatchTiles,
+               kCached, sequence_forward_kernel<Cell, T, kBatchTiles, kCached, kCluster>,
+               run.arguments());
   // A step's h is rounded to storage, and tips over by a unit where sums differ in their last bits.
   const double tolerance = std::is_same_v<T, __half> ? 2e-3 : 1.6e-2;
   return report<Cell, T>(c, launch, kCached, run.error(), tolerance);

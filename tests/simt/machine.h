@@ -46,6 +46,7 @@ struct TransactionBarrier {
 
 struct Block {
   dim3 index;
+  unsigned place = 0;    // among the blocks that run together
   unsigned rank = 0;     // in its cluster
   unsigned running = 0;  // threads that have not ended
   std::vector<unsigned char> shared;
@@ -166,7 +167,7 @@ inline void add_block(Machine& m, unsigned number, unsigned rank, std::size_t sh
   const dim3 grid = m.grid, threads = m.threads;
   const unsigned count = threads.x * threads.y * threads.z;
   block->index = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
-  block->rank = rank, block->running = count;
+  block->place = unsigned(m.blocks.size()), block->rank = rank, block->running = count;
   block->shared.assign(shared_bytes, 0xff);  // NaN in every type of floats
   block->history.resize((shared_bytes + Granule::kBytes - 1) / Granule::kBytes);
   block->barrier.expected = count;

@@ -1,5 +1,6 @@
 // Host twins of csrc/cuda/ptx.cuh: the same names, arguments and effects, with the orders that the
 // PTX ISA (9.0, "Memory Consistency Model", "Asynchronous operations") promises and no others.
+// Copies (cp.async) and flags in global memory are here ahead of the kernels that will use them.
 #pragma once
 #include <cmath>
 
@@ -24,9 +25,8 @@ inline simt::Block* peer_block(unsigned rank) {
     throw simt::Fault("block " + std::to_string(rank) + " of a cluster of " +
                       std::to_string(m.cluster_size));
   }
-  std::size_t mine = 0;
-  while (m.blocks[mine].get() != simt::self().block) ++mine;
-  return m.blocks[mine - simt::self().block->rank + rank].get();
+  const simt::Block& mine = *simt::self().block;
+  return m.blocks[mine.place - mine.rank + rank].get();
 }
 // The same place in the shared memory of another block of the cluster.
 template <class T>
@@ -35,10 +35,8 @@ Shared<T> peer(Shared<T> mine, unsigned rank) {
   return mine;
 }
 inline void cluster_sync() {
-  const simt::Machine& m = *simt::machine;
-  std::size_t mine = 0;
-  while (m.blocks[mine].get() != simt::self().block) ++mine;
-  simt::arrive_and_wait(simt::machine->cluster_barriers[mine / m.cluster_size], true);
+  simt::Machine& m = *simt::machine;
+  simt::arrive_and_wait(m.cluster_barriers[simt::self().block->place / m.cluster_size], true);
 }
 
 // ---- mbarriers that count arrivals and bytes ----

@@ -242,7 +242,7 @@ class Forward {
   const cpu::RowGroup* group_ = nullptr;
   Range panels_{};
   S* x_gates_;        // [own panels][chunk frames][R*L]
-  S* h_gates_;        // [rows][R*L]: of one panel
+  S* h_gates_;        // [2][rows][R*L]: of two panels
   const S** x_rows_;  // [chunk frames]
   const S** h_rows_[2];
   S* x_converted_ = nullptr;  // [chunk frames][I] where storage is not arithmetic
