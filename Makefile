@@ -61,7 +61,7 @@ test-cpp: venv  ## C++ tests of the cells, without torch
 	@echo "test-cpp: CMake and CTest in build/cmake"
 	@cmake -S . -B build/cmake -G Ninja --log-level=WARNING > /dev/null
 	@cmake --build build/cmake -- --quiet
-	@ctest --test-dir build/cmake --output-on-failure --no-tests=error
+	@ctest --test-dir build/cmake --parallel 2 --output-on-failure --no-tests=error
 
 mutation-check: venv  ## break each cell in turn: the C++ tests must notice
 	@echo "mutation-check: breaking each cell in turn, the C++ tests must notice"
@@ -107,7 +107,7 @@ gpu:  ## on a machine with a GPU: build, tests, sanitizer, benchmark, with GPU_P
 	@echo "gpu: compute-sanitizer over small shapes"
 	@for tool in memcheck racecheck; do \
 	  compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q -m cuda \
-	    -k "equal_the_reference and float16 and (20 or 61)" || exit 1; done
+	    -k "equal_the_reference and (float16 or float32) and (20 or 61 or 700)" || exit 1; done
 	@echo "gpu: benchmarks/recurrent_gpu.py"
 	@$(GPU_PYTHON) benchmarks/recurrent_gpu.py
 

@@ -93,7 +93,9 @@ def make_tasks(nvcc, sources):
             for arch in archs:
                 target = BUILD / "objects" / name.with_suffix(f".sm_{arch}.o")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                command = [nvcc, *NVCC_FLAGS, f"-I{CSRC}", f"-arch=sm_{arch}", "-c", str(source)]
+                # -arch=sm_90a would compile for compute_90, too.
+                target_flags = ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
+                command = [nvcc, *NVCC_FLAGS, f"-I{CSRC}", *target_flags, "-c", str(source)]
                 tasks.append((f"{name} sm_{arch}", arch, source, [*command, "-o", str(target)]))
         elif is_torch_entry_point(source):
             flags = ["-std=c++20", "-fsyntax-only", "-fopenmp", "-Wall", "-Wextra"]

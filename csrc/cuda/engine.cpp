@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
@@ -58,15 +59,17 @@ Device current_device() {
   device.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   // Sixteen need a permission and a place on the chip; eight are always had.
   device.cluster_blocks = device.compute >= 90 ? 8 : 1;
+  device.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
   return device;
 }
 
 Plan plan_layer(const CellFacts& cell, Storage storage, const LayerSizes& s, bool is_projected,
                 bool is_backward) {
   Problem problem{};
-  problem.gates = cell.gates;
+  problem.gates = cell.gates, problem.states = cell.states;
   problem.two_products = cell.two_products, problem.is_projected = is_projected;
   problem.storage_bytes = element_bytes(storage);
+  problem.directions = int(s.D);
   problem.T = s.T, problem.B = s.B, problem.H = s.H;
   problem.is_backward = is_backward;
   return plan(problem, current_device());
@@ -101,6 +104,7 @@ class SequencePass {
       a.h_n = pointer(outputs.h_n, d * s_.B * s_.H), a.c_n = pointer(outputs.c_n, d * s_.B * s_.H);
       a.cells = static_cast<float*>(pointer(outputs.cells, d * s_.H));
       a.saved = pointer(outputs.saved, d * s_.T * s_.B * args.saved_stride);
+      a.exchange = exchange(plan);
       a.reverse = layer_.rows(d).reverse;
     }
     launch([&](auto cell) {
@@ -134,6 +138,7 @@ class SequencePass {
       a.dg_gates = layer_.cell.additive ? nullptr : pointer(g.dg_gates);
       a.d_h_0 = static_cast<float*>(pointer(d_h_0, d * s_.B * s_.H));
       a.d_c_0 = static_cast<float*>(pointer(d_c_0, d * s_.B * s_.H));
+      a.exchange = exchange(plan);
       a.reverse = layer_.rows(d).reverse;
     }
     launch([&](auto cell) {
@@ -164,6 +169,15 @@ class SequencePass {
         C10_CUDA_CHECK(static_cast<cudaError_t>(f(cell)));
       }
     });
+  }
+  // What the blocks of one direction of a grid exchange: buffers, then flags.
+  SequenceExchange exchange(const Plan& plan) {
+    if (plan.tier != Tier::kGrid) return {};
+    const int64_t flags = int64_t(plan.blocks) * plan.unit_warps;
+    const at::Tensor& zeros =
+        kept(at::zeros({plan.exchange_bytes / 4 + flags}, layer_.input.options().dtype(at::kInt)));
+    int* const first = zeros.data_ptr<int>();
+    return {first, reinterpret_cast<unsigned*>(first + plan.exchange_bytes / 4)};
   }
   // Lives as long as this: torch's allocator hands memory on in the order of the stream.
   const at::Tensor& kept(at::Tensor tensor) {

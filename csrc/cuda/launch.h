@@ -20,7 +20,7 @@ int launch_step_forward(Stage stage, Storage storage, const StepForwardArgs& arg
 template <class Cell>
 int launch_step_backward(Stage stage, Storage storage, const StepBackwardArgs& args, void* stream);
 
-// All steps of a layer, `directions` of them, as the plan says; float16 and bfloat16.
+// All steps of a layer, `directions` of them, as the plan says; not float64.
 template <class Cell>
 int launch_sequence_forward(Storage storage, const cuda::Plan& plan, int directions,
                             const SequenceForwardArgs& args, void* stream);

@@ -1,49 +1,75 @@
 #include "cuda/plan.h"
 
+#include <algorithm>
 #include <sstream>
 
 namespace fastcells::cuda {
 namespace {
 
-constexpr int kMostWarps = 8;  // 255 registers a thread are left then
+// A part of K with fewer steps than this is not worth the sum over parts. Not measured.
+constexpr int kStepsWorthAPart = 4;
+// More rows than this fill the GPU with the product of one step. Not measured.
+constexpr std::int64_t kGridRows = 256;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-struct Shape {
-  int units, tiles;  // of a warp
-  int fan;           // columns of K for each unit of the cluster
-};
-
-Shape shape_of(const Problem& p) {
-  if (p.is_backward) return {kBackwardUnits, 1, p.gates};
-  return {forward_units(p.gates), forward_tiles(p.gates), 1};
+// What `blocks` blocks of `tier` hold for the problem, K not yet divided.
+SequenceShape shape_of(const Problem& p, Tier tier, int blocks) {
+  SequenceShape s{};
+  s.tier = tier, s.storage_bytes = p.storage_bytes;
+  const int units = p.is_backward ? kBackwardUnits : forward_units(p.gates);
+  s.tiles = p.is_backward ? 1 : forward_tiles(p.gates);
+  s.batch_tiles = batch_tiles(tier, p.is_backward);
+  s.cached = cached_steps(tier, s.tiles);
+  s.unit_warps = int(divide_up(p.H, std::int64_t(blocks) * units)), s.parts = 1;
+  s.columns = (p.is_backward ? p.gates : 1) * s.unit_warps * units * blocks;
+  s.lane_values = s.batch_tiles * units / kGroupUnits * 2 * p.states;
+  s.slices = divide_up(p.B, s.batch_tiles * kTileRows);
+  return s;
 }
 
-// The fewest warps for which `blocks` blocks hold all units, and K is a whole number of double
-// steps.
-int warps_for(const Problem& p, const Shape& s, int blocks) {
-  int warps = int(divide_up(p.H, std::int64_t(blocks) * s.units));
-  while (std::int64_t(s.fan) * warps * s.units * blocks % (2 * kStepK) != 0) ++warps;
-  return warps;
+// Divides K among more warps, if that is worth it or needed; false if it does not help.
+bool divide_columns(SequenceShape& s, const Device& d) {
+  if (s.unit_warps > kMostWarps) return false;
+  const int most = std::clamp(s.steps(), 1, kMostWarps / s.unit_warps);
+  s.parts = std::clamp(s.steps() / kStepsWorthAPart, 1, most);
+  while (s.parts < most && SequenceShared::of(s).end > d.shared_bytes) ++s.parts;
+  return SequenceShared::of(s).end <= d.shared_bytes;
 }
 
-// Whether `blocks` blocks a slice can hold the weights; fills in how.
-bool try_blocks(const Problem& p, const Device& d, int blocks, Plan& plan) {
-  const Shape s = shape_of(p);
-  const int warps = warps_for(p, s, blocks);
-  if (warps > kMostWarps) return false;
-  const int cached = cached_steps(s.tiles), columns = s.fan * warps * s.units * blocks;
-  const auto shared = SequenceShared::of(warps, s.tiles, columns, kBatchTiles, cached);
-  if (shared.end > d.shared_bytes) return false;
-  plan.warps = warps, plan.blocks = blocks, plan.cached = cached;
-  plan.shared_bytes = shared.end, plan.slices = divide_up(p.B, kBatchTiles * kTileRows);
+bool try_blocks(const Problem& p, const Device& d, Tier tier, int blocks, Plan& plan) {
+  SequenceShape s = shape_of(p, tier, blocks);
+  if (!divide_columns(s, d)) return false;
+  plan.tier = tier, plan.blocks = blocks;
+  plan.unit_warps = s.unit_warps, plan.parts = s.parts;
+  plan.rows = s.batch_tiles * kTileRows, plan.slices = s.slices;
+  plan.shared_bytes = SequenceShared::of(s).end;
+  if (tier == Tier::kGrid) plan.exchange_bytes = 2 * s.slices * s.exchange_bytes();
   return true;
+}
+
+bool try_clusters(const Problem& p, const Device& d, Plan& plan) {
+  for (int blocks = 2; blocks <= d.cluster_blocks; blocks *= 2) {
+    if (try_blocks(p, d, Tier::kCluster, blocks, plan)) return true;
+  }
+  return false;
+}
+
+// As many blocks as there are multiprocessors for a direction, with as few units each as goes.
+bool try_grid(const Problem& p, const Device& d, Plan& plan) {
+  const int most = d.multiprocessors / p.directions;
+  const int units = p.is_backward ? kBackwardUnits : forward_units(p.gates);
+  for (int warps = 1; warps <= kMostWarps; ++warps) {
+    const std::int64_t blocks = divide_up(p.H, std::int64_t(warps) * units);
+    if (blocks <= most) return try_blocks(p, d, Tier::kGrid, int(blocks), plan);
+  }
+  return false;
 }
 
 std::string why_no_sequence(const Problem& p, const Device& d) {
   if (p.two_products) return "two products a step (reset_before)";
   if (p.is_projected) return "a projection";
-  if (p.storage_bytes != 2) return "storage is not of 16 bits";
+  if (p.storage_bytes == 8) return "float64";
   if (d.compute < 80) return "compute capability below 8.0";
   if (p.T * p.B * p.H == 0) return "there is nothing to compute";
   return "";
@@ -58,36 +84,30 @@ Plan plan(const Problem& p, const Device& d) {
     result.why_not = {"sequence kernels: " + why};
     return result;
   }
-  if (try_blocks(p, d, 1, result)) {
-    result.tier = Tier::kBlock;
-    return result;
-  }
+  if (try_blocks(p, d, Tier::kBlock, 1, result)) return result;
   const std::string hidden = "H = " + std::to_string(p.H) + " needs more memory than ";
   result.why_not.push_back("one block: " + hidden + "one multiprocessor has");
-  if (d.cluster_blocks < 2) {
-    result.why_not.push_back("cluster: compute capability below 9.0");
-    return result;
+  if (try_clusters(p, d, result)) return result;
+  result.why_not.push_back(d.cluster_blocks < 2
+                               ? "cluster: compute capability below 9.0"
+                               : "cluster: " + hidden + std::to_string(d.cluster_blocks) + " have");
+  if (p.B > kGridRows) {
+    result.why_not.push_back("grid: more than " + std::to_string(kGridRows) + " rows");
+  } else if (!try_grid(p, d, result)) {
+    result.why_not.push_back("grid: " + hidden + "the GPU has for a direction");
   }
-  for (int blocks = 2; blocks <= d.cluster_blocks; blocks *= 2) {
-    if (!try_blocks(p, d, blocks, result)) continue;
-    result.tier = Tier::kCluster;
-    return result;
-  }
-  result.why_not.push_back("cluster: " + hidden + std::to_string(d.cluster_blocks) + " have");
   return result;
 }
 
 std::string describe(const Plan& plan) {
+  if (plan.tier == Tier::kStepwise) return "a product and a step kernel a step";
   std::ostringstream out;
-  if (plan.tier == Tier::kStepwise) {
-    out << "a product and a step kernel a step";
-  } else {
-    if (plan.tier == Tier::kCluster) out << "clusters of " << plan.blocks << " blocks, ";
-    out << plan.slices << (plan.slices == 1 ? " slice" : " slices") << " of "
-        << kBatchTiles * kTileRows << " rows, " << plan.warps << " warps a block, "
-        << plan.shared_bytes / 1024 << " KiB of shared memory, up to " << plan.cached * kStepK
-        << " columns of weights in registers";
-  }
+  if (plan.tier == Tier::kCluster) out << "clusters of " << plan.blocks << " blocks, ";
+  if (plan.tier == Tier::kGrid) out << "a grid of " << plan.blocks << " blocks, ";
+  out << plan.slices << (plan.slices == 1 ? " slice" : " slices") << " of " << plan.rows
+      << " rows, " << plan.unit_warps << " x " << plan.parts
+      << " warps a block (units x parts of K), " << plan.shared_bytes / 1024
+      << " KiB of shared memory";
   return out.str();
 }
 

@@ -13,12 +13,14 @@ struct Device {
   int compute;         // 80, 89, 90, 100: major * 10 + minor
   int shared_bytes;    // that a block may have (opt-in)
   int cluster_blocks;  // largest cluster: 1 before compute 90, else 8 or, non-portable, 16
+  int multiprocessors;
 };
 
 struct Problem {
-  int gates;
+  int gates, states;  // of the cell
   bool two_products, is_projected;
   int storage_bytes;  // of one element
+  int directions;
   std::int64_t T, B, H;
   bool is_backward;
 };
@@ -26,28 +28,29 @@ struct Problem {
 enum class Tier {
   kBlock,     // sequence kernel: a block for each slice of the batch
   kCluster,   // sequence kernel: a cluster of blocks for each slice
+  kGrid,      // sequence kernel: all blocks of a cooperative grid for one slice after the other
   kStepwise,  // a matrix product and a step kernel a step
 };
 
 struct Plan {
   Tier tier = Tier::kStepwise;
-  int warps = 0;   // of a block
-  int blocks = 0;  // of a cluster
-  int cached = 0;  // steps over K whose weights stay in registers, at most
+  int unit_warps = 0, parts = 0;  // warps of a block: groups of units, and parts of K of each
+  int blocks = 0;                 // of a cluster, or of the grid, a direction
+  int rows = 0;                   // of a slice of the batch
+  std::int64_t slices = 0;
   std::int64_t shared_bytes = 0;
-  std::int64_t slices = 0;           // of the batch: clusters, a direction
+  std::int64_t exchange_bytes = 0;   // of global memory, a direction; the grid's alone
   std::vector<std::string> why_not;  // each faster tier, and why it does not apply
 };
 
 Plan plan(const Problem& problem, const Device& device);
-// In one line: "cluster of 8 blocks of 4 warps, ..."
+// In one line: "clusters of 8 blocks, ..."
 std::string describe(const Plan& plan);
 
 // ---- the shape of the sequence kernels, which they and the plan agree on ----
 
-constexpr int kWarpLanes = 32, kGroupUnits = 8, kTileRows = 8, kStepK = 16;
-constexpr int kRowPadding = 8;  // elements: eight rows then begin in eight different banks
-constexpr int kBatchTiles = 1;  // of eight rows, a slice of the batch
+constexpr int kWarpLanes = 32, kGroupUnits = 8, kTileRows = 8, kMostWarps = 8;
+constexpr int kStepBytes = 64;  // of a row of the product's operands: one step over K
 
 // Units a warp owns on the way forward, and on the way back, where it has one tile.
 constexpr int forward_units(int gates) { return gates == 4 ? 8 : 16; }
@@ -56,28 +59,61 @@ constexpr int kBackwardUnits = 16;
 constexpr int forward_tiles(int gates) {
   return (forward_units(gates) / kGroupUnits * gates + 1) / 2;
 }
-// Steps over K whose weights a warp of so many tiles keeps in registers, if there are that many:
-// 128 registers a thread at most.
-constexpr int cached_steps(int tiles) { return tiles <= 2 ? 16 : 8; }
-// Steps over `columns` of K whose weights are not in registers.
-constexpr int steps_past(int columns, int cached) {
-  return columns / kStepK > cached ? columns / kStepK - cached : 0;
+// Steps over K whose weights a warp of so many tiles keeps in registers, if there are that many: as
+// many as 255 registers a thread hold beside what a step needs, without spilling.
+constexpr int cached_steps(Tier tier, int tiles) {
+  if (tier == Tier::kGrid) return tiles == 1 ? 10 : tiles == 2 ? 4 : 2;
+  if (tiles == 3) return tier == Tier::kBlock ? 3 : 4;
+  return tiles == 1 ? 13 : 7;
+}
+// Tiles of eight rows in a slice of the batch. A grid reads the weights again for each slice; on
+// the way back the registers do not hold two.
+constexpr int batch_tiles(Tier tier, bool is_backward) {
+  return tier == Tier::kGrid && !is_backward ? 2 : 1;
 }
 
-// Where the arrays lie in the shared memory of a block, in bytes: W_hh as fragments, two buffers of
-// what the blocks send each other, two mbarriers.
-struct SequenceShared {
-  std::int64_t exchange, barriers, end;
+// What a block holds.
+struct SequenceShape {
+  Tier tier;
+  int storage_bytes;
+  int unit_warps, parts;
+  int tiles, batch_tiles;  // of a warp: weights, rows
+  int cached;              // steps over K in registers, at most
+  int columns;             // of K, of the whole cluster or grid
+  int lane_values;         // of the state of a slice, a lane
+  std::int64_t slices;     // whose states are kept in shared memory: the grid's
 
-  // `tiles` of m16 rows a warp; `columns` over K, of the whole cluster.
-  static constexpr SequenceShared of(int warps, int tiles, int columns, int batch_tiles,
-                                     int cached) {
-    SequenceShared s{};
-    s.exchange = std::int64_t(warps) * steps_past(columns, cached) * tiles * kWarpLanes * 16;
-    s.barriers =
-        s.exchange + std::int64_t(2) * batch_tiles * kTileRows * (columns + kRowPadding) * 2;
-    s.end = s.barriers + 2 * 8;
-    return s;
+  constexpr int steps() const { return (columns * storage_bytes + kStepBytes - 1) / kStepBytes; }
+  constexpr int part_steps() const { return (steps() + parts - 1) / parts; }
+  constexpr int stored_steps() const { return part_steps() > cached ? part_steps() - cached : 0; }
+  // Of what is exchanged. An odd number of half cache lines: 16 bytes of a lane each of two rows
+  // then lie in different banks.
+  constexpr int row_bytes() const { return steps() * kStepBytes | kStepBytes; }
+  constexpr int exchange_bytes() const { return batch_tiles * kTileRows * row_bytes(); }
+};
+
+// Where the arrays lie in the shared memory of a block, in bytes.
+struct SequenceShared {
+  std::int64_t staging;   // 16 bytes a thread, while the weights are loaded
+  std::int64_t partials;  // sums of the parts of K but the first
+  std::int64_t exchange;  // two buffers of what the blocks send each other; the grid has none
+  std::int64_t states;    // of the slices; the grid's alone
+  std::int64_t barriers;  // two mbarriers
+  std::int64_t end;
+
+  static constexpr SequenceShared of(const SequenceShape& s) {
+    constexpr int kQuad = 16 * kWarpLanes;  // 16 bytes a lane
+    SequenceShared at{};
+    const std::int64_t warps = std::int64_t(s.unit_warps) * s.parts;
+    at.staging = warps * s.stored_steps() * s.tiles * 2 * kQuad;
+    at.partials = at.staging + warps * kQuad;
+    at.exchange =
+        at.partials + std::int64_t(s.unit_warps) * (s.parts - 1) * s.tiles * s.batch_tiles * kQuad;
+    at.states = at.exchange + (s.tier == Tier::kGrid ? 0 : 2 * s.exchange_bytes());
+    at.barriers = at.states;
+    if (s.tier == Tier::kGrid) at.barriers += s.slices * s.unit_warps * s.lane_values * kQuad / 4;
+    at.end = at.barriers + 2 * 8;
+    return at;
   }
 };
 

@@ -107,6 +107,34 @@ FC_DEVICE void store_async(Shared<uint4> where, uint4 value, Shared<Transactions
       : "memory");
 }
 
+// ---- global memory that blocks of a running grid share ----
+
+// At the L2, where all multiprocessors see the same.
+FC_DEVICE uint4 load_global(const uint4* from) {
+  uint4 value;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(from)
+               : "memory");
+  return value;
+}
+FC_DEVICE void store_global(uint4* to, uint4 value) {
+  asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(value.x),
+               "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+// Whoever sees `value` in the flag sees what was ordered before this.
+FC_DEVICE void store_release(unsigned* flag, unsigned value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+}
+// Until the flag, which may wrap around, is `least` or more.
+FC_DEVICE void wait_for_flag(const unsigned* flag, unsigned least) {
+  unsigned value;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+  } while (static_cast<int>(value - least) < 0);
+}
+
 // ---- products of a warp ----
 
 // d += a b: a [16, 16], b [16, 8], pairs of T; d [16, 8].
@@ -125,13 +153,19 @@ FC_DEVICE void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigne
   }
 }
 
-// Four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and
-// gets of each matrix the elements 2*(l % 4), 2*(l % 4) + 1 of row l / 4.
-FC_DEVICE void load_matrices(unsigned (&out)[4], Shared<std::uint16_t> row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(address(row))
-               : "memory");
+// A float32 to the nearest of TF32, which has 11 bits. Volatile: done again at each use, rather
+// than kept in a register of its own.
+FC_DEVICE unsigned round_to_tf32(unsigned word) {
+  unsigned rounded;
+  asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "r"(word));
+  return rounded;
+}
+// d += a b: a [16, 8], b [8, 8], words of float32 of which the upper 19 bits count (TF32).
+FC_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 }  // namespace fastcells::ptx

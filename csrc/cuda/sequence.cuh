@@ -14,55 +14,66 @@ cudaError_t launch_planned(void (*kernel)(Args), const cuda::Plan& plan, int dir
   const auto shared = static_cast<int>(plan.shared_bytes);
   cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-  if (error == cudaSuccess && plan.blocks > kPortableCluster) {
+  if (error == cudaSuccess && plan.tier == Tier::kCluster && plan.blocks > kPortableCluster) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   }
   if (error != cudaSuccess) return error;
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(plan.blocks), 1, 1};
+  const bool is_grid = plan.tier == Tier::kGrid;
+  cudaLaunchAttribute attribute{};
+  if (is_grid) {  // all blocks run at once, or the launch fails: they wait for each other
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+  } else {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {static_cast<unsigned>(plan.blocks), 1, 1};
+  }
   cudaLaunchConfig_t config{};
-  config.gridDim =
-      dim3(static_cast<unsigned>(plan.slices * plan.blocks), static_cast<unsigned>(directions));
-  config.blockDim = dim3(static_cast<unsigned>(plan.warps * kWarpLanes));
+  config.gridDim = dim3(static_cast<unsigned>(is_grid ? plan.blocks : plan.slices * plan.blocks),
+                        static_cast<unsigned>(directions));
+  config.blockDim =
+      dim3(static_cast<unsigned>(plan.unit_warps * kWarpLanes), static_cast<unsigned>(plan.parts));
   config.dynamicSmemBytes = static_cast<std::size_t>(shared);
   config.stream = static_cast<cudaStream_t>(stream);
-  config.attrs = &cluster, config.numAttrs = plan.tier == cuda::Tier::kCluster ? 1 : 0;
+  config.attrs = &attribute, config.numAttrs = plan.tier == Tier::kBlock ? 0 : 1;
   return cudaLaunchKernelEx(&config, kernel, args);
 }
 
-// Calls f(TypeTag<T>, is_cluster), the latter as a constant.
+template <Tier tier>
+using TierTag = std::integral_constant<Tier, tier>;
+
+// Calls f(TypeTag<T>, TierTag<tier>).
 template <class F>
 int dispatch_plan(Storage storage, const cuda::Plan& plan, const F& f) {
   const auto with_type = [&](auto type) -> cudaError_t {
-    if (plan.tier == cuda::Tier::kCluster) return f(type, std::true_type{});
-    return f(type, std::false_type{});
+    if (plan.tier == Tier::kCluster) return f(type, TierTag<Tier::kCluster>{});
+    if (plan.tier == Tier::kGrid) return f(type, TierTag<Tier::kGrid>{});
+    return f(type, TierTag<Tier::kBlock>{});
   };
-  return storage == Storage::kFloat16 ? with_type(TypeTag<__half>{})
-                                      : with_type(TypeTag<__nv_bfloat16>{});
+  if (storage == Storage::kFloat32) return with_type(TypeTag<float>{});
+  if (storage == Storage::kFloat16) return with_type(TypeTag<__half>{});
+  return with_type(TypeTag<__nv_bfloat16>{});
 }
 
 template <class Cell>
 int launch_sequence_forward(Storage storage, const cuda::Plan& plan, int directions,
                             const SequenceForwardArgs& args, void* stream) {
-  constexpr int kCached = cuda::cached_steps(SequenceTile<Cell>::kTiles);
-  return dispatch_plan(storage, plan, [&](auto type, auto is_cluster) {
-    using T = typename decltype(type)::type;
-    return launch_planned(
-        sequence_forward_kernel<Cell, T, cuda::kBatchTiles, kCached, is_cluster.value>, plan,
-        directions, args, stream);
+  constexpr int kTiles = cuda::forward_tiles(Cell::kGates);
+  return dispatch_plan(storage, plan, [&](auto type, auto tier) {
+    using Traits =
+        ForwardTraits<Cell, typename decltype(type)::type, tier.value,
+                      cuda::batch_tiles(tier.value, false), cuda::cached_steps(tier.value, kTiles)>;
+    return launch_planned(sequence_forward_kernel<Cell, Traits>, plan, directions, args, stream);
   });
 }
 
 template <class Cell>
 int launch_sequence_backward(Storage storage, const cuda::Plan& plan, int directions,
                              const SequenceBackwardArgs& args, void* stream) {
-  constexpr int kCached = cuda::cached_steps(1);
-  return dispatch_plan(storage, plan, [&](auto type, auto is_cluster) {
-    using T = typename decltype(type)::type;
-    return launch_planned(
-        sequence_backward_kernel<Cell, T, cuda::kBatchTiles, kCached, is_cluster.value>, plan,
-        directions, args, stream);
+  return dispatch_plan(storage, plan, [&](auto type, auto tier) {
+    using Traits =
+        BackwardTraits<Cell, typename decltype(type)::type, tier.value,
+                       cuda::batch_tiles(tier.value, true), cuda::cached_steps(tier.value, 1)>;
+    return launch_planned(sequence_backward_kernel<Cell, Traits>, plan, directions, args, stream);
   });
 }
 

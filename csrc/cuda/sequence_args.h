@@ -1,12 +1,19 @@
 // Arguments of the kernels that take a layer through all its steps: plain data. Torch-free.
 //
-// Letters as in docs/notation.md; T_ is storage (float16 or bfloat16), gates and cell states are
-// float32. The engine owns every buffer. Strides are in elements, from row to row; a step is B
-// rows.
+// Letters as in docs/notation.md; T_ is storage (float32, float16 or bfloat16), gates and cell
+// states are float32. The engine owns every buffer. Strides are in elements, from row to row; a
+// step is B rows.
 #pragma once
 #include <cstdint>
 
 namespace fastcells {
+
+// What the blocks of a grid exchange, a direction; nullptr where no grid is launched. Zero at
+// first.
+struct SequenceExchange {
+  void* buffers;    // T_ [2, slices, rows, columns + padding]: plan.exchange_bytes
+  unsigned* flags;  // [blocks, unit_warps]: how often a warp has published
+};
 
 struct SequenceDirection {
   const float* x_gates;            // [T, B, G*H] without bias
@@ -17,6 +24,7 @@ struct SequenceDirection {
   void *h_n, *c_n;                 // T_ [B, H] out; c_n nullptr for a cell without c
   float* cells;                    // [T, B, H] out, or nullptr: not wanted
   void* saved;                     // T_ [T, B, S*H] out, or nullptr: no way back
+  SequenceExchange exchange;
   bool reverse;
 };
 
@@ -40,6 +48,7 @@ struct SequenceBackwardDirection {
   void *dx_gates, *dg_gates;  // T_ [T, B, G*H] out, 0 where a step does not exist; dg_gates is
                               // nullptr for an additive cell: they are dx_gates
   float *d_h_0, *d_c_0;       // [B, H] out; d_c_0 nullptr for a cell without c
+  SequenceExchange exchange;
   bool reverse;
 };
 

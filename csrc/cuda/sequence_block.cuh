@@ -1,100 +1,207 @@
 // What both ways through a layer share: which units and rows a lane has, where a block's arrays
-// lie, and how results reach all blocks of a cluster, 16 bytes a store, counted by an mbarrier.
+// lie, and how results reach all blocks, 16 bytes a store:
 //
-// A lane of a 16-bit warp product holds unit l / 4 of a group of eight, for rows 2 * (l % 4) and
-// the one behind it.
+//   block    into its own shared memory; a barrier of the block
+//   cluster  by st.async into the shared memory of every block, counted by an mbarrier
+//   grid     into global memory, where the L2 has it; a flag for each warp that has units
+//
+// Exchanges are numbered 0, 1, 2, ..., and take turns in two buffers.
+//
+// A block has unit_warps x parts warps (threadIdx.y is the part): those of the first part own
+// units, the others help with their product. A lane of a warp's product holds unit l / 4 of a group
+// of eight, for rows 2 * (l % 4) and the one behind it.
 #pragma once
+#include <type_traits>
+
 #include "cuda/plan.h"
 #include "cuda/ptx.cuh"
 #include "recurrent/rows.h"
 
 namespace fastcells {
 
-using cuda::kGroupUnits, cuda::kRowPadding, cuda::kStepK, cuda::kTileRows, cuda::kWarpLanes;
-using cuda::SequenceShared;
+using cuda::kGroupUnits, cuda::kStepBytes, cuda::kTileRows, cuda::kWarpLanes;
+using cuda::SequenceShape, cuda::SequenceShared, cuda::Tier;
 
-// 16 bits of storage.
+// Elements of storage as bits.
 template <class T>
-FC_DEVICE unsigned bits_of(T x) {
-  static_assert(sizeof(T) == 2);
-  std::uint16_t result;
+using Bits = std::conditional_t<sizeof(T) == 2, std::uint16_t, std::uint32_t>;
+
+template <class T>
+FC_DEVICE Bits<T> bits_of(T x) {
+  Bits<T> result;
   memcpy(&result, &x, sizeof result);
   return result;
 }
 
-// The row of a tile that a lane has after gather_group().
-FC_DEVICE int gathered_row(int lane) { return lane % 4 * 2 + (lane >> 2 & 1); }
+// ---- eight units of two rows, from the lanes that have them to lanes with 16 bytes of a row ----
 
-// The eight units of a group for one row, from each lane's values of its two rows. Four lanes get
-// the same.
-FC_DEVICE uint4 gather_group(int lane, unsigned first, unsigned second) {
+// What a lane has after gather(): 16 bytes of row `row` of its tile, from unit `first_unit` of the
+// group on, as `copies` lanes have it, of which this one is number `copy`.
+template <class T>
+struct Gathered {
+  static constexpr int kCopies = sizeof(T) == 2 ? 4 : 2;
+  uint4 bytes;
+  int row, first_unit, copy;
+};
+
+template <class T>
+FC_DEVICE Gathered<T> gather(int lane, T first, T second) {
   const bool is_second = lane >> 2 & 1, is_upper = lane >> 3 & 1, is_last = lane >> 4 & 1;
-  const unsigned mine = is_second ? second : first;
-  const unsigned other = __shfl_xor_sync(~0u, is_second ? first : second, 4);
-  const unsigned word = is_second ? other | mine << 16 : mine | other << 16;
-  const unsigned word_2 = __shfl_xor_sync(~0u, word, 8);
-  const unsigned low = is_upper ? word_2 : word, high = is_upper ? word : word_2;
-  const unsigned low_2 = __shfl_xor_sync(~0u, low, 16), high_2 = __shfl_xor_sync(~0u, high, 16);
-  return is_last ? uint4{low_2, high_2, low, high} : uint4{low, high, low_2, high_2};
+  const unsigned kept = bits_of(is_second ? second : first);
+  const unsigned other = __shfl_xor_sync(~0u, unsigned(bits_of(is_second ? first : second)), 4);
+  const unsigned even = is_second ? other : kept, odd = is_second ? kept : other;
+  const int row = lane % 4 * 2 + is_second;
+  if constexpr (sizeof(T) == 2) {
+    const unsigned word = even | odd << 16, word_2 = __shfl_xor_sync(~0u, word, 8);
+    const unsigned low = is_upper ? word_2 : word, high = is_upper ? word : word_2;
+    const unsigned low_2 = __shfl_xor_sync(~0u, low, 16), high_2 = __shfl_xor_sync(~0u, high, 16);
+    const uint4 bytes = is_last ? uint4{low_2, high_2, low, high} : uint4{low, high, low_2, high_2};
+    return {bytes, row, 0, lane >> 3};
+  } else {
+    const unsigned even_2 = __shfl_xor_sync(~0u, even, 8), odd_2 = __shfl_xor_sync(~0u, odd, 8);
+    const uint4 bytes =
+        is_upper ? uint4{even_2, odd_2, even, odd} : uint4{even, odd, even_2, odd_2};
+    return {bytes, row, is_last ? 4 : 0, lane >> 3 & 1};
+  }
 }
 
-// kWarpUnits units a warp, kTiles m16 tiles; kFan columns over K for each unit of the cluster.
-template <class Args, class Direction, class T, int kWarpUnits, int kTiles, int kFan,
-          int kBatchTiles, int kCached, bool kCluster>
-class SequenceBlock {
-  static_assert(kCached % 2 == 0 && sizeof(T) == 2);
+// How a kernel is made: kUnits units a warp, kTiles m16 tiles, kFan columns over K for each unit,
+// kBatchTiles tiles of eight rows a slice, kStates states of the cell.
+template <class T_, Tier kTier_, int kUnits_, int kTiles_, int kFan_, int kStates_,
+          int kBatchTiles_, int kCached_>
+struct SequenceTraits {
+  using T = T_;
+  static constexpr Tier kTier = kTier_;
+  static constexpr bool kCluster = kTier == Tier::kCluster, kGrid = kTier == Tier::kGrid;
+  static constexpr int kUnits = kUnits_, kTiles = kTiles_, kFan = kFan_, kStates = kStates_;
+  static constexpr int kGroups = kUnits / kGroupUnits, kBatchTiles = kBatchTiles_;
+  static constexpr int kCached = kCached_, kRows = kBatchTiles * kTileRows;
+};
 
+template <class Args, class Direction, class Traits>
+class SequenceBlock {
  protected:
+  using T = typename Traits::T;
+  static constexpr bool kCluster = Traits::kCluster, kGrid = Traits::kGrid;
+  static constexpr int N = Traits::kBatchTiles, U = Traits::kGroups, kRows = Traits::kRows;
+
   FC_DEVICE explicit SequenceBlock(const Args& args)
-      : a_(args), d_(args.directions[blockIdx.y]), lane_(int(threadIdx.x) % kWarpLanes) {
+      : a_(args),
+        d_(args.directions[blockIdx.y]),
+        lane_(int(threadIdx.x) % kWarpLanes),
+        warp_(int(threadIdx.x) / kWarpLanes),
+        part_(int(threadIdx.y)) {
     rows_ = Rows{a_.lengths, a_.resets, a_.T, a_.B, d_.reverse};
-    const int warp = int(threadIdx.x) / kWarpLanes, warps = int(blockDim.x) / kWarpLanes;
-    blocks_ = kCluster ? int(ptx::cluster_size()) : 1;
-    const int rank = kCluster ? int(ptx::cluster_rank()) : 0, units = warps * kWarpUnits;
-    units_ = units * blocks_, columns_ = kFan * units_;
-    first_unit_ = rank * units + warp * kWarpUnits;
-    first_row_ = std::int64_t(int(blockIdx.x) / blocks_) * kBatchTiles * kTileRows;
-    const auto shared = SequenceShared::of(warps, kTiles, columns_, kBatchTiles, kCached);
-    const int own = cuda::steps_past(columns_, kCached) * kTiles * kWarpLanes;
-    weights_ = ptx::shared_array<uint4>(0, std::int64_t(warps) * own) + warp * own;
-    exchange_ = ptx::shared_array<std::uint16_t>(shared.exchange, 2 * buffer_elements());
-    full_ = ptx::shared_array<ptx::Transactions>(shared.barriers, 2);
+    blocks_ = kCluster ? int(ptx::cluster_size()) : kGrid ? int(gridDim.x) : 1;
+    const int rank = kCluster ? int(ptx::cluster_rank()) : kGrid ? int(blockIdx.x) : 0;
+    const int unit_warps = int(blockDim.x) / kWarpLanes, units = unit_warps * Traits::kUnits;
+    units_ = units * blocks_, first_unit_ = rank * units + warp_ * Traits::kUnits;
+    slices_ = kGrid ? int((a_.B + kRows - 1) / kRows) : 1;
+    take_slice(kGrid ? 0 : int(blockIdx.x) / blocks_);
+    shape_ = {Traits::kTier,   int(sizeof(T)),        unit_warps,
+              int(blockDim.y), Traits::kTiles,        N,
+              Traits::kCached, Traits::kFan * units_, N * U * 2 * Traits::kStates,
+              slices_};
+    const auto at = SequenceShared::of(shape_);
+    exchange_ = ptx::shared_array<uint4>(at.exchange, kGrid ? 0 : 2 * buffer_quads());
+    states_ = ptx::shared_array<float>(at.states, (at.barriers - at.states) / 4);
+    full_ = ptx::shared_array<ptx::Transactions>(at.barriers, 2);
   }
 
+  // ---- who ----
+
+  FC_DEVICE bool is_owner() const { return part_ == 0; }
+  FC_DEVICE int thread() const { return int(threadIdx.y * blockDim.x + threadIdx.x); }
+  FC_DEVICE int threads() const { return int(blockDim.x * blockDim.y); }
+  FC_DEVICE void take_slice(int slice) {
+    slice_ = slice;
+    first_row_ = std::int64_t(slice) * kRows;
+  }
+  // In step i it was this slice's turn: now the next one's, in the step that is returned.
+  FC_DEVICE std::int64_t pass_turn(std::int64_t i) {
+    if constexpr (!kGrid) return i + 1;
+    const bool is_last = slice_ + 1 == slices_;
+    take_slice(is_last ? 0 : slice_ + 1);
+    return i + is_last;
+  }
   // Of this lane's accumulators: the unit of group g, and the row of tile n, column e.
   FC_DEVICE std::int64_t unit(int g) const { return first_unit_ + g * kGroupUnits + lane_ / 4; }
   FC_DEVICE std::int64_t row(int n, int e) const {
     return first_row_ + n * kTileRows + lane_ % 4 * 2 + e;
   }
   FC_DEVICE bool is_ours(int n, int g, int e) const { return row(n, e) < a_.B && unit(g) < a_.H; }
-  // f(n, g, e) for all that a lane has, in `groups` groups of units.
-  template <int groups, class F>
-  FC_DEVICE static void for_each(const F& f) {
+  // f(n, g, e) for all that a lane has.
+  template <class F>
+  FC_DEVICE static void each(const F& f) {
     FC_UNROLL
-    for (int n = 0; n < kBatchTiles; ++n) {
+    for (int n = 0; n < N; ++n) {
       FC_UNROLL
-      for (int g = 0; g < groups; ++g) {
+      for (int g = 0; g < U; ++g) {
         FC_UNROLL
         for (int e = 0; e < 2; ++e) f(n, g, e);
       }
     }
   }
-  FC_DEVICE float of_row(const void* states, std::int64_t b, std::int64_t u) const {
-    return states ? float(static_cast<const T*>(states)[b * a_.H + u]) : 0.0f;
+  FC_DEVICE T of_row(const void* states, std::int64_t b, std::int64_t u) const {
+    return states ? static_cast<const T*>(states)[b * a_.H + u] : T(0.0f);
   }
 
-  // ---- the exchange: buffer 0 or 1, [rows][columns + padding] ----
+  // ---- states of a slice: in registers, but a grid of several slices keeps them ----
 
-  FC_DEVICE int buffer_elements() const {
-    return kBatchTiles * kTileRows * (columns_ + kRowPadding);
+  using State = float[Traits::kStates][N][U][2];
+
+  FC_DEVICE void keep(const State& state) const {
+    if constexpr (kGrid) {
+      each_kept(
+          [&](int k, int n, int g, int e, std::int64_t at) { states_[at] = state[k][n][g][e]; });
+    }
   }
-  FC_DEVICE ptx::Shared<std::uint16_t> buffer(int number) const {
-    return exchange_ + number * buffer_elements();
+  FC_DEVICE void take(State& state) const {
+    if constexpr (kGrid) {
+      each_kept(
+          [&](int k, int n, int g, int e, std::int64_t at) { state[k][n][g][e] = states_[at]; });
+    }
+  }
+
+  // ---- the exchange ----
+
+  FC_DEVICE int row_quads() const { return shape_.row_bytes() / 16; }
+  FC_DEVICE int buffer_quads() const { return shape_.exchange_bytes() / 16; }
+  // Buffer 0 or 1 of this slice, in global memory: [rows][columns + padding].
+  FC_DEVICE uint4* global_buffer(int number) const {
+    const std::int64_t buffer = std::int64_t(number) * slices_ + slice_;
+    return static_cast<uint4*>(d_.exchange.buffers) + buffer * buffer_quads();
+  }
+  FC_DEVICE ptx::Shared<uint4> buffer(int number) const {
+    return exchange_ + number * buffer_quads();
+  }
+  // 16 bytes of a row of exchange `number`; the rows past the last are zero.
+  FC_DEVICE uint4 exchanged(int number, int r, int quad) const {
+    if constexpr (kGrid) {
+      if (first_row_ + r >= a_.B) return uint4{0, 0, 0, 0};
+      return ptx::load_global(global_buffer(number) + r * row_quads() + quad);
+    } else {
+      return buffer(number)[r * row_quads() + quad];
+    }
+  }
+
+  // Both buffers of shared memory: value(row, column) in the first, zero in the second and in the
+  // padding.
+  template <class Value>
+  FC_DEVICE void fill_exchange(const Value& value) const {
+    if constexpr (!kGrid) {
+      const auto elements = ptx::shared_cast<Bits<T>>(exchange_);
+      const int width = shape_.row_bytes() / int(sizeof(T)), count = kRows * width;
+      for (int i = thread(); i < 2 * count; i += threads()) {
+        const int u = i % width;
+        elements[i] = bits_of(i < count && u < a_.H ? value(i / width, u) : T(0.0f));
+      }
+    }
   }
   // Once, before anything is sent: all blocks are here then, and see each other's memory.
   FC_DEVICE void open_exchange() const {
     if constexpr (kCluster) {
-      if (threadIdx.x == 0) {
+      if (thread() == 0) {
         ptx::transactions_init(full_, 1);
         ptx::transactions_init(full_ + 1, 1);
       }
@@ -103,31 +210,49 @@ class SequenceBlock {
       __syncthreads();
     }
   }
-  // Once a step, before the wait for it.
-  FC_DEVICE void expect(int number) const {
-    if (kCluster && threadIdx.x == 0) {
-      constexpr int kBytes = kBatchTiles * kTileRows * 2;
-      ptx::arrive_expecting(full_ + number, unsigned(kBytes * columns_));
+  // Once an exchange, before the wait for it.
+  FC_DEVICE void expect(std::int64_t exchange) const {
+    if (kCluster && thread() == 0) {
+      constexpr int kBytes = kRows * Traits::kFan * int(sizeof(T));
+      ptx::arrive_expecting(full_ + int(exchange & 1), unsigned(kBytes * units_));
     }
   }
   // The lanes' values of one group of units, for two rows each, to a column of every block.
-  FC_DEVICE void send(int number, int n, int column, T first, T second) const {
-    const uint4 group = gather_group(lane_, bits_of(first), bits_of(second));
-    const int r = n * kTileRows + gathered_row(lane_), quarter = lane_ >> 3;
-    const auto to = ptx::shared_cast<uint4>(buffer(number) + r * (columns_ + kRowPadding) + column);
-    if constexpr (kCluster) {  // four lanes have the same: each serves other blocks
-      for (int peer = quarter; peer < blocks_; peer += 4) {
-        ptx::store_async(to, group, full_ + number, unsigned(peer));
+  FC_DEVICE void send(std::int64_t exchange, int n, int column, T first, T second) const {
+    const Gathered<T> group = gather(lane_, first, second);
+    const int number = int(exchange & 1), r = n * kTileRows + group.row;
+    const int at = r * row_quads() + (column + group.first_unit) * int(sizeof(T)) / 16;
+    if constexpr (kCluster) {  // several lanes have the same: each serves other blocks
+      for (int peer = group.copy; peer < blocks_; peer += Gathered<T>::kCopies) {
+        ptx::store_async(buffer(number) + at, group.bytes, full_ + number, unsigned(peer));
       }
-    } else if (quarter == 0) {
-      to[0] = group;
+    } else if (group.copy == 0) {
+      if constexpr (kGrid) {
+        if (first_row_ + r < a_.B) ptx::store_global(global_buffer(number) + at, group.bytes);
+      } else {
+        buffer(number)[at] = group.bytes;
+      }
     }
   }
-  // Until all blocks' values are there; `round` counts the uses of the buffer.
-  FC_DEVICE void wait_for(int number, std::int64_t round) const {
-    if constexpr (kCluster) {
-      ptx::wait(full_ + number, unsigned(round & 1));
+  // After a warp has sent all of an exchange.
+  FC_DEVICE void publish(std::int64_t exchange) const {
+    if constexpr (kGrid) {
+      __syncwarp();
+      unsigned* const own = d_.exchange.flags + int(blockIdx.x) * shape_.unit_warps + warp_;
+      if (lane_ == 0) ptx::store_release(own, times_published(exchange));
+    }
+  }
+  // Until all blocks' values are there.
+  FC_DEVICE void wait_for(std::int64_t exchange) const {
+    if constexpr (kCluster) {  // exchange 0 is not counted: every block fills it in by itself
+      ptx::wait(full_ + int(exchange & 1), unsigned((exchange - 1) >> 1 & 1));
     } else {
+      if constexpr (kGrid) {
+        const int flags = blocks_ * shape_.unit_warps;
+        for (int k = thread(); k < flags; k += threads()) {
+          ptx::wait_for_flag(d_.exchange.flags + k, times_published(exchange));
+        }
+      }
       __syncthreads();
     }
   }
@@ -138,15 +263,34 @@ class SequenceBlock {
 
   const Args& a_;
   const Direction& d_;
-  const int lane_;
+  const int lane_, warp_, part_;
   Rows rows_;
-  int blocks_, units_, columns_;  // of the cluster
-  int first_unit_;                // of this warp
+  SequenceShape shape_;
+  int blocks_, units_;  // of the cluster or grid
+  int first_unit_;      // of this warp
+  int slices_, slice_;  // that take turns, and the one whose turn it is
   std::int64_t first_row_;
-  ptx::Shared<uint4> weights_;  // [steps over K past kCached][tiles][lanes]: this warp's
 
  private:
-  ptx::Shared<std::uint16_t> exchange_;
+  // By a warp, up to and with this exchange of this slice: exchange 0 is of all slices at once.
+  FC_DEVICE unsigned times_published(std::int64_t exchange) const {
+    return exchange == 0 ? 1u : unsigned((exchange - 1) * slices_ + slice_ + 2);
+  }
+  template <class F>
+  FC_DEVICE void each_kept(const F& f) const {
+    constexpr int kValues = N * U * 2;
+    const std::int64_t first = std::int64_t(slice_) * shape_.unit_warps + warp_;
+    FC_UNROLL
+    for (int k = 0; k < Traits::kStates; ++k) {
+      each([&](int n, int g, int e) {
+        const int value = k * kValues + (n * U + g) * 2 + e;
+        f(k, n, g, e, (first * shape_.lane_values + value) * kWarpLanes + lane_);
+      });
+    }
+  }
+
+  ptx::Shared<uint4> exchange_;
+  ptx::Shared<float> states_;
   ptx::Shared<ptx::Transactions> full_;
 };
 

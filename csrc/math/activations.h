@@ -16,9 +16,11 @@
 #ifdef __CUDACC__
 #define FC_HD __host__ __device__ __forceinline__
 #define FC_UNROLL _Pragma("unroll")
+#define FC_ROLLED _Pragma("unroll 1")
 #else
 #define FC_HD inline
 #define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_ROLLED
 #endif
 
 namespace fastcells {

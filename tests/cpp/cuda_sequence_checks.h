@@ -12,19 +12,42 @@
 namespace fastcells {
 
 struct Launch {
-  int warps, blocks;  // of a block, of a cluster
+  int unit_warps, parts, blocks;  // of a block; of a cluster, or of the grid
   unsigned seed;
 };
 
+// What the blocks of a grid exchange, in `direction`; of the right size, and zero.
+struct ExchangeBuffers {
+  std::vector<uint4> buffers;
+  std::vector<unsigned> flags;
+};
+
 // The kernel on all rows of `args`, with the shared memory that its layout asks for.
-template <class Kernel, class Args>
-void run_emulated(const Launch& launch, int tiles, int columns, int batch_tiles, int cached,
-                  Kernel kernel, const Args& args) {
-  const auto shared = cuda::SequenceShared::of(launch.warps, tiles, columns, batch_tiles, cached);
-  const int rows = batch_tiles * cuda::kTileRows;
-  const unsigned slices = unsigned((args.B + rows - 1) / rows);
-  simt::launch({slices * unsigned(launch.blocks)}, unsigned(launch.warps * cuda::kWarpLanes),
-               std::size_t(shared.end), {launch.seed, unsigned(launch.blocks)}, kernel, args);
+template <class Traits, class Kernel, class Args>
+void run_emulated(const Launch& launch, Kernel kernel, Args args) {
+  const std::int64_t slices = (args.B + Traits::kRows - 1) / Traits::kRows;
+  const int units = launch.unit_warps * Traits::kUnits * launch.blocks;
+  const cuda::SequenceShape shape{Traits::kTier,
+                                  int(sizeof(typename Traits::T)),
+                                  launch.unit_warps,
+                                  launch.parts,
+                                  Traits::kTiles,
+                                  Traits::kBatchTiles,
+                                  Traits::kCached,
+                                  Traits::kFan * units,
+                                  Traits::kBatchTiles * Traits::kGroups * 2 * Traits::kStates,
+                                  slices};
+  ExchangeBuffers exchange;
+  if (Traits::kGrid) {
+    exchange.buffers.resize(std::size_t(2 * slices * shape.exchange_bytes() / 16));
+    exchange.flags.resize(std::size_t(launch.blocks * launch.unit_warps));
+    args.directions[0].exchange = {exchange.buffers.data(), exchange.flags.data()};
+  }
+  const unsigned blocks = unsigned(Traits::kGrid ? launch.blocks : slices * launch.blocks);
+  const unsigned cluster = Traits::kCluster ? unsigned(launch.blocks) : 1;
+  simt::launch({blocks}, {unsigned(launch.unit_warps * cuda::kWarpLanes), unsigned(launch.parts)},
+               std::size_t(cuda::SequenceShared::of(shape).end),
+               {launch.seed, cluster, Traits::kGrid}, kernel, args);
 }
 
 template <class T>
@@ -61,23 +84,33 @@ double worst(const std::vector<T>& got, const Values& expected) {
   return error;
 }
 
-template <class Cell, class T>
-bool report(const Case& c, const Launch& launch, int cached, double error, double tolerance) {
+template <class T>
+const char* type_name() {
+  return std::is_same_v<T, float>    ? "float32 "
+         : std::is_same_v<T, __half> ? "float16 "
+                                     : "bfloat16";
+}
+
+template <class Cell, class Traits>
+bool report(const Case& c, const Launch& launch, double error, double tolerance) {
+  constexpr const char* kTiers[] = {"block", "cluster", "grid"};
   const bool is_ok = error <= tolerance;
-  std::printf("%-11s %s T%d B%d H%d%s%s%s, %d warps, %d blocks, %d cached: %.1e%s\n", Cell::kName,
-              std::is_same_v<T, __half> ? "float16 " : "bfloat16", int(c.T), int(c.B), int(c.H),
+  std::printf("%-11s %s T%d B%d H%d%s%s%s, %s, %d x %d warps, %d blocks, %d cached: %.1e%s\n",
+              Cell::kName, type_name<typename Traits::T>(), int(c.T), int(c.B), int(c.H),
               c.reverse ? " reverse" : "", c.lengths ? " lengths" : "", c.resets ? " resets" : "",
-              launch.warps, launch.blocks, cached, error, is_ok ? "" : "  FAILED");
+              kTiers[int(Traits::kTier)], launch.unit_warps, launch.parts, launch.blocks,
+              Traits::kCached, error, is_ok ? "" : "  FAILED");
   return is_ok;
 }
 
-// check.operator()<Cell, T>() for every cell of one product and both types of 16 bits.
+// check.operator()<Cell, T>() for every cell of one product and every type of storage.
 template <class Check>
 bool check_all(const Check& check) {
   bool ok = true;
   for_each_cell([&](auto cell, CellKind) {
     using Cell = typename decltype(cell)::type;
     if constexpr (!Cell::kTwoProducts) {
+      ok &= check.template operator()<Cell, float>();
       ok &= check.template operator()<Cell, __half>();
       ok &= check.template operator()<Cell, __nv_bfloat16>();
     }

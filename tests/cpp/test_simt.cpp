@@ -102,24 +102,39 @@ bool check_cluster() {
   return report("a cluster RNN", ok);
 }
 
-// ---- whole grid: sums handed on by flags ----
+// ---- whole grid: a sum handed from block to block by flags ----
+
+constexpr unsigned kChain = 6;
 
 struct GridChain {
-  unsigned* flag;
-  float* value;
+  unsigned* flags;  // [blocks]
+  uint4* sum;
+  bool waits = true, publishes_last = true;
   void operator()() const {
-    ptx::wait_for_flag(flag, blockIdx.x * blockDim.x);
-    if (threadIdx.x == 0) *value += float(blockIdx.x);
+    const unsigned b = blockIdx.x;
+    if (!publishes_last && threadIdx.x == 1) ptx::store_release(flags + b, 1);
+    if (waits && b > 0) ptx::wait_for_flag(flags + b - 1, 1);
+    if (threadIdx.x == 0) {
+      const uint4 before = ptx::load_global(sum);
+      ptx::store_global(sum, uint4{before.x + b, 0, 0, 0});
+    }
     __syncthreads();
-    ptx::add_release(flag, 1);
+    if (publishes_last && threadIdx.x == 1) ptx::store_release(flags + b, 1);
   }
 };
 
+uint4 run_chain(unsigned seed, bool waits = true, bool publishes_last = true) {
+  std::vector<unsigned> flags(kChain);
+  uint4 sum{};
+  simt::launch(kChain, 32, 0, {seed, 1, true},
+               GridChain{flags.data(), &sum, waits, publishes_last});
+  return sum;
+}
+
 bool check_grid() {
-  unsigned flag = 0;
-  float value = 0;
-  simt::launch(6, 32, 0, {3, 1, true}, GridChain{&flag, &value});
-  return report("a cooperative grid", flag == 192 && value == 15);
+  bool ok = true;
+  for (unsigned seed = 0; seed < kSeeds; ++seed) ok = ok && run_chain(seed).x == 15;
+  return report("a cooperative grid", ok);
 }
 
 // ---- warps ----
@@ -148,6 +163,38 @@ struct Mma {
     for (unsigned e = 0; e < 4; ++e) d[(l / 4 + e / 2 * 8) * 8 + l % 4 * 2 + e % 2] = sums[e];
   }
 };
+
+// [16, 8] x [8, 8] of float32, rounded or not.
+bool check_tf32() {
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  std::vector<float> a(128), b(64), d(128, NAN);
+  for (float& value : a) value = normal(random);
+  for (float& value : b) value = normal(random);
+  const auto word = [](float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return ptx::round_to_tf32(bits);
+  };
+  simt::launch(1, 32, 0, {}, [&] {
+    const unsigned g = threadIdx.x / 4, t = threadIdx.x % 4;
+    const unsigned fragment_a[4] = {word(a[g * 8 + t]), word(a[(g + 8) * 8 + t]),
+                                    word(a[g * 8 + t + 4]), word(a[(g + 8) * 8 + t + 4])};
+    const unsigned fragment_b[2] = {word(b[g * 8 + t]), word(b[g * 8 + t + 4])};
+    float sums[4] = {};
+    ptx::mma_m16n8k8_tf32(sums, fragment_a, fragment_b);
+    for (unsigned e = 0; e < 4; ++e) d[(g + e / 2 * 8) * 8 + t * 2 + e % 2] = sums[e];
+  });
+  float worst = 0;
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 8; ++j) {
+      float sum = 0;
+      for (int k = 0; k < 8; ++k) sum += a[i * 8 + k] * b[j * 8 + k];
+      worst = std::fmax(worst, std::fabs(sum - d[i * 8 + j]));
+    }
+  }
+  return report("mma.m16n8k8, TF32", worst < 5e-3f && worst > 1e-5f);  // eleven bits, not 24
+}
 
 template <class T>
 bool check_mma(const char* name) {
@@ -325,6 +372,10 @@ bool check_asynchronous_faults() {
       ptx::store_async(ptx::shared_array<uint4>(0, 1), uint4{}, full, 0);
     });
   });
+  ok &= is_reported("a grid that does not wait for a flag", "global memory is",
+                    [](unsigned seed) { run_chain(seed, false); });
+  ok &= is_reported("a flag before what it speaks of", "global memory is",
+                    [](unsigned seed) { run_chain(seed, true, false); });
   ok &= is_reported("a grid with a part of a cluster", "whole number of clusters",
                     [](unsigned seed) { simt::launch(3, 32, 0, {seed, 2}, [] {}); });
   return ok;
@@ -335,7 +386,7 @@ bool check_asynchronous_faults() {
 int main() {
   bool ok = check_cluster() & check_grid() & check_shuffles() & check_copies();
   ok &= check_mma<__half>("mma.m16n8k16, float16") &
-        check_mma<__nv_bfloat16>("mma.m16n8k16, bfloat16");
+        check_mma<__nv_bfloat16>("mma.m16n8k16, bfloat16") & check_tf32();
   ok &= check_memory_faults() & check_barrier_faults() & check_asynchronous_faults();
   return ok ? 0 : 1;
 }

@@ -29,9 +29,10 @@ auto exchange(const T& mine, Look look) {
   static_assert(sizeof(T) <= sizeof(Warp::slot[0]) && std::is_trivially_copyable_v<T>);
   Warp& w = warp();
   std::memcpy(w.slot[lane()], &mine, sizeof mine);
-  w.reads_over[lane()] = self().clock.over;
+  // What earlier exchanges left here is known to all lanes already.
+  join(w.reads_over, self().clock.over);
   arrive_and_wait(w.barrier, false);
-  for (const Times& over : w.reads_over) join(self().clock.over, over);
+  join(self().clock.over, w.reads_over);
   const auto result = look([&w](unsigned other) {
     T value;
     std::memcpy(&value, w.slot[other % kWarp], sizeof value);

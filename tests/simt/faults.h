@@ -46,14 +46,23 @@ struct Event {
   }
 };
 
-// The history of two bytes of memory, the smallest element of the kernels.
+// The history of a piece of memory; in shared memory two bytes, the smallest element of the
+// kernels.
 class Granule {
  public:
   static constexpr std::size_t kBytes = 2;
 
+  Granule() = default;
+  // Of memory that was written before any thread began.
+  static Granule initialised() {
+    Granule granule;
+    granule.is_initialised_ = true;
+    return granule;
+  }
+
   // Empty if the access is in order, else what is wrong.
   std::string read(Event now, const Clock& clock) {
-    if (last_write_.time == 0) return "is read, but was never written";
+    if (last_write_.time == 0 && !is_initialised_) return "is read, but was never written";
     if (!last_write_.is_within(clock.order)) {
       return "is read without order after the write by " + name(last_write_);
     }
@@ -84,6 +93,7 @@ class Granule {
  private:
   static std::string name(Event event) { return "thread " + std::to_string(event.agent); }
 
+  bool is_initialised_ = false;
   Event last_write_;
   std::vector<Event> reads_;  // since then, by agent
 };

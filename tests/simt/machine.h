@@ -1,9 +1,10 @@
 // A CUDA kernel on a CPU: one fiber a thread, in blocks and clusters.
 //
 // Only what threads can see of each other is modelled: shared memory of a block and its cluster,
-// barriers, warps. A thread runs until it waits; who runs next is drawn from a seed. Reported, as a
-// simt::Fault: deadlock; and for shared memory (simt/shared.h) reads of what was never written,
-// addresses out of bounds or misaligned, and accesses without order (simt/faults.h).
+// what a running grid shares of global memory, barriers, warps. A thread runs until it waits; who
+// runs next is drawn from a seed. Reported, as a simt::Fault: deadlock; and for shared memory
+// (simt/shared.h) reads of what was never written, addresses out of bounds or misaligned, and
+// accesses without order (simt/faults.h).
 #pragma once
 #include <ucontext.h>
 
@@ -33,7 +34,7 @@ struct Barrier {
 
 struct Warp {
   Barrier barrier;
-  Times reads_over[kWarp];        // of each lane, when it showed that
+  Times reads_over;               // of all lanes, when they showed that
   unsigned char slot[kWarp][64];  // what each lane shows the others
 };
 
@@ -76,6 +77,7 @@ struct Machine {
   std::vector<Barrier> cluster_barriers;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::map<const void*, Clock> flags;       // released clocks of global memory
+  std::map<const void*, Granule> global;    // history of what is loaded and stored at the L2
   std::vector<std::function<void()>> sent;  // stores on their way
   Fiber* running = nullptr;
   ucontext_t scheduler;

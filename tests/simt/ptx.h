@@ -1,6 +1,6 @@
 // Host twins of csrc/cuda/ptx.cuh: the same names, arguments and effects, with the orders that the
 // PTX ISA (9.0, "Memory Consistency Model", "Asynchronous operations") promises and no others.
-// Copies (cp.async) and flags in global memory are here ahead of the kernels that will use them.
+// Copies (cp.async) and ldmatrix are here ahead of the kernels that will use them.
 #pragma once
 #include <cmath>
 
@@ -131,22 +131,40 @@ void wait_copies() {
   }
 }
 
-// ---- flags in global memory ----
+// ---- global memory that blocks of a running grid share ----
 
-inline unsigned load_acquire(const unsigned* flag) {
-  simt::wait_until({});  // a loop around it lets the others run
-  const auto found = simt::machine->flags.find(flag);
-  if (found != simt::machine->flags.end()) simt::join(simt::self().clock, found->second);
-  return *flag;
+// Its history: whoever reads what another thread wrote must be ordered after it, as in shared
+// memory.
+inline void note_global(const void* at, bool is_write) {
+  const auto place = simt::machine->global.try_emplace(at, simt::Granule::initialised()).first;
+  const simt::Event now = simt::tick();
+  const simt::Clock& clock = simt::self().clock;
+  const std::string wrong =
+      is_write ? place->second.write(now, clock) : place->second.read(now, clock);
+  if (!wrong.empty()) {
+    throw simt::Fault("global memory " + wrong + " (thread " + std::to_string(simt::self().agent) +
+                      ")");
+  }
 }
-inline void add_release(unsigned* flag, unsigned count) {
+inline uint4 load_global(const uint4* from) {
+  note_global(from, false);
+  return *from;
+}
+inline void store_global(uint4* to, uint4 value) {
+  note_global(to, true);
+  *to = value;
+}
+// Whoever sees `value` in the flag sees what was ordered before this.
+inline void store_release(unsigned* flag, unsigned value) {
   simt::tick();
-  simt::join(simt::machine->flags[flag], simt::self().clock);
-  *flag += count;
+  simt::machine->flags[flag] = simt::self().clock;
+  *flag = value;
 }
+// Until the flag, which may wrap around, is `least` or more.
 inline void wait_for_flag(const unsigned* flag, unsigned least) {
   simt::wait_until([=] { return int(*flag - least) >= 0; });
-  load_acquire(flag);
+  const auto found = simt::machine->flags.find(flag);
+  if (found != simt::machine->flags.end()) simt::join(simt::self().clock, found->second);
 }
 
 // ---- products of a warp ----
@@ -187,6 +205,41 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
         const T* const type = nullptr;
         sum += widened(half_of(with_a.a[row / 8 + k / 8 * 2], k % 2), type) *
                widened(half_of(with_b.b[k / 8], k % 2), type);
+      }
+      result.d[e] = sum;
+    }
+    return result;
+  });
+  std::memcpy(d, sums.d, sizeof sums.d);
+}
+
+// A float32 to the nearest of TF32, which has 11 bits; ties away from zero.
+inline unsigned round_to_tf32(unsigned word) { return (word + 0x1000u) & ~0x1fffu; }
+
+// d += a b: a [16, 8], b [8, 8], words of float32 of which the upper 19 bits count (TF32).
+inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  struct Fragments {
+    unsigned a[4], b[2];
+  } mine;
+  std::memcpy(mine.a, a, sizeof mine.a);
+  std::memcpy(mine.b, b, sizeof mine.b);
+  const auto value = [](unsigned word) {
+    word &= ~0x1fffu;
+    float x;
+    std::memcpy(&x, &word, sizeof x);
+    return x;
+  };
+  struct Sums {
+    float d[4];
+  };
+  const Sums sums = simt::exchange(mine, [&](auto of) {
+    Sums result;
+    for (unsigned e = 0; e < 4; ++e) {
+      const unsigned row = simt::lane() / 4 + e / 2 * 8, column = simt::lane() % 4 * 2 + e % 2;
+      float sum = d[e];
+      for (unsigned k = 0; k < 8; ++k) {
+        const Fragments with_a = of(row % 8 * 4 + k % 4), with_b = of(column * 4 + k % 4);
+        sum += value(with_a.a[row / 8 + k / 4 * 2]) * value(with_b.b[k / 4]);
       }
       result.d[e] = sum;
     }

@@ -12,6 +12,9 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 struct alignas(8) uint2 {
   unsigned x, y;
 };
