@@ -68,8 +68,8 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
   using Block::lane_, Block::part_, Block::shape_, Block::warp_, Block::N;
   using typename Block::T;
   static constexpr int M = Traits::kTiles, kCached = Traits::kCached;
-  // Steps whose operand is asked for at once: the L2 is far away.
-  static constexpr int kAhead = !Traits::kGrid ? 1 : sizeof(T) == 4 ? 2 : 4;
+  // Steps whose operand is asked for at once: shared memory is some way off, the L2 a long one.
+  static constexpr int kAhead = Traits::kGrid && sizeof(T) == 2 ? 4 : 2;
   using Sums = float[M][N][4];
 
   FC_DEVICE explicit SequenceProduct(const Args& args) : Block(args) {
