@@ -69,7 +69,9 @@ def scores(
     s = _masked(s, mask)
     window = seen_keys(s.shape[-2], s.shape[-1], left, right, offset, s.device)
     s = _masked(s, window)
-    return s if key_lengths is None else _masked(s, _exists(key_lengths, s.shape[-1])[:, None, None])
+    return (
+        s if key_lengths is None else _masked(s, _exists(key_lengths, s.shape[-1])[:, None, None])
+    )
 
 
 def softmax(s: Tensor) -> Tensor:
