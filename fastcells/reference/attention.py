@@ -119,11 +119,10 @@ def _dropped_out(weights: Tensor, seed: Tensor | None, dropout_p: float) -> Tens
     """Weights [..., Tq, Tk] after dropout."""
     if dropout_p == 0:
         return weights
-    if dropout_p == 1:
-        return torch.zeros_like(weights)
     *slices, rows, columns = weights.shape
     keep = keep_mask(seed, math.prod(slices), rows, columns, dropout_p).reshape(weights.shape)
-    return torch.where(keep, weights / (1 - dropout_p), 0.0)
+    factor = 1 / (1 - dropout_p) if dropout_p < 1 else 0.0
+    return torch.where(keep, weights * factor, 0.0)
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
