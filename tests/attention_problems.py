@@ -51,7 +51,7 @@ class Sizes:
         return torch.tensor([self.Tk, 0, 1, self.Tk // 2])[torch.arange(self.B) % 4]
 
 
-TINY = Sizes(B=2, N=2, Nk=2, Tq=3, Tk=4, E=2, Ev=3)
+TINY = Sizes(B=2, N=2, Nk=2, Tq=2, Tk=3, E=2, Ev=1)
 LARGE = Sizes(B=2, N=2, Nk=2, Tq=70, Tk=131, E=40, Ev=33)  # no multiple of a tile
 
 
