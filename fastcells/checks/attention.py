@@ -195,13 +195,13 @@ def check_key_lengths(name: str, lengths: object, batch: tuple[int, ...], query:
         check_mask(name, "key_lengths", lengths, torch.int64, names, batch, query.device)
 
 
-def check_range_of_key_lengths(lengths: Tensor, keys: int) -> None:
+def check_range_of_key_lengths(name: str, lengths: Tensor, keys: int) -> None:
     """Values in 0 .. Tk, where they can be looked at without waiting."""
     if lengths.is_cpu and lengths.numel():
         low, high = torch.aminmax(lengths)
         if low < 0 or high > keys:
             raise ValueError(
-                f"key_lengths must lie in 0 .. Tk = {keys}, got values from {int(low)} to "
+                f"{name}: key_lengths must lie in 0 .. Tk = {keys}, got values from {int(low)} to "
                 f"{int(high)}"
             )
 

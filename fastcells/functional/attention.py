@@ -21,8 +21,9 @@ from .routing import choose_attention_route, is_traced_or_transformed, needs_gra
 __all__ = ["additive_attention", "scaled_dot_product_attention"]
 
 
-#: The function that speaks in an error.
-SDPA = "scaled_dot_product_attention"
+#: The functions as they speak in an error.
+SDPA, ADDITIVE = "scaled_dot_product_attention", "additive_attention"
+NAMES = {"dot": SDPA, "additive": ADDITIVE}
 
 
 def draw_seed(device: torch.device) -> Tensor:
@@ -42,7 +43,7 @@ def run_attention(
     and weights, None where they are not asked for."""
     query, key = variables[:2]
     if key_lengths is not None and not is_traced_or_transformed():
-        checks.check_range_of_key_lengths(key_lengths, key.shape[-2])
+        checks.check_range_of_key_lengths(NAMES[score], key_lengths, key.shape[-2])
     seed = draw_seed(query.device) if options.dropout_p > 0 else None
     tensors = (*variables, mask)
     if not choose_attention_route(tensors).is_kernel:
@@ -285,19 +286,18 @@ def additive_attention(
 
     Source: Bahdanau et al. (2014), https://arxiv.org/abs/1409.0473; Keras' AdditiveAttention.
     """
-    name = "additive_attention"
     checks.check_attention_kinds(
-        name, attn_mask, dropout_p, query=query, key=key, value=value, scale=scale
+        ADDITIVE, attn_mask, dropout_p, query=query, key=key, value=value, scale=scale
     )
     low = low_dtype(query)
     if low is not None:
         query, key, value, scale, attn_mask = cast((query, key, value, scale, attn_mask), low)
-    checks.check_attention(name, query, key, value, attn_mask, dropout_p)
-    checks.check_additive(name, query, key, value, scale)
+    checks.check_attention(ADDITIVE, query, key, value, attn_mask, dropout_p)
+    checks.check_additive(ADDITIVE, query, key, value, scale)
     batch, rows, _ = query.shape
-    checks.check_key_lengths(name, key_lengths, (batch,), query)
+    checks.check_key_lengths(ADDITIVE, key_lengths, (batch,), query)
     if attn_mask is not None:
-        checks.check_broadcastable(name, attn_mask, (batch, rows, key.shape[1]))
+        checks.check_broadcastable(ADDITIVE, attn_mask, (batch, rows, key.shape[1]))
         attn_mask = attn_mask.reshape(*(1,) * (3 - attn_mask.dim()), *attn_mask.shape)
         attn_mask = attn_mask if attn_mask.dtype == torch.bool else attn_mask.to(query.dtype)
     output, weights = run_attention(
