@@ -5,16 +5,29 @@ from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
 from .explain import explain
 from .functional import additive_attention, scaled_dot_product_attention
-from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from .layers import (
+    GRU,
+    LSTM,
+    RNN,
+    AdditiveAttention,
+    GRUCell,
+    LSTMCell,
+    MultiheadAttention,
+    RNNCell,
+    SelfAttention,
+)
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
     "FastcellsBuildWarning",
     "GRUCell",
     "LSTMCell",
+    "MultiheadAttention",
     "RNNCell",
+    "SelfAttention",
     "__version__",
     "additive_attention",
     "explain",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .recurrent import FLOATING, check_kind, check_mask
+from .recurrent import FLOATING, check_flag, check_kind, check_mask
 
 __all__ = [
     "broadcast",
@@ -18,9 +18,13 @@ __all__ = [
     "check_causal_bias",
     "check_grouped_heads",
     "check_key_lengths",
+    "check_layer_input",
     "check_number",
     "check_range_of_key_lengths",
+    "check_ranks",
     "check_score_options",
+    "check_self_attention",
+    "check_sizes",
 ]
 
 #: Dtypes by the names of C++, which torch's own errors of attention use.
@@ -188,11 +192,17 @@ def check_score_options(
             )
 
 
-def check_key_lengths(name: str, lengths: object, batch: tuple[int, ...], query: Tensor) -> None:
+def check_key_lengths(
+    name: str,
+    lengths: object,
+    batch: tuple[int, ...],
+    query: Tensor,
+    what: str = "key_lengths",
+) -> None:
     """int64, of the shape of the batch, where the query is."""
     if lengths is not None:
         names = "(B,)" if len(batch) == 1 else "like the leading dimensions without the heads"
-        check_mask(name, "key_lengths", lengths, torch.int64, names, batch, query.device)
+        check_mask(name, what, lengths, torch.int64, names, batch, query.device)
 
 
 def check_range_of_key_lengths(name: str, lengths: Tensor, keys: int) -> None:
@@ -227,3 +237,56 @@ def check_additive(name: str, query: Tensor, key: Tensor, value: Tensor, scale: 
             f"{name}: scale must be {query.dtype} on {query.device} like the query, got "
             f"{scale.dtype} on {scale.device}"
         )
+
+
+# ---- layers ----
+
+
+def check_sizes(name: str, **sizes: object) -> None:
+    """Widths of a layer: ints above 0."""
+    for what, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"{name}: {what} must be an int, got {type(size).__name__}")
+        if size < 1:
+            raise ValueError(f"{name}: {what} must be greater than 0, got {size}")
+
+
+def check_layer_input(name: str, what: str, input: object, width: int | None) -> None:
+    """A batch or one sequence, of the layer's width."""
+    check_kind(name, what, input)
+    if input.dim() not in (2, 3):
+        raise ValueError(f"{name}: expected {what} to be 2-D or 3-D, got {input.dim()}-D")
+    if width is not None and input.shape[-1] != width:
+        raise RuntimeError(f"{name}: {what} must have width {width}, got {input.shape[-1]}")
+
+
+def check_ranks(name: str, **tensors: Tensor) -> None:
+    """All batched or all unbatched."""
+    if len({t.dim() for t in tensors.values()}) > 1:
+        given = ", ".join(f"{t.dim()}-D" for t in tensors.values())
+        raise RuntimeError(f"{name}: {', '.join(tensors)} must have the same rank, got {given}")
+
+
+def check_self_attention(
+    activation: str,
+    activations: tuple[str, ...],
+    score: str,
+    scores: tuple[str, ...],
+    softcap: float | None,
+    causal: bool,
+) -> None:
+    """What SelfAttention is made of."""
+    name = "SelfAttention"
+    for what, value, known in (
+        ("activation", activation, activations),
+        ("score", score, scores),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}: {what} must be one of {', '.join(known)}, got {value!r}")
+    check_flag(name, "causal", causal)
+    if softcap is not None and score == "additive":
+        raise ValueError(
+            f"{name}: softcap caps a dot product; with score='additive' it must be None, got "
+            f"{softcap}"
+        )
+    check_score_options(name, None, softcap, None, "top_left")
