@@ -142,13 +142,18 @@ def check_broadcastable(name: str, mask: Tensor, shape: tuple[int, ...]) -> None
 
 def broadcast(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Leading dimensions of query, key and value together."""
-    try:
-        return tuple(torch.broadcast_shapes(*shapes))
-    except RuntimeError:
-        given = ", ".join(str(tuple(s)) for s in shapes)
-        raise RuntimeError(
-            f"{name}: the leading dimensions of query, key and value must broadcast, got {given}"
-        ) from None
+    rank = max(len(shape) for shape in shapes)
+    result = [1] * rank
+    for shape in shapes:
+        for i, size in enumerate(shape, rank - len(shape)):
+            if size != 1 and result[i] not in (1, size):
+                given = ", ".join(str(tuple(s)) for s in shapes)
+                raise RuntimeError(
+                    f"{name}: the leading dimensions of query, key and value must broadcast, got "
+                    f"{given}"
+                )
+            result[i] = size if result[i] == 1 else result[i]
+    return tuple(result)
 
 
 def check_grouped_heads(name: str, *leading: tuple[int, ...]) -> None:
