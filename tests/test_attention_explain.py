@@ -52,11 +52,15 @@ CALLS = {
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize(("make", "arguments", "options"), CALLS.values(), ids=CALLS.keys())
-def test_an_eager_call_runs_what_is_explained(make, arguments, options, requires_grad, ran):
+@pytest.mark.parametrize(
+    ("name", "make", "arguments", "options"),
+    [(name, *call) for name, call in CALLS.items()],
+    ids=CALLS.keys(),
+)
+def test_an_eager_call_runs_what_is_explained(name, make, arguments, options, requires_grad, ran):
     with torch.set_grad_enabled(requires_grad):
         explanation = assert_explained(ran, make(), *arguments, **options)
-    score = "additive" if "additive" in str(make()) or make() is ADDITIVE else "dot"
+    score = "additive" if "additive" in name else "dot"
     assert (explanation.kernel, explanation.cell) == (
         f"cpu {score} attention",
         f"{score} attention",
@@ -109,5 +113,5 @@ def test_without_the_extension_the_reference_runs(ran, monkeypatch):
 
 
 def test_without_tensors_there_is_nothing_to_explain():
-    with pytest.raises(TypeError, match="^explain: a call of attention needs its tensors$"):
+    with pytest.raises(TypeError, match="a call of attention needs its tensors"):
         fastcells.explain(SDPA)
