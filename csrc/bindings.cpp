@@ -38,6 +38,27 @@ TORCH_LIBRARY(fastcells, m) {
   m.def(
       "recurrent_step(str cell, Tensor input, Tensor? h, Tensor? c, Tensor[] weights) "
       "-> (Tensor h, Tensor c)");
+  m.def(
+      "attention_forward(Tensor query, Tensor key, Tensor value, Tensor? mask, "
+      "Tensor? key_lengths, Tensor? seed, float scale, float softcap, int left, int right, "
+      "int offset, float dropout_p, bool return_weights) "
+      "-> (Tensor output, Tensor logsumexp, Tensor weights)");
+  m.def(
+      "attention_backward(Tensor grad_output, Tensor? grad_weights, Tensor query, Tensor key, "
+      "Tensor value, Tensor? mask, Tensor? key_lengths, Tensor? seed, Tensor output, "
+      "Tensor logsumexp, float scale, float softcap, int left, int right, int offset, "
+      "float dropout_p, bool needs_mask_grad) "
+      "-> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_mask)");
+  m.def(
+      "additive_attention_forward(Tensor query, Tensor key, Tensor value, Tensor scale, "
+      "Tensor? mask, Tensor? key_lengths, Tensor? seed, float dropout_p, bool return_weights) "
+      "-> (Tensor output, Tensor logsumexp, Tensor weights)");
+  m.def(
+      "additive_attention_backward(Tensor grad_output, Tensor? grad_weights, Tensor query, "
+      "Tensor key, Tensor value, Tensor scale, Tensor? mask, Tensor? key_lengths, Tensor? seed, "
+      "Tensor output, Tensor logsumexp, float dropout_p, bool needs_mask_grad) "
+      "-> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_scale, "
+      "Tensor grad_mask)");
 }
 
 namespace {
@@ -65,7 +86,9 @@ void refuse_tangents(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastcells, ADInplaceOrView, m) {
-  for (const char* op : {"recurrent_forward", "recurrent_backward", "recurrent_step"}) {
+  for (const char* op :
+       {"recurrent_forward", "recurrent_backward", "recurrent_step", "attention_forward",
+        "attention_backward", "additive_attention_forward", "additive_attention_backward"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_tangents>());
   }
 }
@@ -74,6 +97,10 @@ TORCH_LIBRARY_IMPL(fastcells, CPU, m) {
   m.impl("recurrent_forward", fastcells::recurrent_forward_cpu);
   m.impl("recurrent_backward", fastcells::recurrent_backward_cpu);
   m.impl("recurrent_step", fastcells::recurrent_step_cpu);
+  m.impl("attention_forward", fastcells::attention_forward_cpu);
+  m.impl("attention_backward", fastcells::attention_backward_cpu);
+  m.impl("additive_attention_forward", fastcells::additive_attention_forward_cpu);
+  m.impl("additive_attention_backward", fastcells::additive_attention_backward_cpu);
 }
 
 #ifdef FASTCELLS_WITH_CUDA

@@ -2,7 +2,7 @@
 //
 //   fastcells::recurrent_forward: weight_hr must have shape (P, H) = (4, 8), got (4, 6)
 //
-// Layers refuse most of this earlier, in torch.nn's words (fastcells/checks.py).
+// Layers refuse most of this earlier, in torch.nn's words (fastcells/checks).
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>

@@ -56,4 +56,52 @@ RecurrentForward recurrent_forward_cpu, recurrent_forward_cuda;
 RecurrentBackward recurrent_backward_cpu, recurrent_backward_cuda;
 RecurrentStep recurrent_step_cpu, recurrent_step_cuda;
 
+// Attention of N heads, Tq queries and Tk keys of width E and values of width Ev; head n reads key
+// head n / (N / Nk). Equations: docs/attention.md.
+//   query, key, value  [B, N, Tq, E], [B, Nk, Tk, E], [B, Nk, Tk, Ev] of one dtype, any strides
+//   mask               [1|B, 1|N, 1|Tq, 1|Tk]: bool (true: attend) or storage (added to the score)
+//   key_lengths        int64 [B]: keys from there on do not exist, and are not read
+//   seed               int64 [1], needed for dropout: attention/philox.h
+//   left, right        key j is seen by query i iff -left <= j - (i + offset) <= right; negative:
+//   no
+//                      limit on that side
+//   output             [B, N, Tq, Ev] storage; 0 for a query that sees no key
+//   logsumexp          [B, N, Tq] arithmetic, of the masked scores; -infinity for such a query
+//   weights            [B, N, Tq, Tk] storage, after dropout; absent unless asked for
+using AttentionForward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+    const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+    const OptionalTensor& mask, const OptionalTensor& key_lengths, const OptionalTensor& seed,
+    double scale, double softcap, int64_t left, int64_t right, int64_t offset, double dropout_p,
+    bool return_weights);
+
+// Its gradients: of query, key, value, and of an added mask, summed over what was broadcast (absent
+// unless asked for). output and logsumexp are the forward pass's.
+using AttentionBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
+    const at::Tensor& grad_output, const OptionalTensor& grad_weights, const at::Tensor& query,
+    const at::Tensor& key, const at::Tensor& value, const OptionalTensor& mask,
+    const OptionalTensor& key_lengths, const OptionalTensor& seed, const at::Tensor& output,
+    const at::Tensor& logsumexp, double scale, double softcap, int64_t left, int64_t right,
+    int64_t offset, double dropout_p, bool needs_mask_grad);
+
+// Attention with scores sum_d scale_d tanh(q_id + k_jd): query [B, Tq, D], key [B, Tk, D], value
+// [B, Tk, E], scale [D], mask [1|B, 1|Tq, 1|Tk]; the results as above, without heads.
+using AdditiveAttentionForward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+    const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+    const at::Tensor& scale, const OptionalTensor& mask, const OptionalTensor& key_lengths,
+    const OptionalTensor& seed, double dropout_p, bool return_weights);
+
+// Its gradients: of query, key, value, scale and an added mask.
+using AdditiveAttentionBackward =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
+        const at::Tensor& grad_output, const OptionalTensor& grad_weights, const at::Tensor& query,
+        const at::Tensor& key, const at::Tensor& value, const at::Tensor& scale,
+        const OptionalTensor& mask, const OptionalTensor& key_lengths, const OptionalTensor& seed,
+        const at::Tensor& output, const at::Tensor& logsumexp, double dropout_p,
+        bool needs_mask_grad);
+
+AttentionForward attention_forward_cpu;
+AttentionBackward attention_backward_cpu;
+AdditiveAttentionForward additive_attention_forward_cpu;
+AdditiveAttentionBackward additive_attention_backward_cpu;
+
 }  // namespace fastcells

@@ -1,22 +1,38 @@
-"""RNN, LSTM and GRU layers in the place of torch.nn's, on compiled kernels."""
+"""Recurrent and attention layers in the place of torch.nn's, on compiled kernels."""
 
 from . import functional, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
 from .explain import explain
-from .layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from .functional import additive_attention, scaled_dot_product_attention
+from .layers import (
+    GRU,
+    LSTM,
+    RNN,
+    AdditiveAttention,
+    GRUCell,
+    LSTMCell,
+    MultiheadAttention,
+    RNNCell,
+    SelfAttention,
+)
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
     "FastcellsBuildWarning",
     "GRUCell",
     "LSTMCell",
+    "MultiheadAttention",
     "RNNCell",
+    "SelfAttention",
     "__version__",
+    "additive_attention",
     "explain",
     "functional",
     "is_compiled",
     "reference",
+    "scaled_dot_product_attention",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _extension
+from .explain_attention import describe_attention, is_attention
 from .functional.autocast import autocast_dtypes
 from .functional.routing import choose_route, needs_grad
 
@@ -20,9 +22,10 @@ __all__ = ["Explanation", "explain"]
 class Explanation:
     """The answer of :func:`explain`; `str()` gives it in a few lines."""
 
-    #: "cpu sequence", "cpu step", "cpu stepwise", "cuda stepwise" or "reference"
+    #: "cpu sequence", "cpu step", "cpu stepwise", "cuda stepwise", "cpu dot attention",
+    #: "cpu additive attention" or "reference"
     kernel: str
-    cell: str
+    cell: str  # or "dot attention", "additive attention"
     dtype: torch.dtype  # storage of the tensors, after autocast
     reason: str
     notes: tuple[str, ...]
@@ -46,22 +49,30 @@ _ENGINES = {
 }
 
 
-def explain(
+def explain(layer: nn.Module | Callable[..., Any], *arguments: Any, **options: Any) -> Explanation:
+    """Says which kernel `layer(*arguments, **options)` runs, and why.
+
+    Args:
+        layer: a layer or cell of fastcells, or one of its functions of attention.
+        arguments, options: as for the call; of a recurrent layer input, hx, lengths and resets.
+            Nothing is computed.
+
+    Raises:
+        TypeError: layer is not one of fastcells'.
+    """
+    if is_attention(layer):
+        kernel, name, dtype, reason, notes = describe_attention(layer, arguments, options)
+        return Explanation(kernel, name, dtype, reason, notes)
+    return _explain_recurrent(layer, *arguments, **options)
+
+
+def _explain_recurrent(
     layer: nn.Module,
     input: Tensor | PackedSequence,
     hx: Tensor | tuple[Tensor, Tensor] | None = None,
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
 ) -> Explanation:
-    """Says which kernel `layer(input, hx, lengths=lengths, resets=resets)` runs, and why.
-
-    Args:
-        layer: a layer or cell of fastcells.
-        input, hx, lengths, resets: as for the call. Nothing is computed.
-
-    Raises:
-        TypeError: layer is not one of fastcells'.
-    """
     if not isinstance(getattr(layer, "cell", None), str):
         raise TypeError(
             f"explain: layer must be a layer or cell of fastcells, got {type(layer).__name__}"

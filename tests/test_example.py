@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,7 +18,8 @@ def load(path):
     """Import the script at `path`, which is in no package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with patch.object(sys, "path", [str(path.parent), *sys.path]):
+        spec.loader.exec_module(module)
     return module
 
 
@@ -95,7 +97,7 @@ def test_a_seed_gives_the_same_batches_again(speakers, few):
         assert a.frames.shape[1] == a.lengths.max()
 
 
-@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU", "SelfAttention"])
 def test_both_implementations_learn_the_same(speakers, few, cell):
     c = speakers.compare(cell, *few, epochs=2, seed=1)
     assert len(c.theirs.losses) == len(c.ours.losses) == 4
@@ -121,11 +123,41 @@ def test_main_reports_and_exits_with_1_when_a_claim_fails(
 ):
     monkeypatch.setattr(speakers, "load_data", lambda: few)
     picture = tmp_path / "new" / "speakers.png"
-    assert speakers.main(["--epochs", "2", "--output", str(picture)]) == 1
+    asked = ["--epochs", "2", "--adding", "0.002", "--output", str(picture)]
+    assert speakers.main(asked) == 1
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert printed.count("torch.nn, packed") == 3
     assert "Claim not met: fastcells.LSTM reached" in printed
+
+
+def test_a_series_has_two_marks_and_their_sum(speakers):
+    series, answers = speakers.adding.make_series(100, 9, torch.Generator().manual_seed(0))
+    numbers, marks = series.unbind(-1)
+    assert series.shape == (100, 9, 2)
+    assert (marks[:, :4].sum(1) == 1).all() and (marks[:, 4:].sum(1) == 1).all()
+    torch.testing.assert_close((numbers * marks).sum(1), answers)
+    assert marks.sum(0).min() > 0  # every step is marked somewhere
+
+
+def test_always_guessing_1_is_as_wrong_as_is_said(speakers):
+    _, answers = speakers.adding.make_series(20000, 10, torch.Generator().manual_seed(0))
+    error = ((answers - 1) ** 2).mean().item()
+    assert error == pytest.approx(speakers.adding.GUESS, rel=0.03)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "SelfAttention"])
+def test_what_can_add_learns_it_over_few_steps(speakers, kind):
+    answer = speakers.adding.learn_to_add(kind, 4, steps=300, seed=0)
+    assert (answer.kind, answer.length) == (kind, 4)
+    assert answer.error < speakers.adding.GUESS / 5
+
+
+@pytest.mark.parametrize("share", ["0", "1.5"])
+def test_another_share_than_a_share_is_refused(speakers, capsys, share):
+    with pytest.raises(SystemExit):
+        speakers.parse_arguments(["--adding", share])
+    assert "above 0 and at most 1" in capsys.readouterr().err
 
 
 def test_epochs_below_one_are_refused(speakers, capsys):

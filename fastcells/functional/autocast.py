@@ -1,4 +1,4 @@
-"""The dtype of a recurrent layer under autocast: torch's.
+"""The dtype of a call under autocast: torch's. First that of a recurrent layer.
 
 On a GPU torch (cuDNN) casts everything to autocast's dtype. On a CPU what comes out depends on the
 path inside torch: with `low` autocast's dtype and S that of the initial state (of the input, where
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["AutocastDtypes", "autocast_dtypes", "cast", "without_autocast"]
+__all__ = ["AutocastDtypes", "autocast_dtypes", "cast", "low_dtype", "without_autocast"]
 
 
 class AutocastDtypes(NamedTuple):
@@ -66,3 +66,12 @@ def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | 
         t if t is None or not t.is_floating_point() or t.dtype == torch.float64 else t.to(dtype)
         for t in tensors
     ]
+
+
+def low_dtype(input: Tensor) -> torch.dtype | None:
+    """Autocast's dtype where it is on and casts `input`, else None: for attention, all of whose
+    tensors torch casts to it."""
+    device = input.device.type
+    if not _is_on(device) or input.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(device)

@@ -10,7 +10,7 @@ to the reference, because a Function with a jvp cannot be compiled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,15 +19,17 @@ from torch import Tensor
 from ..ops import is_compiled
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
+from .derivatives import (
+    first_derivative,
+    is_batched_by_autograd,
+    or_none,
+    second_derivative,
+    vmap_as_loop,
+)
 
 __all__ = ["Recurrent", "RecurrentBackward"]
 
 _GRADS = 4  # of output, h_n, c_n and cells
-
-
-def _or_none(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Absent gradients as autograd wants them."""
-    return tuple(g if needed else None for g, needed in zip(grads, needs, strict=True))
 
 
 class Recurrent(torch.autograd.Function):
@@ -54,48 +56,34 @@ class Recurrent(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         _, _, _, *tensors = ctx.needs_input_grad
         needs = (*tensors[:3], *tensors[5:])
-        if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads):
-            input, h_0, c_0, *weights = _reference_gradients(ctx, needs, grads)
+        if is_batched_by_autograd(grads):
+            input, h_0, c_0, lengths, resets, _, _, _, *weights = ctx.saved_tensors
+            layer = _reference(ctx.cell, ctx.directions, lengths, resets)
+            arguments = (input, h_0, c_0, *weights)
+            input, h_0, c_0, *weights = first_derivative(layer, arguments, needs, grads[:_GRADS])
             return None, None, None, input, h_0, c_0, None, None, *weights
         found = RecurrentBackward.apply(
             ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
         )
-        input, h_0, c_0, *weights = _or_none(found, needs)
+        input, h_0, c_0, *weights = or_none(found, needs)
         return None, None, None, input, h_0, c_0, None, None, *weights
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
         if all(dim is None for dim in in_dims[8:]):
             return _vmap_as_batch(info.batch_size, in_dims, args)
-        return _vmap_as_loop(Recurrent, info.batch_size, in_dims, args)
+        return vmap_as_loop(Recurrent, info.batch_size, in_dims, args)
 
 
-def _reference_gradients(
-    ctx: Any, needs: Sequence[bool], grads: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """Gradients of input, h_0, c_0 and weights through the reference: for the batched gradients of
-    torch.autograd.grad(is_grads_batched=True), whose vmap is not torch.func's and knows no rule of
-    a Function."""
-    input, h_0, c_0, lengths, resets, _, _, _, *weights = ctx.saved_tensors
-    arguments = (input, h_0, c_0, *weights)
-    wanted_at = [i for i, needed in enumerate(needs) if needed and arguments[i] is not None]
-    given_at = [i for i, g in enumerate(grads[:_GRADS]) if g is not None]
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        results = reference.recurrent(
-            ctx.cell, ctx.directions, input, h_0, c_0, weights, lengths, resets
-        )
-    found = torch.autograd.grad(
-        [results[i] for i in given_at],
-        [arguments[i] for i in wanted_at],
-        [grads[i] for i in given_at],
-        create_graph=create_graph,
-        allow_unused=True,
-    )
-    gradients: list[Tensor | None] = [None] * len(arguments)
-    for i, g in zip(wanted_at, found, strict=True):
-        gradients[i] = g
-    return gradients
+def _reference(
+    cell: str, directions: int, lengths: Tensor | None, resets: Tensor | None
+) -> Callable[..., tuple[Tensor | None, ...]]:
+    """The layer as a function of input, h_0, c_0 and the weights."""
+
+    def layer(input, h_0, c_0, *weights):
+        return reference.recurrent(cell, directions, input, h_0, c_0, weights, lengths, resets)
+
+    return layer
 
 
 class RecurrentBackward(torch.autograd.Function):
@@ -121,81 +109,18 @@ class RecurrentBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return (None, None, None) + second_derivative(
-            ctx.cell, ctx.directions, ctx.needs, ctx.saved_tensors, grads
-        )
+        incoming = ctx.saved_tensors[:_GRADS]
+        input, h_0, c_0, lengths, resets, *kept_and_weights = ctx.saved_tensors[_GRADS:]
+        arguments = (input, h_0, c_0, *kept_and_weights[3:])
+        layer = _reference(ctx.cell, ctx.directions, lengths, resets)
+        incoming, arguments = second_derivative(layer, arguments, incoming, ctx.needs, grads)
+        # What the forward pass kept depends on the arguments alone and is accounted for there.
+        no_grad_of_kept = (None,) * 5  # lengths, resets, output, cells, saved
+        return None, None, None, *incoming, *arguments[:3], *no_grad_of_kept, *arguments[3:]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
-        return _vmap_as_loop(RecurrentBackward, info.batch_size, in_dims, args)
-
-
-def second_derivative(
-    cell: str,
-    directions: int,
-    needs: Sequence[bool],
-    saved: Sequence[Tensor | None],
-    grads: Sequence[Tensor | None],
-) -> tuple[Tensor | None, ...]:
-    """Gradients of RecurrentBackward's tensors, given those of its results.
-
-    The first derivative is written as a function of the incoming gradients and of the layer's
-    arguments, by the reference, and differentiated. What the forward pass kept depends on the
-    arguments alone and is accounted for there.
-    """
-    incoming = saved[:_GRADS]
-    input, h_0, c_0, lengths, resets, *kept_and_weights = saved[_GRADS:]
-    weights = kept_and_weights[3:]
-    arguments = (input, h_0, c_0, *weights)
-    # Only what is there and needed is differentiated.
-    cotangents_at = [i for i, g in enumerate(incoming) if g is not None]
-    wanted_at = [i for i, g in enumerate(grads) if needs[i] and g is not None]
-    variables_at = [i for i, a in enumerate(arguments) if a is not None]
-    no_grad_of_kept = (None,) * 5  # lengths, resets, output, cells, saved
-    grad_incoming: list[Tensor | None] = [None] * _GRADS
-    grad_arguments: list[Tensor | None] = [None] * len(arguments)
-    if not cotangents_at or not wanted_at:
-        return *grad_incoming, *grad_arguments[:3], *no_grad_of_kept, *grad_arguments[3:]
-
-    def first_derivative(*flat: Tensor) -> tuple[Tensor, ...]:
-        cotangents, variables = flat[: len(cotangents_at)], flat[len(cotangents_at) :]
-
-        def layer(*variables: Tensor) -> tuple[Tensor, ...]:
-            full = list(arguments)
-            for i, variable in zip(variables_at, variables, strict=True):
-                full[i] = variable
-            results = reference.recurrent(cell, directions, *full[:3], full[3:], lengths, resets)
-            return tuple(results[i] for i in cotangents_at)
-
-        _, pullback = torch.func.vjp(layer, *variables)
-        found = pullback(tuple(cotangents))
-        return tuple(found[variables_at.index(i)] for i in wanted_at)
-
-    primals = [incoming[i] for i in cotangents_at] + [arguments[i] for i in variables_at]
-    _, pullback = torch.func.vjp(first_derivative, *primals)
-    found = pullback(tuple(grads[i] for i in wanted_at))
-    for i, g in zip(cotangents_at, found[: len(cotangents_at)], strict=True):
-        grad_incoming[i] = g
-    for i, g in zip(variables_at, found[len(cotangents_at) :], strict=True):
-        grad_arguments[i] = g
-    return *grad_incoming, *grad_arguments[:3], *no_grad_of_kept, *grad_arguments[3:]
-
-
-def _vmap_as_loop(
-    function: type[torch.autograd.Function], size: int, in_dims: tuple, args: tuple
-) -> tuple[tuple[Tensor, ...], int]:
-    """One call for each slice: for ensembles of weights, and gradients for each sample."""
-    runs = []
-    for i in range(size):
-        runs.append(
-            function.apply(
-                *(
-                    arg.select(dim, i) if isinstance(arg, Tensor) and dim is not None else arg
-                    for arg, dim in zip(args, in_dims, strict=True)
-                )
-            )
-        )
-    return tuple(torch.stack(results) for results in zip(*runs, strict=True)), 0
+        return vmap_as_loop(RecurrentBackward, info.batch_size, in_dims, args)
 
 
 def _vmap_as_batch(
@@ -247,8 +172,8 @@ def _op_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     found = RecurrentBackward.apply(
         ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
     )
-    states = _or_none(found[:3], needs_states)
-    return None, None, *states, list(_or_none(found[3:], needs_weights)), None, None, None
+    states = or_none(found[:3], needs_states)
+    return None, None, *states, list(or_none(found[3:], needs_weights)), None, None, None
 
 
 if is_compiled():

@@ -1,7 +1,8 @@
 """Which implementation takes a call, and whether a gradient may be asked of it.
 
 Only this file looks at torch's own state: transforms of torch.func, dual levels, tracing, the
-gradient mode. `fastcells.explain` asks the same :func:`choose_route` as the calls themselves.
+gradient mode. `fastcells.explain` asks the same functions as the calls
+themselves.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..ops import is_compiled, why_not_compiled
-from ..ops import recurrent as ops
+from ..ops import attention, is_compiled, recurrent, why_not_compiled
 
-__all__ = ["Route", "choose_route", "is_traced_or_transformed", "needs_grad"]
+__all__ = [
+    "Route",
+    "choose_attention_route",
+    "choose_route",
+    "is_traced_or_transformed",
+    "needs_grad",
+]
 
 
 class Route(NamedTuple):
@@ -48,12 +54,28 @@ def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def choose_route(tensors: Sequence[Tensor | None]) -> Route:
-    """The one place that decides between the kernels and fastcells.reference."""
+    """The one place that decides between the recurrent kernels and fastcells.reference."""
     device = next(t for t in tensors if t is not None).device
+    why_not = "" if recurrent.has_kernels(device) else f"no kernels for {device.type}"
+    return _route(tensors, why_not)
+
+
+def choose_attention_route(tensors: Sequence[Tensor | None]) -> Route:
+    """The same for attention; the first of the tensors is the query."""
+    query = next(t for t in tensors if t is not None)
+    why_not = ""
+    if not attention.has_kernels(query.device):
+        why_not = f"no attention kernels for {query.device.type}"
+    elif query.dtype not in attention.KERNEL_DTYPES:
+        why_not = f"no attention kernels for {query.dtype}"
+    return _route(tensors, why_not)
+
+
+def _route(tensors: Sequence[Tensor | None], why_not: str) -> Route:
     if not is_compiled():
         return Route(False, why_not_compiled() or "the extension is not compiled")
-    if not ops.has_kernels(device):
-        return Route(False, f"this build of fastcells has no kernels for {device.type}")
+    if why_not:
+        return Route(False, f"this build of fastcells has {why_not}")
     if _uses_forward_mode(tensors):
         return Route(
             False,

@@ -1,6 +1,18 @@
-"""torch.nn's recurrent layers and cells, thin, on fastcells.functional."""
+"""torch.nn's recurrent and attention layers and cells, thin, on fastcells.functional."""
 
+from .attention import AdditiveAttention, SelfAttention
 from .cells import GRUCell, LSTMCell, RNNCell
+from .multihead import MultiheadAttention
 from .recurrent import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdditiveAttention",
+    "GRUCell",
+    "LSTMCell",
+    "MultiheadAttention",
+    "RNNCell",
+    "SelfAttention",
+]

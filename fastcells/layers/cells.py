@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from ..checks import recurrent as checks
 from ..functional.recurrent import gru_cell_name, run_module_step, run_step
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .. import checks
+from ..checks import recurrent as checks
 from ..functional.recurrent import run_module_stack, run_stack
 from .packed import pack, pad
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from .._extension import _C, is_compiled
 
 __all__ = [
+    "arithmetic_dtype",
+    "check_device",
     "has_kernels",
     "is_projected",
     "recurrent_backward",
@@ -126,11 +128,11 @@ def _widths(cell: str, directions: int, weights: Sequence[Tensor]) -> tuple[int,
     return hidden, weights[1].shape[1], facts["saved"] + int(is_projected(weights, directions))
 
 
-def _arithmetic(dtype: torch.dtype) -> torch.dtype:
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _check_device(op: str, input: Tensor, **others: Tensor | Sequence[Tensor] | None) -> None:
+def check_device(op: str, input: Tensor, **others: Tensor | Sequence[Tensor] | None) -> None:
     """A mix with "meta" meets the fake in the place of a kernel: refuse it as a kernel would."""
     for name, given in others.items():
         for tensor in given if isinstance(given, list | tuple) else (given,):
@@ -142,7 +144,7 @@ def _check_device(op: str, input: Tensor, **others: Tensor | Sequence[Tensor] | 
 
 
 def _fake_forward(cell, directions, input, h_0, c_0, weights, lengths, resets, keep):
-    _check_device(
+    check_device(
         "recurrent_forward", input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths, resets=resets
     )
     steps, batch, _ = input.shape
@@ -151,7 +153,7 @@ def _fake_forward(cell, directions, input, h_0, c_0, weights, lengths, resets, k
     cells = input.new_empty(0)
     if has_c and keep != "nothing":
         shape = (steps, batch, directions * hidden)
-        cells = input.new_empty(shape, dtype=_arithmetic(input.dtype))
+        cells = input.new_empty(shape, dtype=arithmetic_dtype(input.dtype))
     return (
         input.new_empty(steps, batch, directions * width),
         input.new_empty(directions, batch, width),
@@ -181,7 +183,7 @@ def _fake_backward(
     saved,
     needs,
 ):
-    _check_device(
+    check_device(
         "recurrent_backward", input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths,
         resets=resets, output=output, cells=cells, saved=saved,
     )  # fmt: skip
@@ -201,7 +203,7 @@ def _fake_backward(
 
 
 def _fake_step(cell, input, h, c, weights):
-    _check_device("recurrent_step", input, h=h, c=c, weight=weights)
+    check_device("recurrent_step", input, h=h, c=c, weight=weights)
     batch = input.shape[0]
     hidden, width, _ = _widths(cell, 1, weights)
     has_c = CELL_FACTS[cell]["states"] == 2

@@ -1,5 +1,5 @@
 """Every op again in plain torch: oracle of the tests, composite path, documentation."""
 
-from . import recurrent
+from . import attention, recurrent
 
-__all__ = ["recurrent"]
+__all__ = ["attention", "recurrent"]

@@ -10,7 +10,7 @@
 namespace fastcells::cpu {
 
 const InstructionSet& avx2_kernels() {
-  static constexpr InstructionSet set{"avx2", find_kernels, hash_bytes};
+  static constexpr InstructionSet set{"avx2", find_kernels, hash_bytes, avx2_attention};
   return set;
 }
 

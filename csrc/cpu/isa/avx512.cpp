@@ -10,7 +10,7 @@
 namespace fastcells::cpu {
 
 const InstructionSet& avx512_kernels() {
-  static constexpr InstructionSet set{"avx512", find_kernels, hash_bytes};
+  static constexpr InstructionSet set{"avx512", find_kernels, hash_bytes, avx512_attention};
   return set;
 }
 

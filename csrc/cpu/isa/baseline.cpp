@@ -4,7 +4,7 @@
 namespace fastcells::cpu {
 
 const InstructionSet& baseline_kernels() {
-  static constexpr InstructionSet set{"baseline", find_kernels, hash_bytes};
+  static constexpr InstructionSet set{"baseline", find_kernels, hash_bytes, baseline_attention};
   return set;
 }
 

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/isa/attention_args.h"
+
 namespace fastcells::cpu {
 
 // A barrier of a few threads that are all running; one cache line for each counter.
@@ -131,14 +133,18 @@ enum class CellStorage { kFloat32, kFloat64, kBFloat16 };
 // nullptr where the engine has no such cell. `cell` is the place in the list of cells/cells.h.
 using FindKernels = const CellKernels*(int cell, CellStorage storage);
 
+using FindAttention = const AttentionKernels*(Score score, CellStorage storage);
+
 struct InstructionSet {
   const char* name;  // as FASTCELLS_CPU_ISA takes it
   FindKernels* find;
   std::uint64_t (*hash)(const void* bytes, std::int64_t count);
+  FindAttention* attention;
 };
 
 const InstructionSet& baseline_kernels();
 const InstructionSet& avx2_kernels();
 const InstructionSet& avx512_kernels();
+FindAttention baseline_attention, avx2_attention, avx512_attention;
 
 }  // namespace fastcells::cpu

@@ -127,6 +127,20 @@ FC_INLINE Vector<float> power_of_two(Vector<float> shifted) {
 FC_INLINE Vector<float> sigmoid(Vector<float> x) { return polynomial::sigmoid(x); }
 FC_INLINE Vector<float> tanh(Vector<float> x) { return polynomial::tanh(x); }
 
+// e^x for x <= 0, and the logarithm of a row's sum (math/online_softmax.h).
+FC_INLINE Vector<float> exp_below(Vector<float> x) {
+  return polynomial::exp(larger(Vector<float>(polynomial::kExpLow), x));
+}
+FC_INLINE Vector<double> exp_below(Vector<double> x) {
+  for (int i = 0; i < Vector<double>::kLanes; ++i) x.v[i] = ::exp(x.v[i]);
+  return x;
+}
+template <class S>
+FC_INLINE Vector<S> natural_log(Vector<S> x) {
+  for (int i = 0; i < Vector<S>::kLanes; ++i) x.v[i] = std::log(x.v[i]);
+  return x;
+}
+
 // double is for tests and gradient checks: libm, lane by lane.
 FC_INLINE Vector<double> sigmoid(Vector<double> x) {
   for (int i = 0; i < Vector<double>::kLanes; ++i) x.v[i] = 1.0 / (1.0 + ::exp(-x.v[i]));

@@ -1,10 +1,4 @@
-"""What a layer refuses, before any kernel runs.
-
-Types and texts of the errors are torch.nn's wherever torch has them; the others say who speaks,
-what was expected by name and size, what came, and what to do:
-
-    LSTM: lengths must have shape (B,) = (4,), got (3,)
-"""
+"""What a recurrent layer refuses, before any kernel runs: see :mod:`fastcells.checks`."""
 
 from __future__ import annotations
 
@@ -20,6 +14,7 @@ __all__ = [
     "check_input",
     "check_kind",
     "check_lengths",
+    "check_mask",
     "check_range_of_lengths",
     "check_resets",
     "check_state",
@@ -134,7 +129,7 @@ def check_state(state: Tensor, expected: tuple[int, ...], input: Tensor, place: 
     check_state_fits(state, input)
 
 
-def _check_mask(
+def check_mask(
     name: str,
     what: str,
     mask: object,
@@ -162,14 +157,14 @@ def _check_mask(
 def check_lengths(name: str, lengths: object, input: Tensor, batch: int | None) -> None:
     """Steps of each row: int64 `[B]` beside a batch, `[]` beside an unbatched input."""
     names, shape = ("()", ()) if batch is None else ("(B,)", (batch,))
-    _check_mask(name, "lengths", lengths, torch.int64, names, shape, input.device)
+    check_mask(name, "lengths", lengths, torch.int64, names, shape, input.device)
 
 
 def check_resets(name: str, resets: object, input: Tensor) -> None:
     """Boundaries: bool, laid out like the input without its last dimension."""
     shape = tuple(input.shape[:-1])
     names = "(T,)" if input.dim() == 2 else "like the input's first two dimensions"
-    _check_mask(name, "resets", resets, torch.bool, names, shape, input.device)
+    check_mask(name, "resets", resets, torch.bool, names, shape, input.device)
 
 
 def check_range_of_lengths(lengths: Tensor, steps: int) -> None:

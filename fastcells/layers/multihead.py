@@ -1,0 +1,215 @@
+"""MultiheadAttention: torch.nn's layer on fastcells' kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from ..checks.multihead import check_multihead
+from ..functional.attention import scaled_dot_product_attention
+
+__all__ = ["MultiheadAttention"]
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    r"""Attention of several heads, in the place of :class:`torch.nn.MultiheadAttention`.
+
+    .. math::
+        o = W_o\, [h_1, \dots, h_N] + b_o, \quad
+        h_n = \mathrm{attention}(W^q_n x_q + b^q_n,\; W^k_n x_k + b^k_n,\; W^v_n x_v + b^v_n)
+
+    Constructor, parameters, state_dict, results and errors are torch's. Beyond it: the weights
+    come from the fused call (`need_weights=True` is the default, and no slower path); a query all
+    of whose keys are masked gives the output bias, weights 0 and gradients 0, where torch has NaN;
+    masks stay as they come, bool ones as bool, and none is expanded over the heads; a causal mask
+    beside a key_padding_mask or need_weights skips what it hides.
+
+    Args of a call:
+        key_lengths: int64 `[B]`, on the input's device, each in 0..S: the keys of each row; what
+            stands past them has no effect. `[]` beside unbatched input. Together with any mask.
+
+    All others are torch's. In an encoder layer, put it in the place of `self_attn`; in inference,
+    `torch.nn.TransformerEncoderLayer` may take its own fast path over the same parameters.
+
+    Shapes: L queries, S keys, B batch, E `embed_dim`, N `num_heads`. query `[L, B, E]`
+    (`[B, L, E]` with batch_first, `[L, E]` unbatched), key `[S, B, kdim]`, value `[S, B, vdim]`;
+    output as the query; weights `[B, L, S]`, or `[B, N, L, S]` with average_attn_weights=False.
+
+    Raises:
+        AssertionError, RuntimeError: as torch.nn.MultiheadAttention.
+        TypeError, ValueError: key_lengths of another kind, shape, device or out of range.
+
+    Source: Vaswani et al. (2017), https://arxiv.org/abs/1706.03762;
+    :class:`torch.nn.MultiheadAttention`.
+
+    Example:
+        >>> layer = fastcells.MultiheadAttention(16, 4, batch_first=True)
+        >>> x = torch.randn(2, 5, 16)
+        >>> output, weights = layer(x, x, x, key_lengths=torch.tensor([5, 3]))
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+        *,
+        key_lengths: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """See the class, and torch.nn.MultiheadAttention."""
+        if query.is_nested or key.is_nested or value.is_nested:
+            return self._run_nested(
+                query, key, value, key_padding_mask, need_weights, attn_mask,
+                average_attn_weights, is_causal, key_lengths,
+            )  # fmt: skip
+        check_multihead(self, query, key, value, key_padding_mask, attn_mask, is_causal)
+        is_batched = query.dim() == 3
+        batch_dim = 0 if self.batch_first and is_batched else 1
+        if not is_batched:
+            query, key, value, key_padding_mask, key_lengths = (
+                None if t is None else t.unsqueeze(dim)
+                for t, dim in (
+                    (query, 1), (key, 1), (value, 1), (key_padding_mask, 0), (key_lengths, 0)
+                )
+            )  # fmt: skip
+        heads = self._project(query, key, value, batch_dim)
+        heads, added = self._with_added_keys(*heads)
+        takes_hint = is_causal and self._takes_hint(
+            heads, key_padding_mask, attn_mask, need_weights, added
+        )
+        mask = self._merge(heads, key_padding_mask, None if takes_hint else attn_mask, added)
+        if key_lengths is not None and added:
+            mask, key_lengths = _lengths_as_mask(mask, key_lengths, heads[1].shape[2], added), None
+        output = scaled_dot_product_attention(
+            *heads,
+            mask,
+            self.dropout if self.training else 0.0,
+            window=(None, 0) if takes_hint else None,
+            key_lengths=key_lengths,
+            return_weights=need_weights,
+        )
+        output, weights = output if need_weights else (output, None)
+        output = output.permute((2, 0, 1, 3) if batch_dim == 1 else (0, 2, 1, 3)).flatten(2)
+        output = linear(output, self.out_proj.weight, self.out_proj.bias)
+        if weights is not None and average_attn_weights:
+            weights = weights.mean(dim=1)
+        if is_batched:
+            return output, weights
+        return output.squeeze(1), None if weights is None else weights.squeeze(0)
+
+    def _run_nested(self, query, key, value, key_padding_mask, need_weights, attn_mask,
+                    average_attn_weights, is_causal, key_lengths):  # fmt: skip
+        """Nested tensors are torch's fast path alone, which it takes or refuses."""
+        if key_lengths is not None:
+            raise ValueError(
+                "MultiheadAttention: key_lengths cannot be combined with nested tensors, which "
+                "bring their own lengths. Pass padded tensors instead"
+            )
+        return super().forward(
+            query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights,
+            is_causal,
+        )  # fmt: skip
+
+    def _project(self, query: Tensor, key: Tensor, value: Tensor, batch_dim: int) -> list[Tensor]:
+        """Query, key and value `[B, N, T, E / N]`, in one product where they are one tensor."""
+        sources, bias = (query, key, value), self.in_proj_bias
+        if self._qkv_same_embed_dim and query is key and key is value:
+            projected = linear(query, self.in_proj_weight, bias).chunk(3, dim=-1)
+        else:
+            biases = (None,) * 3 if bias is None else bias.chunk(3)
+            if self._qkv_same_embed_dim:
+                weights = self.in_proj_weight.chunk(3)
+            else:
+                weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+            projected = [linear(*args) for args in zip(sources, weights, biases, strict=True)]
+        order = (1, 2, 0, 3) if batch_dim == 1 else (0, 2, 1, 3)
+        return [p.unflatten(-1, (self.num_heads, self.head_dim)).permute(order) for p in projected]
+
+    def _with_added_keys(
+        self, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+        """Appends bias_k and bias_v, and a key and value of 0, where asked for; how many."""
+        before = key.shape[2]
+        if self.bias_k is not None:
+            shape = (key.shape[0], -1, -1, -1)
+            biases = (
+                b.view(1, self.num_heads, 1, self.head_dim).expand(shape).to(key.dtype)
+                for b in (self.bias_k, self.bias_v)
+            )
+            key, value = (torch.cat(pair, 2) for pair in zip((key, value), biases, strict=True))
+        if self.add_zero_attn:
+            key, value = (nn.functional.pad(t, (0, 0, 0, 1)) for t in (key, value))
+        return (query, key, value), key.shape[2] - before
+
+    @staticmethod
+    def _takes_hint(
+        heads: tuple[Tensor, Tensor, Tensor],
+        key_padding_mask: Tensor | None,
+        attn_mask: Tensor,
+        need_weights: bool,
+        added: int,
+    ) -> bool:
+        """Whether is_causal, which says that attn_mask is the causal mask, stands in its place.
+        torch lets it where there is nothing else to mask and no weights are asked for."""
+        if added or attn_mask.requires_grad:
+            return False
+        as_torch = key_padding_mask is None and not need_weights
+        return as_torch or heads[0].shape[2] == heads[1].shape[2]
+
+    def _merge(
+        self,
+        heads: tuple[Tensor, Tensor, Tensor],
+        key_padding_mask: Tensor | None,
+        attn_mask: Tensor | None,
+        added: int,
+    ) -> Tensor | None:
+        """Both masks as scaled_dot_product_attention takes one."""
+        if attn_mask is not None:
+            attn_mask = _to_attend(attn_mask)
+            if attn_mask.dim() == 3:
+                attn_mask = attn_mask.unflatten(0, (-1, self.num_heads))
+            attn_mask = _with_columns(attn_mask, added)
+        if key_padding_mask is not None:
+            key_padding_mask = _with_columns(_to_attend(key_padding_mask), added)
+            key_padding_mask = key_padding_mask[:, None, None, :]
+        return _both(attn_mask, key_padding_mask, heads[0].dtype)
+
+
+def _to_attend(mask: Tensor) -> Tensor:
+    """torch's layer says where not to attend, its function where to; a floating mask is added."""
+    return ~mask if mask.dtype == torch.bool else mask
+
+
+def _with_columns(mask: Tensor, added: int) -> Tensor:
+    """The mask with `added` keys at the end that every query sees."""
+    if not added:
+        return mask
+    return nn.functional.pad(mask, (0, added), value=mask.dtype == torch.bool)
+
+
+def _both(first: Tensor | None, second: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """One mask out of two."""
+    if first is None or second is None:
+        return second if first is None else first
+    if first.dtype == torch.bool and second.dtype == torch.bool:
+        return first & second
+    return sum(_as_scores(mask, dtype) for mask in (first, second))
+
+
+def _as_scores(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
+
+
+def _lengths_as_mask(mask: Tensor | None, key_lengths: Tensor, columns: int, added: int) -> Tensor:
+    """Lengths of the keys before the `added` ones, as part of the mask."""
+    exists = torch.arange(columns - added, device=key_lengths.device) < key_lengths[:, None]
+    exists = _with_columns(exists, added)[:, None, None, :]
+    return exists if mask is None else _both(mask, exists, mask.dtype)
