@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "cuda-check"
 EXCEPTIONS = ROOT / "docs" / "cuda-stack-exceptions.txt"
-ARCHS = ("80", "90a", "100a")
+ALL_ARCHS = ("80", "90a", "100a")
+ARCHS = tuple(os.environ.get("FASTCELLS_CUDA_CHECK_ARCHS", " ".join(ALL_ARCHS)).split())
 PROCESSES = 2
 NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xptxas", "-v"]
 NAME_WIDTH = 72

@@ -150,8 +150,8 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
   FC_DEVICE WeightFragment fragment(int s, int m, const Weight& weight) const {
     return {quad(s, 2 * m, weight), quad(s, 2 * m + 1, weight)};
   }
-  // This lane's 16 bytes of step s. By way of shared memory, so that the loop need not be unrolled: it
-  // stands in dozens of places.
+  // This lane's 16 bytes of step s. By way of shared memory, so that the loop need not be unrolled:
+  // it stands in dozens of places.
   template <class Weight>
   FC_DEVICE uint4 quad(int s, int half, const Weight& weight) const {
     constexpr int kWord = 4 / int(sizeof(T)), kQuad = 16 / int(sizeof(T));
