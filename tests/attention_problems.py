@@ -1,5 +1,6 @@
 """Attention problems by name, and running one on the kernels, the reference and plain torch."""
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from unittest.mock import patch
@@ -11,6 +12,7 @@ from torch import Tensor
 from fastcells import functional
 from fastcells.functional import attention
 from fastcells.functional.routing import Route
+from fastcells.reference import attention as reference
 
 SEED = 5
 
@@ -127,7 +129,7 @@ def make_problem(case, sizes=None, dtype=torch.float64):
                 "key": (s.B, s.Tk, s.E),
                 "value": (s.B, s.Tk, s.Ev),
             }
-            more = {"scale": normal(s.E)} | more
+            more = {"scale": normal(s.E, scale=max(s.E, 1) ** -0.5)} | more
         else:
             function = "scaled_dot_product_attention"
             heads = 1 if options.get("enable_gqa") and s.N % 2 else s.Nk
@@ -162,9 +164,30 @@ def run_reference(problem):
         return run(problem)
 
 
+def seen_by(problem):
+    """Which query sees which key, of the shape of the scores, by loops over the positions."""
+    named = dict(problem.variables) | problem.options
+    rows, columns = named["query"].shape[-2], named["key"].shape[-2]
+    seen = torch.ones(*named["query"].shape[:-1], columns, dtype=torch.bool)
+    mask = named.get("attn_mask")
+    if mask is not None and mask.dtype == torch.bool:
+        seen &= mask
+    shift = columns - rows if named.get("causal_alignment") == "bottom_right" else 0
+    left, right = named.get("window", (None, None))
+    right = 0 if named.get("is_causal") else right
+    for i in range(rows):
+        if left is not None:
+            seen[..., i, : max(0, i + shift - left)] = False
+        if right is not None:
+            seen[..., i, max(0, i + shift + right + 1) :] = False
+    for row, length in enumerate(named.get("key_lengths", ())):
+        seen[row, ..., length:] = False
+    return seen
+
+
 def eager(problem):
     """A second opinion in plain torch, which holds the matrix of scores and its mask: what a user
-    writes by hand. It shares nothing with fastcells but the seed of dropout."""
+    writes by hand. It shares nothing with fastcells but what dropout keeps."""
     named = dict(problem.variables) | problem.options
     query, key, value = (named[name] for name in ("query", "key", "value"))
     if problem.function == "additive_attention":
@@ -176,26 +199,19 @@ def eager(problem):
         s = torch.einsum("bnie,bnje->bnij", query, key) * scale
         if "softcap" in named:
             s = named["softcap"] * torch.tanh(s / named["softcap"])
-    rows, columns = s.shape[-2:]
-    seen = torch.ones(s.shape, dtype=torch.bool)
     mask = named.get("attn_mask")
-    if mask is not None and mask.dtype == torch.bool:
-        seen &= mask
-    elif mask is not None:
+    if mask is not None and mask.dtype != torch.bool:
         s = s + mask
-    shift = columns - rows if named.get("causal_alignment") == "bottom_right" else 0
-    left, right = named.get("window", (None, None))
-    right = 0 if named.get("is_causal") else right
-    for i in range(rows):
-        for j in range(columns):
-            is_left = left is not None and j < i + shift - left
-            is_right = right is not None and j > i + shift + right
-            if is_left or is_right:
-                seen[..., i, j] = False
-    for row, length in enumerate(named.get("key_lengths", ())):
-        seen[row, ..., length:] = False
-    weights = torch.where(seen, s - s.detach().amax(-1, keepdim=True), -torch.inf).exp()
-    weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-300)
+    seen = seen_by(problem)
+    sees = seen.any(-1, keepdim=True)
+    weights = torch.softmax(s.masked_fill(~seen & sees, -torch.inf), -1) * sees
+    dropout_p = named.get("dropout_p", 0.0)
+    if dropout_p:
+        torch.manual_seed(SEED)
+        *slices, rows, columns = weights.shape
+        seed = attention.draw_seed(weights.device)
+        keep = reference.keep_mask(seed, math.prod(slices), rows, columns, dropout_p)
+        weights = weights * keep.view(weights.shape) / (1 - dropout_p)
     return (weights @ value, weights)
 
 
