@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention.bias import causal_upper_left
 from torch.nn.functional import scaled_dot_product_attention as torch_attention
 
+from attention_problems import on_the_reference
 from fastcells.functional import additive_attention, attention, scaled_dot_product_attention
 from refusals import assert_refused
 
@@ -173,16 +174,6 @@ OWN = {
         ValueError,
         NAME + "key_lengths must be on cpu, where the input is, got meta",
     ),
-    "lengths too long": (
-        change(key_lengths=torch.tensor([6, 1])),
-        ValueError,
-        NAME + "key_lengths must lie in 0 .. Tk = 5, got values from 1 to 6",
-    ),
-    "lengths below 0": (
-        change(key_lengths=torch.tensor([-1, 1])),
-        ValueError,
-        NAME + "key_lengths must lie in 0 .. Tk = 5, got values from -1 to 1",
-    ),
     "bias and causal": (
         change(attn_mask=causal_upper_left(4, 5), is_causal=True),
         ValueError,
@@ -269,12 +260,6 @@ ADDITIVE_REFUSALS = {
         "attn_mask must broadcast to the shape of the scores (..., Tq, Tk) = (2, 4, 5), got "
         "(3, 4, 5)",
     ),
-    "lengths": (
-        (q, k, v, u),
-        {"key_lengths": torch.tensor([6, 0])},
-        ValueError,
-        "key_lengths must lie in 0 .. Tk = 5, got values from 0 to 6",
-    ),
 }  # fmt: skip
 
 
@@ -285,3 +270,39 @@ ADDITIVE_REFUSALS = {
 )
 def test_refusals_of_additive_attention(arguments, options, error, text):
     assert_refused(lambda: additive_attention(*arguments, **options), error, ADDITIVE + text)
+
+
+# ---- lengths out of range: the op looks at them, which alone can inside a graph ----
+
+RANGES = {"too long": ([6, 1], "from 1 to 6"), "below 0": ([-1, 1], "from -1 to 1")}
+each_range = pytest.mark.parametrize(("lengths", "span"), RANGES.values(), ids=RANGES.keys())
+FUNCTIONS = {
+    "scaled_dot_product_attention": (scaled_dot_product_attention, (Q, K, V), "attention"),
+    "additive_attention": (additive_attention, (q, k, v, u), "additive_attention"),
+}
+
+
+@each_range
+@pytest.mark.parametrize("has_grad", [False, True], ids=["no_grad", "grad"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_lengths_out_of_range(name, has_grad, lengths, span, monkeypatch):
+    monkeypatch.undo()
+    function, tensors, op = FUNCTIONS[name]
+    tensors = [t.clone().requires_grad_(has_grad) for t in tensors]
+    assert_refused(
+        lambda: function(*tensors, key_lengths=torch.tensor(lengths)),
+        ValueError,
+        f"fastcells::{op}_forward: key_lengths must lie in 0 .. Tk = 5, got values {span}",
+    )
+
+
+@each_range
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_reference_refuses_lengths_out_of_range_too(name, lengths, span):
+    function, tensors, _ = FUNCTIONS[name]
+    with on_the_reference():
+        assert_refused(
+            lambda: function(*tensors, key_lengths=torch.tensor(lengths)),
+            ValueError,
+            f"{name}: key_lengths must lie in 0 .. Tk = 5, got values {span}",
+        )

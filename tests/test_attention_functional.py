@@ -218,7 +218,10 @@ def test_tensors_of_any_stride(case):
 
 
 @pytest.mark.parametrize("zero", ["B", "N", "Tq", "Tk", "E", "Ev"])
-@pytest.mark.parametrize("case", ["plain", "causal", "bias", "lengths", "weights", "dropout"])
+@pytest.mark.parametrize(
+    "case",
+    ["plain", "causal", "bias", "lengths", "weights", "dropout", "additive", "additive_everything"],
+)
 def test_sizes_of_zero(case, zero):
     problem = make_problem(case, Sizes(**{zero: 0} | ({"Nk": 0} if zero == "N" else {})))
     found = evaluate(run, problem)

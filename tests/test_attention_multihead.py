@@ -330,7 +330,7 @@ def test_own_refusals():
     assert_refused(
         lambda: ours(Q, K, K, key_lengths=torch.tensor([S, 0, S + 1])),
         ValueError,
-        "scaled_dot_product_attention: key_lengths must lie in 0 .. Tk = 7, got values from 0 to 8",
+        "fastcells::attention_forward: key_lengths must lie in 0 .. Tk = 7, got values from 0 to 8",
     )
     with pytest.raises(AssertionError, match="embed_dim must be divisible by num_heads"):
         fastcells.MultiheadAttention(7, 2)

@@ -123,11 +123,13 @@ def test_main_reports_and_exits_with_1_when_a_claim_fails(
 ):
     monkeypatch.setattr(speakers, "load_data", lambda: few)
     picture = tmp_path / "new" / "speakers.png"
-    asked = ["--epochs", "2", "--adding", "0.002", "--output", str(picture)]
+    monkeypatch.setattr(speakers.adding, "STEPS", {5: 8, 9: 8})
+    asked = ["--epochs", "2", "--adding", "0.5", "--output", str(picture)]
     assert speakers.main(asked) == 1
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert printed.count("torch.nn, packed") == 3
+    assert "SelfAttention, cpu dot attention" in printed
     assert "Claim not met: fastcells.LSTM reached" in printed
 
 

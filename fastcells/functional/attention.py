@@ -14,7 +14,13 @@ from torch import Tensor
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from ..checks import attention as checks
-from .attention_autograd import SCORES, AdditiveOptions, Attention, DotOptions
+from .attention_autograd import (
+    SCORES,
+    AdditiveOptions,
+    Attention,
+    DotOptions,
+    forward_without_graph,
+)
 from .autocast import cast, low_dtype, without_autocast
 from .routing import choose_attention_route, is_traced_or_transformed, needs_grad
 
@@ -42,20 +48,21 @@ def run_attention(
     """One attention, on the kernels or on the reference, of arguments as the op takes them: output
     and weights, None where they are not asked for."""
     query, key = variables[:2]
-    if key_lengths is not None and not is_traced_or_transformed():
-        checks.check_range_of_key_lengths(NAMES[score], key_lengths, key.shape[-2])
     seed = draw_seed(query.device) if options.dropout_p > 0 else None
     tensors = (*variables, mask)
     if not choose_attention_route(tensors).is_kernel:
+        if key_lengths is not None and not is_traced_or_transformed():
+            checks.check_range_of_key_lengths(NAMES[score], key_lengths, key.shape[-2])
         with without_autocast(query):
             output, weights = SCORES[score].reference(*variables, mask, key_lengths, seed, *options)
-    elif needs_grad(tensors) and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-        output, _, weights = Attention.apply(
-            score, options, return_weights, mask, key_lengths, seed, *variables
-        )
-    else:
+    elif torch.compiler.is_compiling() or torch.jit.is_tracing():
         output, _, weights = SCORES[score].forward(
             *variables, mask, key_lengths, seed, *options, return_weights
+        )
+    else:
+        run = Attention.apply if needs_grad(tensors) else forward_without_graph
+        output, _, weights = run(
+            score, options, return_weights, mask, key_lengths, seed, *variables
         )
     return output, weights if return_weights else None
 
@@ -174,6 +181,9 @@ def _as_batch_of_heads(
     """Leading dimensions of the result, and the arguments as the op takes them: `[B, N, T, X]`,
     the mask 4-D, the lengths 1-D."""
     shapes = [tuple(t.shape[:-2]) for t in (query, key, value)]
+    is_plain = len(shapes[0]) == 2 and shapes[0] == shapes[1] == shapes[2]
+    if is_plain and mask is None and key_lengths is None:
+        return shapes[0], (query, key, value), None, None
     if shapes[0] == shapes[1] == shapes[2]:
         leading = shapes[0]
     elif enable_gqa:

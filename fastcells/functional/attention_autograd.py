@@ -28,7 +28,14 @@ from .derivatives import (
     vmap_as_loop,
 )
 
-__all__ = ["SCORES", "AdditiveOptions", "Attention", "AttentionBackward", "DotOptions"]
+__all__ = [
+    "SCORES",
+    "AdditiveOptions",
+    "Attention",
+    "AttentionBackward",
+    "DotOptions",
+    "forward_without_graph",
+]
 
 
 class DotOptions(NamedTuple):
@@ -69,13 +76,26 @@ SCORES = {
 }
 
 
+def forward_without_graph(
+    score: str,
+    options: DotOptions | AdditiveOptions,
+    return_weights: bool,
+    mask: Tensor | None,
+    key_lengths: Tensor | None,
+    seed: Tensor | None,
+    *variables: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op past the formulas that are registered for it, which are Python and cost more than a
+    small attention; nothing is recorded. For eager calls alone."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return SCORES[score].forward(*variables, mask, key_lengths, seed, *options, return_weights)
+
+
 class Attention(torch.autograd.Function):
     """(score, options, return_weights, mask, key_lengths, seed, *variables) -> output, logsumexp,
     weights; weights of shape (0,) where they are not asked for."""
 
-    @staticmethod
-    def forward(score, options, return_weights, mask, key_lengths, seed, *variables):
-        return SCORES[score].forward(*variables, mask, key_lengths, seed, *options, return_weights)
+    forward = staticmethod(forward_without_graph)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
