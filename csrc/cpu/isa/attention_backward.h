@@ -2,7 +2,7 @@
 // every head that reads them. Scores and weights are computed again from the logsumexp; nothing is
 // shared between tasks but the gradient of the queries, which has a part a key range.
 #pragma once
-#include "cpu/isa/additive.h"
+#include "cpu/isa/additive_powers.h"
 #include "cpu/isa/attention_tile.h"
 
 namespace fastcells {
@@ -38,8 +38,10 @@ class AttentionBackward {
     S* grad_weights;  // [kKeys][P]
     S* key_copy;      // [kKeys][E]
     S* value_copy;    // [kKeys][Ev]
-    S* d_key;         // [chunk][padded E]
+    S* d_key;         // [chunk][padded E]; of an additive score [chunk / 4][E][4]
     S* d_value;       // [chunk][padded Ev]
+    S* d_units;       // [E][P]
+    AdditivePowers<Shape> powers;
     std::size_t bytes;
     Scratch(const cpu::AttentionBackwardArgs& a, char* base) {
       Arena arena{base};
@@ -55,6 +57,7 @@ class AttentionBackward {
       slope = arena.take<S>(tile), grad_weights = arena.take<S>(tile);
       key_copy = arena.take<S>(kKeys * a.E), value_copy = arena.take<S>(kKeys * a.Ev);
       d_key = arena.take<S>(chunk * padded(a.E)), d_value = arena.take<S>(chunk * padded(a.Ev));
+      if constexpr (kAdditive) d_units = arena.take<S>(a.E * P), powers.take(arena, a.E);
       bytes = arena.used;
     }
   };
@@ -66,17 +69,16 @@ class AttentionBackward {
   }
 
   AttentionBackward(const cpu::AttentionBackwardArgs& a, int64_t task, void* scratch)
-      : a_(a), s_(a, static_cast<char*>(scratch)), chunk_(task % a.key_chunks) {
-    d_units_ = static_cast<S*>(a.d_units) + task * a.E;
+      : a_(a), s_(a, static_cast<char*>(scratch)), chunk_(task % a.key_chunks), task_(task) {
     const int64_t head = task / a.key_chunks;
     b_ = head / a.Nk, key_head_ = head % a.Nk;
     own_ = {at_most(chunk_ * chunk_keys(a), a.Tk), at_most((chunk_ + 1) * chunk_keys(a), a.Tk)};
   }
 
   void run() {
-    fill(s_.d_key, own_.count() * padded(a_.E), S(0));
+    fill(s_.d_key, divide_up(own_.count(), kKeys) * kKeys * padded(a_.E), S(0));
     fill(s_.d_value, own_.count() * padded(a_.Ev), S(0));
-    if (kAdditive) fill(d_units_, a_.E, S(0));
+    if (kAdditive) fill(s_.d_units, a_.E * P, S(0));
     const int64_t heads = a_.N / a_.Nk;
     for (int64_t n = key_head_ * heads; n < (key_head_ + 1) * heads; ++n) {
       for (int64_t i = 0; i < a_.Tq; i += kQueries) {
@@ -85,7 +87,12 @@ class AttentionBackward {
       }
     }
     const int64_t row = (b_ * a_.Nk + key_head_) * a_.Tk + own_.first;
-    store_rows(s_.d_key, padded(a_.E), a_.E, static_cast<T*>(a_.d_key) + row * a_.E);
+    if constexpr (kAdditive) {
+      store_units();
+      store_key_groups(static_cast<T*>(a_.d_key) + row * a_.E);
+    } else {
+      store_rows(s_.d_key, padded(a_.E), a_.E, static_cast<T*>(a_.d_key) + row * a_.E);
+    }
     store_rows(s_.d_value, padded(a_.Ev), a_.Ev, static_cast<T*>(a_.d_value) + row * a_.Ev);
   }
 
@@ -98,6 +105,45 @@ class AttentionBackward {
       for (int64_t e = 0; e < width; e += L) {
         store_lanes(to + j * width + e, V::load(from + j * stride + e), width - e);
       }
+    }
+  }
+
+  // The factor that an additive score's gradients were left without (Additive::gradients).
+  S unit_factor(int64_t d) const { return 4 * static_cast<const S*>(a_.units)[d]; }
+  void store_key_groups(T* to) const {
+    for (int64_t j = 0; j < own_.count(); ++j) {
+      const S* const group = s_.d_key + j / 4 * 4 * a_.E + j % 4;
+      for (int64_t d = 0; d < a_.E; ++d) {
+        store_first(to + j * a_.E + d, V(group[d * 4] * unit_factor(d)), 1);
+      }
+    }
+  }
+  void scale_query_gradient() {
+    for (int64_t i = 0; i < kPanels * a_.E; ++i) {
+      const V factor(unit_factor(i % a_.E));
+      for (int c = 0; c < P; c += L) {
+        S* const d = s_.d_query + i * P + c;
+        (V::load(d) * factor).store(d);
+      }
+    }
+  }
+  void add_to_total(const S* d_scores, int64_t count) {
+    for (int64_t j = 0; j < count; ++j) {
+      for (int c = 0; c < P; c += L) total_ = total_ + V::load(d_scores + j * kStride + c);
+    }
+  }
+  static S sum_of(V x) {
+    S sum = 0;
+    for (int l = 0; l < L; ++l) sum += x.v[l];
+    return sum;
+  }
+  // sum ds tanh = sum ds - 2 sum ds r
+  void store_units() const {
+    S* const to = static_cast<S*>(a_.d_units) + task_ * a_.E;
+    for (int64_t d = 0; d < a_.E; ++d) {
+      V sum(S(0));
+      for (int c = 0; c < P; c += L) sum = sum + V::load(s_.d_units + d * P + c);
+      to[d] = sum_of(total_) - 2 * sum_of(sum);
     }
   }
 
@@ -119,6 +165,7 @@ class AttentionBackward {
     }
     S* const rows =
         static_cast<S*>(a_.d_query) + (chunk_ * a_.B * a_.N * a_.Tq + first_row(q_)) * a_.E;
+    if constexpr (kAdditive) scale_query_gradient();
     for (int p = 0; p < panels(); ++p) {
       for (int r = 0; r < R; ++r) {
         const int64_t first = p * P + r * L, count = q_.count - first;
@@ -131,6 +178,9 @@ class AttentionBackward {
 
   void load_queries() {
     load_matrix(a_.query, a_.E, score_scale(), s_.query, s_.query_rows);
+    for (int p = 0; kAdditive && p < panels(); ++p) {
+      s_.powers.take_queries(p, s_.query + p * a_.E * P, a_.E);
+    }
     load_matrix(a_.grad_output, a_.Ev, S(1), s_.d_output, s_.d_rows);
     const S* const logsumexp = static_cast<const S*>(a_.logsumexp) + first_row(q_);
     for (int64_t i = 0; i < kQueries; ++i) {
@@ -163,9 +213,7 @@ class AttentionBackward {
     for (int64_t e = 0; e < a_.Ev; e += L) {
       sum = sum + load_lanes<V>(o + e, a_.Ev - e) * V::load(d + e);
     }
-    S total = 0;
-    for (int l = 0; l < L; ++l) total += sum.v[l];
-    return total;
+    return sum_of(sum);
   }
 
   // delta += sum_j w_ij grad_weights_ij, over all keys, not the task's alone.
@@ -174,6 +222,7 @@ class AttentionBackward {
     for (int64_t k = seen.first; k < seen.last; k += kKeys) {
       const Keys block{k, at_most(k + kKeys, seen.last)};
       const auto keys = block_rows<T>(a_.key, b_, key_head_, block, a_.E, s_.key_copy);
+      if constexpr (kAdditive) s_.powers.take_keys(keys, block.count(), a_.E);
       for (int p = 0; p < panels(); ++p) {
         compute_weights(p, block, keys, s_.weights);
         load_grad_weights(p, block);
@@ -203,7 +252,7 @@ class AttentionBackward {
   void compute_weights(int p, Keys keys, StridedRows<S> rows, S* weights) {
     const S* const query = s_.query + p * a_.E * P;
     if constexpr (kAdditive) {
-      additive(p, rows, keys.count()).scores(weights, kStride);
+      s_.powers.score(a_, p, query, rows, keys.count()).scores(weights, kStride);
     } else {
       panel_product<R>(keys.count(), rows, a_.E, Panel<S>{query, P}, Start::kZero, weights,
                        kStride);
@@ -221,12 +270,9 @@ class AttentionBackward {
     }
   }
 
-  Additive<S> additive(int p, StridedRows<S> keys, int64_t count) const {
-    return {a_.E, static_cast<const S*>(a_.units), s_.query + p * a_.E * P, keys, count};
-  }
-
   void add_block(Keys block) {
     const auto keys = block_rows<T>(a_.key, b_, key_head_, block, a_.E, s_.key_copy);
+    if constexpr (kAdditive) s_.powers.take_keys(keys, block.count(), a_.E);
     const auto values = block_rows<T>(a_.value, b_, key_head_, block, a_.Ev, s_.value_copy);
     for (int p = 0; p < panels(); ++p) {
       const Keys seen = block.within(seen_by_some(a_, panel(p)));
@@ -279,9 +325,10 @@ class AttentionBackward {
     }
     S* const d_query = s_.d_query + p * a_.E * P;
     if constexpr (kAdditive) {
-      additive(p, keys, seen.count())
-          .gradients(d_scores, kStride, d_query,
-                     s_.d_key + (seen.first - own_.first) * padded(a_.E), padded(a_.E), d_units_);
+      s_.powers.score(a_, p, s_.query + p * a_.E * P, keys, seen.count())
+          .gradients(d_scores, kStride, d_query, s_.d_key + (seen.first - own_.first) * a_.E,
+                     s_.d_units);
+      add_to_total(d_scores, seen.count());
     } else {
       panel_product<R>(a_.E, StridedColumns<S>{keys.first, keys.stride}, seen.count(),
                        Panel<S>{d_scores, kStride}, Start::kOut, d_query, P);
@@ -327,11 +374,12 @@ class AttentionBackward {
   }
 
   const cpu::AttentionBackwardArgs& a_;
-  const Scratch s_;
+  Scratch s_;
   const int64_t chunk_;
   int64_t b_ = 0, key_head_ = 0;
   Keys own_{};
-  S* d_units_;  // [E]: this task's
+  const int64_t task_;
+  V total_ = V(S(0));  // of an additive score's gradients
   Queries q_{};
 };
 

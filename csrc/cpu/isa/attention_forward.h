@@ -2,7 +2,7 @@
 // (Dao, Fu, Ermon, Rudra and Re, 2022, arXiv 2205.14135). Queries are lanes throughout; the output
 // is transposed back at the end.
 #pragma once
-#include "cpu/isa/additive.h"
+#include "cpu/isa/additive_powers.h"
 #include "cpu/isa/attention_tile.h"
 
 namespace fastcells {
@@ -38,6 +38,7 @@ class AttentionForward {
       const Keys block{k, at_most(k + kKeys, seen.last)};
       const auto keys = block_rows<T>(a_.key, q_.b, key_head_, block, a_.E, s_.key_copy);
       const auto values = block_rows<T>(a_.value, q_.b, key_head_, block, a_.Ev, s_.value_copy);
+      if constexpr (kAdditive) s_.powers.take_keys(keys, block.count(), a_.E);
       for (int p = 0; p < panels; ++p) add_block(p, block, keys, values);
     }
     for (int p = 0; p < panels; ++p) store_output(p);
@@ -55,6 +56,7 @@ class AttentionForward {
     S* scores;      // [kKeys][P]
     S* bias;        // [kKeys][P]
     S* factor;      // [kKeys][P]
+    AdditivePowers<Shape> powers;
     std::size_t bytes;
     Scratch(const cpu::AttentionArgs& a, char* base) {
       Arena arena{base};
@@ -65,6 +67,7 @@ class AttentionForward {
       scores = arena.take<S>(kKeys * P);
       bias = arena.take<S>(kKeys * P);
       factor = arena.take<S>(kKeys * P);
+      if constexpr (kAdditive) powers.take(arena, a.E);
       bytes = arena.used;
     }
   };
@@ -82,14 +85,14 @@ class AttentionForward {
       rows_to_lanes(from, a_.query.row, count, a_.E, lanes + r * L, P, S(kAdditive ? 1 : a_.scale));
       softmax_[p][r] = {};
     }
+    if constexpr (kAdditive) s_.powers.take_queries(p, lanes, a_.E);
     is_started_[p] = false;
   }
 
   void score(const Queries& q, int p, Keys keys, StridedRows<S> rows, V (&largest)[R]) {
     const S* const query = s_.query + p * a_.E * P;
     if constexpr (kAdditive) {
-      Additive<S>{a_.E, static_cast<const S*>(a_.units), query, rows, keys.count()}.scores(
-          s_.scores, P);
+      s_.powers.score(a_, p, query, rows, keys.count()).scores(s_.scores, P);
     } else {
       panel_product<R>(keys.count(), rows, a_.E, Panel<S>{query, P}, Start::kZero, s_.scores, P);
     }
@@ -175,6 +178,7 @@ class AttentionForward {
     for (int64_t k = seen.first; k < seen.last; k += kKeys) {
       const Keys block{k, at_most(k + kKeys, seen.last)};
       const auto keys = block_rows<T>(a_.key, q.b, key_head_, block, a_.E, s_.key_copy);
+      if constexpr (kAdditive) s_.powers.take_keys(keys, block.count(), a_.E);
       V largest[R];
       score(q, p, block, keys, largest);
       if (a_.dropout.is_on) ScorePanel<Shape>(a_, q, s_.bias).fill_dropout(block, s_.factor);
@@ -203,7 +207,7 @@ class AttentionForward {
   int64_t key_head_ = 0;
   OnlineSoftmax<V, S> softmax_[kPanels][R];
   bool is_started_[kPanels];
-  const Scratch s_;
+  Scratch s_;
 };
 
 }  // namespace

@@ -22,12 +22,13 @@ struct StridedRows {
     FC_INLINE S at(int i, int64_t k) const { return row[i][k]; }
   };
   template <int MR>
-  FC_INLINE Tile<MR> tile(int64_t i) const {
+  FC_INLINE Tile<MR> tile() const {
     Tile<MR> tile;
     FC_UNROLL
-    for (int m = 0; m < MR; ++m) tile.row[m] = first + (i + m) * stride;
+    for (int m = 0; m < MR; ++m) tile.row[m] = first + m * stride;
     return tile;
   }
+  FC_INLINE StridedRows from(int64_t i) const { return {first + i * stride, stride}; }
 };
 
 // a(i, k) = first[k * stride + i]
@@ -42,9 +43,10 @@ struct StridedColumns {
     FC_INLINE S at(int i, int64_t k) const { return first[k * stride + i]; }
   };
   template <int MR>
-  FC_INLINE Tile<MR> tile(int64_t i) const {
-    return {first + i, stride};
+  FC_INLINE Tile<MR> tile() const {
+    return {first, stride};
   }
+  FC_INLINE StridedColumns from(int64_t i) const { return {first + i, stride}; }
 };
 
 template <class S>
@@ -68,11 +70,14 @@ FC_INLINE void accumulate_row(const Tile& a, int64_t k, const S* panel, Vector<S
   }
 }
 
-template <int MR, int R, class S, class Tile>
-__attribute__((noinline)) void panel_tile(Tile a, int64_t K, const S* panel, int64_t stride,
-                                          const S* init, S* out, int64_t out_stride) {
+// The operand begins with the tile's first row.
+template <int MR, int R, class S, class Operand>
+__attribute__((noinline)) void panel_tile(Operand operand, int64_t K, const S* panel,
+                                          int64_t stride, const S* init, S* out,
+                                          int64_t out_stride) {
   using V = Vector<S>;
   constexpr int L = V::kLanes;
+  const auto a = operand.template tile<MR>();
   V acc[MR][R];
   FC_UNROLL
   for (int m = 0; m < MR; ++m) {
@@ -100,7 +105,7 @@ template <int MR, int R, class S, class Operand>
 FC_INLINE void panel_tile_at_most(int rows, const Operand& a, int64_t i, int64_t K, Panel<S> panel,
                                   const S* init, S* out, int64_t out_stride) {
   if (rows == MR) {
-    panel_tile<MR, R>(a.template tile<MR>(i), K, panel.first, panel.stride, init, out, out_stride);
+    panel_tile<MR, R>(a.from(i), K, panel.first, panel.stride, init, out, out_stride);
   } else if constexpr (MR > 1) {
     panel_tile_at_most<MR - 1, R>(rows, a, i, K, panel, init, out, out_stride);
   }

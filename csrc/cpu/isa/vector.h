@@ -90,6 +90,22 @@ FC_INLINE Vector<S> select(Mask<S> mask, Vector<S> if_true, Vector<S> if_false) 
   return Vector<S>::of(mask.v ? if_true.v : if_false.v);
 }
 
+// 1 / x for 1 <= x < 2^126, within 2 ulp.
+FC_INLINE Vector<float> reciprocal(Vector<float> x) {
+#if defined(FASTCELLS_AVX512)
+  if constexpr (kVectorBytes == 64) {
+    const Vector<float> r = Vector<float>::of(_mm512_rcp14_ps(x.v));
+    return r * (Vector<float>(2.0f) - x * r);
+  }
+#elif defined(FASTCELLS_AVX2)
+  if constexpr (kVectorBytes == 32) {
+    const Vector<float> r = Vector<float>::of(_mm256_rcp_ps(x.v));
+    return r * (Vector<float>(2.0f) - x * r);
+  }
+#endif
+  return Vector<float>(1.0f) / x;
+}
+
 // x, but no less than the limit; where x is NaN, x: the second operand of the instruction.
 template <class S>
 FC_INLINE Vector<S> larger(Vector<S> limit, Vector<S> x) {
