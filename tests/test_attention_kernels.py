@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+import fastcells
 from attention_problems import (
     ADDITIVE_CASES,
     CASES,
@@ -21,6 +22,7 @@ from attention_problems import (
     run_reference,
     seen_by,
 )
+from fastcells.reference import attention as reference
 from pairs import one_thread  # noqa: F401 (an autouse fixture)
 from problems import assert_matches, assert_same_bits, poisoned_memory
 
@@ -183,3 +185,22 @@ def test_the_kernels_ran():
     """Else this file compares the reference with itself."""
     assert torch.ops.fastcells.attention_forward.default.name() == "fastcells::attention_forward"
     assert set(ADDITIVE_CASES) < set(CASES)
+
+
+@pytest.mark.parametrize("size", [10.5, 20.0, 22.0, 60.0, 1e4, 1e30])
+def test_additive_scores_of_large_numbers_that_cancel(size):
+    torch.manual_seed(0)
+    query = size * torch.randn(1, 5, 7).sign()
+    key = -query[:, [0, 1, 2, 3, 4, 0]] + 0.5 * torch.randn(1, 6, 7)
+    scale = torch.randn(7)
+    leaves = [t.detach().requires_grad_() for t in (query, key, torch.randn(1, 6, 3), scale)]
+
+    def results(dtype, function):
+        tensors = [t.detach().to(dtype).requires_grad_() for t in leaves]
+        output = function(*tensors)
+        return output, *torch.autograd.grad(output.sin().sum(), tensors)
+
+    found = results(torch.float32, fastcells.additive_attention)
+    exact = results(torch.float64, lambda *t: reference.additive_attention(*t)[0])
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=3e-6)
