@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import fastcells
 
-STEPS = {50: 1500, 200: 1000, 800: 300}  # of training, by the length of the series
+STEPS = {50: 1500, 200: 1000, 800: 150}  # of training, by the length of the series
 GUESS = 1 / 6  # the mean square error of answering 1
 UNITS, BATCH = 32, 32
 LEARNING_RATE = 1e-2
