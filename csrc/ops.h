@@ -62,9 +62,8 @@ RecurrentStep recurrent_step_cpu, recurrent_step_cuda;
 //   mask               [1|B, 1|N, 1|Tq, 1|Tk]: bool (true: attend) or storage (added to the score)
 //   key_lengths        int64 [B]: keys from there on do not exist, and are not read
 //   seed               int64 [1], needed for dropout: attention/philox.h
-//   left, right        key j is seen by query i iff -left <= j - (i + offset) <= right; negative:
-//   no
-//                      limit on that side
+//   left, right        key j is seen by query i iff -left <= j - (i + offset) <= right; none
+//                      on a side where it is negative
 //   output             [B, N, Tq, Ev] storage; 0 for a query that sees no key
 //   logsumexp          [B, N, Tq] arithmetic, of the masked scores; -infinity for such a query
 //   weights            [B, N, Tq, Tk] storage, after dropout; absent unless asked for

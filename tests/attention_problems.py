@@ -13,6 +13,7 @@ from fastcells import functional
 from fastcells.functional import attention
 from fastcells.functional.routing import Route
 from fastcells.reference import attention as reference
+from pairs import gradients_of_projection
 
 SEED = 5
 
@@ -238,10 +239,4 @@ def evaluate(run, problem):
     leaves = {name: t.detach().clone().requires_grad_() for name, t in problem.variables.items()}
     results = dict(zip(("output", "weights"), run(problem.with_variables(leaves.values())),
                        strict=False))  # fmt: skip
-    generator = torch.Generator().manual_seed(1)
-    cotangents = [
-        torch.randn(r.shape, generator=generator, dtype=torch.float64).to(r.dtype)
-        for r in results.values()
-    ]
-    grads = torch.autograd.grad(list(results.values()), list(leaves.values()), cotangents)
-    return results | {f"grad of {name}": g for name, g in zip(leaves, grads, strict=True)}
+    return results | gradients_of_projection(results, leaves)

@@ -94,6 +94,17 @@ def with_leaves(value):
     return None if value is None else value.detach().requires_grad_()
 
 
+def gradients_of_projection(results, leaves):
+    """The gradients of a random projection of all results, the same for all of the same shapes."""
+    generator = torch.Generator().manual_seed(1)
+    cotangents = [
+        torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype)
+        for t in results.values()
+    ]
+    grads = torch.autograd.grad(list(results.values()), list(leaves.values()), cotangents)
+    return {f"grad of {name}": grad for name, grad in zip(leaves, grads, strict=True)}
+
+
 def evaluate(module, input, hx=None, **options):
     """Results and gradients of one call, by name: the gradients of a random projection of all
     results, the same for every module whose results have the same shapes."""
@@ -102,13 +113,7 @@ def evaluate(module, input, hx=None, **options):
     found = {f"result {i}": tensor for i, tensor in enumerate(tensors_of(results))}
     leaves = {f"argument {i}": t for i, t in enumerate(tensors_of((input, hx)))}
     leaves |= dict(module.named_parameters())
-    generator = torch.Generator().manual_seed(1)
-    cotangents = [
-        torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype)
-        for t in found.values()
-    ]
-    grads = torch.autograd.grad(list(found.values()), list(leaves.values()), cotangents)
-    return found | {f"grad of {name}": grad for name, grad in zip(leaves, grads, strict=True)}
+    return found | gradients_of_projection(found, leaves)
 
 
 def assert_same_bits(actual, expected):

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 
+#include "attention/philox.h"
 #include "cpu/instruction_set.h"
 #include "cpu/team.h"
 
@@ -49,7 +50,7 @@ void set_arguments(const AttentionProblem& p, AttentionArgs& a) {
   a.left = p.left, a.right = p.right, a.offset = p.offset;
   a.dropout.is_on = p.dropout_p > 0;
   a.dropout.seed = p.seed;
-  a.dropout.threshold = uint64_t(p.dropout_p * 4294967296.0);
+  a.dropout.threshold = dropout_threshold(p.dropout_p);
   a.dropout.keep_scale = p.dropout_p < 1 ? 1 / (1 - p.dropout_p) : 0;
 }
 

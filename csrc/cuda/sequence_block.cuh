@@ -76,6 +76,17 @@ struct SequenceTraits {
   static constexpr int kUnits = kUnits_, kTiles = kTiles_, kFan = kFan_, kStates = kStates_;
   static constexpr int kGroups = kUnits / kGroupUnits, kBatchTiles = kBatchTiles_;
   static constexpr int kCached = kCached_, kRows = kBatchTiles * kTileRows;
+
+  // Of a block with so many warps, in a cluster or grid of so many blocks.
+  static constexpr SequenceShape shape(int unit_warps, int parts, int blocks, std::int64_t slices) {
+    SequenceShape s{};
+    s.tier = kTier, s.storage_bytes = int(sizeof(T));
+    s.unit_warps = unit_warps, s.parts = parts;
+    s.tiles = kTiles, s.batch_tiles = kBatchTiles, s.cached = kCached;
+    s.columns = kFan * unit_warps * kUnits * blocks;
+    s.lane_values = kBatchTiles * kGroups * 2 * kStates, s.slices = slices;
+    return s;
+  }
 };
 
 template <class Args, class Direction, class Traits>
@@ -98,10 +109,7 @@ class SequenceBlock {
     units_ = units * blocks_, first_unit_ = rank * units + warp_ * Traits::kUnits;
     slices_ = kGrid ? int((a_.B + kRows - 1) / kRows) : 1;
     take_slice(kGrid ? 0 : int(blockIdx.x) / blocks_);
-    shape_ = {Traits::kTier,   int(sizeof(T)),        unit_warps,
-              int(blockDim.y), Traits::kTiles,        N,
-              Traits::kCached, Traits::kFan * units_, N * U * 2 * Traits::kStates,
-              slices_};
+    shape_ = Traits::shape(unit_warps, int(blockDim.y), blocks_, slices_);
     const auto at = SequenceShared::of(shape_);
     exchange_ = ptx::shared_array<uint4>(at.exchange, kGrid ? 0 : 2 * buffer_quads());
     states_ = ptx::shared_array<float>(at.states, (at.barriers - at.states) / 4);

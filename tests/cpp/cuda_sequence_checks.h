@@ -26,17 +26,7 @@ struct ExchangeBuffers {
 template <class Traits, class Kernel, class Args>
 void run_emulated(const Launch& launch, Kernel kernel, Args args) {
   const std::int64_t slices = (args.B + Traits::kRows - 1) / Traits::kRows;
-  const int units = launch.unit_warps * Traits::kUnits * launch.blocks;
-  const cuda::SequenceShape shape{Traits::kTier,
-                                  int(sizeof(typename Traits::T)),
-                                  launch.unit_warps,
-                                  launch.parts,
-                                  Traits::kTiles,
-                                  Traits::kBatchTiles,
-                                  Traits::kCached,
-                                  Traits::kFan * units,
-                                  Traits::kBatchTiles * Traits::kGroups * 2 * Traits::kStates,
-                                  slices};
+  const auto shape = Traits::shape(launch.unit_warps, launch.parts, launch.blocks, slices);
   ExchangeBuffers exchange;
   if (Traits::kGrid) {
     exchange.buffers.resize(std::size_t(2 * slices * shape.exchange_bytes() / 16));

@@ -184,51 +184,17 @@ inline std::uint16_t half_of(std::uint32_t pair, unsigned which) {
   return std::uint16_t(which ? pair >> 16 : pair);
 }
 
-// d += a b: a [16, 16], b [16, 8], pairs of T; d [16, 8] (PTX ISA, fragments of mma.m16n8k16).
-template <class T>
-void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+// d += a b over eight words of K: word k of row r of a is in lane 4 * (r % 8) + k % 4, of column c
+// of b in lane 4 * c + k % 4 (PTX ISA, fragments of mma.m16n8k16 and mma.m16n8k8). `product` is
+// that of two words.
+template <class Product>
+void multiply_fragments(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                        Product product) {
   struct Fragments {
     unsigned a[4], b[2];
   } mine;
   std::memcpy(mine.a, a, sizeof mine.a);
   std::memcpy(mine.b, b, sizeof mine.b);
-  struct Sums {
-    float d[4];
-  };
-  const Sums sums = simt::exchange(mine, [&](auto of) {
-    Sums result;
-    for (unsigned e = 0; e < 4; ++e) {
-      const unsigned row = simt::lane() / 4 + e / 2 * 8, column = simt::lane() % 4 * 2 + e % 2;
-      float sum = d[e];
-      for (unsigned k = 0; k < 16; ++k) {
-        const Fragments with_a = of(row % 8 * 4 + k % 8 / 2), with_b = of(column * 4 + k % 8 / 2);
-        const T* const type = nullptr;
-        sum += widened(half_of(with_a.a[row / 8 + k / 8 * 2], k % 2), type) *
-               widened(half_of(with_b.b[k / 8], k % 2), type);
-      }
-      result.d[e] = sum;
-    }
-    return result;
-  });
-  std::memcpy(d, sums.d, sizeof sums.d);
-}
-
-// A float32 to the nearest of TF32, which has 11 bits; ties away from zero.
-inline unsigned round_to_tf32(unsigned word) { return (word + 0x1000u) & ~0x1fffu; }
-
-// d += a b: a [16, 8], b [8, 8], words of float32 of which the upper 19 bits count (TF32).
-inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-  struct Fragments {
-    unsigned a[4], b[2];
-  } mine;
-  std::memcpy(mine.a, a, sizeof mine.a);
-  std::memcpy(mine.b, b, sizeof mine.b);
-  const auto value = [](unsigned word) {
-    word &= ~0x1fffu;
-    float x;
-    std::memcpy(&x, &word, sizeof x);
-    return x;
-  };
   struct Sums {
     float d[4];
   };
@@ -239,13 +205,37 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsign
       float sum = d[e];
       for (unsigned k = 0; k < 8; ++k) {
         const Fragments with_a = of(row % 8 * 4 + k % 4), with_b = of(column * 4 + k % 4);
-        sum += value(with_a.a[row / 8 + k / 4 * 2]) * value(with_b.b[k / 4]);
+        sum += product(with_a.a[row / 8 + k / 4 * 2], with_b.b[k / 4]);
       }
       result.d[e] = sum;
     }
     return result;
   });
   std::memcpy(d, sums.d, sizeof sums.d);
+}
+
+// d += a b: a [16, 16], b [16, 8], pairs of T; d [16, 8].
+template <class T>
+void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  multiply_fragments(d, a, b, [](unsigned x, unsigned y) {
+    const T* const type = nullptr;
+    return widened(half_of(x, 0), type) * widened(half_of(y, 0), type) +
+           widened(half_of(x, 1), type) * widened(half_of(y, 1), type);
+  });
+}
+
+// A float32 to the nearest of TF32, which has 11 bits; ties away from zero.
+inline unsigned round_to_tf32(unsigned word) { return (word + 0x1000u) & ~0x1fffu; }
+
+// d += a b: a [16, 8], b [8, 8], words of float32 of which the upper 19 bits count (TF32).
+inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  const auto value = [](unsigned word) {
+    word &= ~0x1fffu;
+    float x;
+    std::memcpy(&x, &word, sizeof x);
+    return x;
+  };
+  multiply_fragments(d, a, b, [&](unsigned x, unsigned y) { return value(x) * value(y); });
 }
 
 // Four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and
