@@ -31,6 +31,6 @@ struct Philox {
 };
 
 // A word below this is dropped. p = 1 drops all: the threshold then has no 32-bit value.
-FC_HD std::uint64_t dropout_threshold(double p) { return std::uint64_t(p * 4294967296.0); }
+FC_HD std::uint64_t dropout_threshold(double p) { return std::uint64_t(::ceil(p * 4294967296.0)); }
 
 }  // namespace fastcells

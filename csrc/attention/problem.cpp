@@ -6,6 +6,7 @@
 #include <array>
 #include <vector>
 
+#include "attention/philox.h"
 #include "checks.h"
 
 namespace fastcells {
@@ -86,7 +87,9 @@ void take_dropout(AttentionProblem& p, double dropout_p, const OptionalTensor& s
   check_shape(p.op, "seed", "(1,)", *seed, {1});
   TORCH_CHECK_TYPE(seed->scalar_type() == at::kLong, p.op, ": seed must have dtype Long, got ",
                    c10::toString(seed->scalar_type()));
-  if (seed->is_cpu()) p.seed = uint64_t(seed->item<int64_t>());
+  TORCH_CHECK(seed->device() == p.query.device(), p.op, ": seed must be on ", p.query.device(),
+              ", where the query is, got ", seed->device());
+  p.seed = *seed;
 }
 
 // Query, key and value of four dimensions, whose sizes agree; `names` are the user's.
@@ -121,6 +124,34 @@ AttentionProblem check_matrices(const char* op, const at::Tensor& query, const a
 }
 
 }  // namespace
+
+HeadMatrix head_matrix(const at::Tensor& x) {
+  return {x.const_data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+void set_arguments(const AttentionProblem& p, AttentionArgs& a) {
+  const auto& s = p.sizes;
+  a.B = s.B, a.N = s.N, a.Nk = s.Nk, a.Tq = s.Tq, a.Tk = s.Tk, a.E = s.E, a.Ev = s.Ev;
+  a.query = head_matrix(p.query), a.key = head_matrix(p.key), a.value = head_matrix(p.value);
+  if (p.mask.defined()) {
+    const auto stride = [&](int64_t d) { return p.mask.size(d) == 1 ? 0 : p.mask.stride(d); };
+    const bool is_bool = p.mask.scalar_type() == at::kBool;
+    a.mask = {is_bool ? AttentionMask::Kind::kBool : AttentionMask::Kind::kAdded,
+              p.mask.const_data_ptr(),
+              stride(0),
+              stride(1),
+              stride(2),
+              stride(3)};
+  }
+  if (p.key_lengths.defined()) a.key_lengths = p.key_lengths.const_data_ptr<int64_t>();
+  if (p.is_additive()) a.units = p.units.const_data_ptr();
+  a.scale = p.scale, a.softcap = p.softcap;
+  a.left = p.left, a.right = p.right, a.offset = p.offset;
+  a.dropout.is_on = p.dropout_p > 0;
+  if (p.seed.defined()) a.dropout.seed = p.seed.const_data_ptr<int64_t>();
+  a.dropout.threshold = dropout_threshold(p.dropout_p);
+  a.dropout.keep_scale = p.dropout_p < 1 ? 1 / (1 - p.dropout_p) : 0;
+}
 
 AttentionProblem check_attention(const char* op, const at::Tensor& query, const at::Tensor& key,
                                  const at::Tensor& value, const OptionalTensor& mask,

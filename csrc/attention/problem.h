@@ -2,6 +2,7 @@
 #pragma once
 #include <optional>
 
+#include "attention/args.h"
 #include "ops.h"
 
 namespace fastcells {
@@ -18,7 +19,7 @@ struct AttentionProblem {
   at::Tensor units;              // [E] contiguous: the scale of an additive score; else undefined
   at::Tensor mask;               // [1|B, 1|N, 1|Tq, 1|Tk] contiguous, or undefined
   at::Tensor key_lengths;        // [B] contiguous, or undefined
-  uint64_t seed = 0;
+  at::Tensor seed;               // [1], or undefined without dropout
   double scale = 1, softcap = 0, dropout_p = 0;
   int64_t left = -1, right = -1, offset = 0;
 
@@ -27,6 +28,10 @@ struct AttentionProblem {
     return query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   }
 };
+
+HeadMatrix head_matrix(const at::Tensor& x);
+// The problem in plain data, which lives as long as the problem does.
+void set_arguments(const AttentionProblem& problem, AttentionArgs& args);
 
 struct AttentionWindow {
   int64_t left, right, offset;

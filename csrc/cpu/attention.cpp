@@ -7,7 +7,6 @@
 #include <atomic>
 #include <functional>
 
-#include "attention/philox.h"
 #include "cpu/instruction_set.h"
 #include "cpu/team.h"
 
@@ -24,34 +23,6 @@ const AttentionKernels& kernels_of(const AttentionProblem& p) {
                               : dtype == at::kFloat ? CellStorage::kFloat32
                                                     : CellStorage::kBFloat16;
   return *instruction_set().attention(p.is_additive() ? Score::kAdditive : Score::kDot, storage);
-}
-
-HeadMatrix matrix(const at::Tensor& x) {
-  return {x.const_data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-void set_arguments(const AttentionProblem& p, AttentionArgs& a) {
-  const auto& s = p.sizes;
-  a.B = s.B, a.N = s.N, a.Nk = s.Nk, a.Tq = s.Tq, a.Tk = s.Tk, a.E = s.E, a.Ev = s.Ev;
-  a.query = matrix(p.query), a.key = matrix(p.key), a.value = matrix(p.value);
-  if (p.mask.defined()) {
-    const auto stride = [&](int64_t d) { return p.mask.size(d) == 1 ? 0 : p.mask.stride(d); };
-    const bool is_bool = p.mask.scalar_type() == at::kBool;
-    a.mask = {is_bool ? AttentionMask::Kind::kBool : AttentionMask::Kind::kAdded,
-              p.mask.const_data_ptr(),
-              stride(0),
-              stride(1),
-              stride(2),
-              stride(3)};
-  }
-  if (p.key_lengths.defined()) a.key_lengths = p.key_lengths.const_data_ptr<int64_t>();
-  if (p.is_additive()) a.units = p.units.const_data_ptr();
-  a.scale = p.scale, a.softcap = p.softcap;
-  a.left = p.left, a.right = p.right, a.offset = p.offset;
-  a.dropout.is_on = p.dropout_p > 0;
-  a.dropout.seed = p.seed;
-  a.dropout.threshold = dropout_threshold(p.dropout_p);
-  a.dropout.keep_scale = p.dropout_p < 1 ? 1 / (1 - p.dropout_p) : 0;
 }
 
 int threads_for(const AttentionProblem& p, int64_t tasks) {
@@ -167,7 +138,7 @@ AttentionInputGradients attention_backward(const AttentionProblem& p,
       p.is_additive() ? at::empty({tasks, s.E}, arithmetic) : at::Tensor();
   const int threads = threads_for(p, tasks);
   const at::Tensor parts = wants_mask ? mask_parts(p, a.key_chunks, threads) : at::Tensor();
-  a.grad_output = matrix(given.grad_output), a.output = matrix(given.output);
+  a.grad_output = head_matrix(given.grad_output), a.output = head_matrix(given.output);
   a.grad_weights = given.grad_weights.defined() ? given.grad_weights.const_data_ptr() : nullptr;
   a.logsumexp = given.logsumexp.const_data_ptr();
   a.d_query = query_parts.mutable_data_ptr();

@@ -30,7 +30,7 @@ class AdditivePowers {
     Score::pad(count, D, key_, key_reach_);
   }
   // The keys are those that were taken, from the first on.
-  Score score(const cpu::AttentionArgs& a, int p, const S* query, StridedRows<S> keys,
+  Score score(const AttentionArgs& a, int p, const S* query, StridedRows<S> keys,
               int64_t count) const {
     return {a.E,
             static_cast<const S*>(a.units),

@@ -190,7 +190,7 @@ class AttentionBackward {
     }
   }
   // As lanes, and as rows padded with zeros to whole panels and blocks.
-  void load_matrix(const cpu::HeadMatrix& m, int64_t width, S factor, S* lanes, S* rows) {
+  void load_matrix(const HeadMatrix& m, int64_t width, S factor, S* lanes, S* rows) {
     const int64_t stride = padded(width);
     fill(rows, kQueries * stride, S(0));
     for (int64_t i = 0; i < q_.count; ++i) {

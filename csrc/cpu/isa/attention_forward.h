@@ -16,19 +16,17 @@ class AttentionForward {
   static constexpr int64_t kKeys = Shape::kKeys;
 
  public:
-  static int64_t blocks(const cpu::AttentionArgs& a) { return divide_up(a.Tq, Shape::kQueries); }
-  static int64_t tasks(const cpu::AttentionArgs& a) { return a.B * a.N * blocks(a); }
+  static int64_t blocks(const AttentionArgs& a) { return divide_up(a.Tq, Shape::kQueries); }
+  static int64_t tasks(const AttentionArgs& a) { return a.B * a.N * blocks(a); }
 
-  AttentionForward(const cpu::AttentionForwardArgs& a, int64_t task, void* scratch)
+  AttentionForward(const AttentionForwardArgs& a, int64_t task, void* scratch)
       : a_(a), s_(a, static_cast<char*>(scratch)) {
     const int64_t head = task / blocks(a);
     q_.b = head / a.N, q_.n = head % a.N, q_.i = task % blocks(a) * Shape::kQueries;
     q_.count = at_most(Shape::kQueries, a.Tq - q_.i);
     key_head_ = q_.n / (a.N / a.Nk);
   }
-  static std::size_t scratch_bytes(const cpu::AttentionArgs& a) {
-    return Scratch(a, nullptr).bytes;
-  }
+  static std::size_t scratch_bytes(const AttentionArgs& a) { return Scratch(a, nullptr).bytes; }
 
   void run() {
     const int panels = int(divide_up(q_.count, P));
@@ -58,7 +56,7 @@ class AttentionForward {
     S* factor;      // [kKeys][P]
     AdditivePowers<Shape> powers;
     std::size_t bytes;
-    Scratch(const cpu::AttentionArgs& a, char* base) {
+    Scratch(const AttentionArgs& a, char* base) {
       Arena arena{base};
       query = arena.take<S>(kPanels * a.E * P);
       output = arena.take<S>(kPanels * a.Ev * P);
@@ -202,7 +200,7 @@ class AttentionForward {
     for (int64_t j = first; j < last; ++j) row[j] = T{};
   }
 
-  const cpu::AttentionForwardArgs& a_;
+  const AttentionForwardArgs& a_;
   Queries q_{};
   int64_t key_head_ = 0;
   OnlineSoftmax<V, S> softmax_[kPanels][R];

@@ -16,7 +16,7 @@ template <class T, class S, bool kAdditive>
 constexpr cpu::AttentionKernels kAttentionKernels = {
     AttentionForward<T, S, kAdditive>::tasks,
     AttentionForward<T, S, kAdditive>::scratch_bytes,
-    run_task<AttentionForward<T, S, kAdditive>, cpu::AttentionForwardArgs>,
+    run_task<AttentionForward<T, S, kAdditive>, AttentionForwardArgs>,
     AttentionBackward<T, S, kAdditive>::tasks,
     AttentionBackward<T, S, kAdditive>::scratch_bytes,
     run_task<AttentionBackward<T, S, kAdditive>, cpu::AttentionBackwardArgs>,

@@ -39,11 +39,11 @@ struct Queries {
   int64_t b, n, i, count;
 };
 
-FC_INLINE int64_t length_of(const cpu::AttentionArgs& a, int64_t b) {
+FC_INLINE int64_t length_of(const AttentionArgs& a, int64_t b) {
   return a.key_lengths ? a.key_lengths[b] : a.Tk;
 }
 // The keys that some of the queries see, as far as lengths and the window go.
-FC_INLINE Keys seen_by_some(const cpu::AttentionArgs& a, const Queries& q) {
+FC_INLINE Keys seen_by_some(const AttentionArgs& a, const Queries& q) {
   const int64_t length = length_of(a, q.b);
   Keys keys{0, length};
   if (a.left >= 0) keys.first = q.i + a.offset - a.left;
@@ -51,7 +51,7 @@ FC_INLINE Keys seen_by_some(const cpu::AttentionArgs& a, const Queries& q) {
   return keys.within({0, length});
 }
 // The keys that all of them see.
-FC_INLINE Keys seen_by_all(const cpu::AttentionArgs& a, const Queries& q) {
+FC_INLINE Keys seen_by_all(const AttentionArgs& a, const Queries& q) {
   const int64_t length = length_of(a, q.b);
   Keys keys{0, length};
   if (a.left >= 0) keys.first = q.i + q.count - 1 + a.offset - a.left;
@@ -60,13 +60,13 @@ FC_INLINE Keys seen_by_all(const cpu::AttentionArgs& a, const Queries& q) {
 }
 
 template <class T>
-FC_INLINE const T* matrix_rows(const cpu::HeadMatrix& m, int64_t b, int64_t n, int64_t t) {
+FC_INLINE const T* matrix_rows(const HeadMatrix& m, int64_t b, int64_t n, int64_t t) {
   return static_cast<const T*>(m.data) + b * m.batch + n * m.head + t * m.row;
 }
 
 // Rows of a matrix as arithmetic: as they lie where that serves, else copied to `copy`.
 template <class T, class S>
-FC_INLINE StridedRows<S> block_rows(const cpu::HeadMatrix& m, int64_t b, int64_t n, Keys keys,
+FC_INLINE StridedRows<S> block_rows(const HeadMatrix& m, int64_t b, int64_t n, Keys keys,
                                     int64_t width, S* copy) {
   const T* const rows = matrix_rows<T>(m, b, n, keys.first);
   if constexpr (sizeof(T) == sizeof(S)) {
@@ -91,13 +91,13 @@ class ScorePanel {
   static constexpr int L = Shape::L, R = Shape::R, P = Shape::P;
 
   // `bias` is scratch of [kKeys][P].
-  ScorePanel(const cpu::AttentionArgs& a, const Queries& queries, S* bias)
+  ScorePanel(const AttentionArgs& a, const Queries& queries, S* bias)
       : a_(a), q_(queries), all_(seen_by_all(a, queries)), bias_(bias) {}
 
   // Makes scores [keys][stride] out of scaled products, in place: softcap, mask, window. Where
   // `slope` is given it takes the softcap's derivative. Returns the largest score of each query.
   void finish(Keys keys, S* scores, int64_t stride, S* slope, V (&largest)[R]) {
-    const bool has_mask = a_.mask.kind != cpu::AttentionMask::Kind::kNone;
+    const bool has_mask = a_.mask.kind != AttentionMask::Kind::kNone;
     if (a_.softcap > 0) cap(keys, scores, stride, slope);
     if (has_mask) add_mask(keys, scores, stride);
     const Keys plain = keys.within(all_);
@@ -119,13 +119,13 @@ class ScorePanel {
 
   // factor [keys][P]: keep / (1 - p).
   void fill_dropout(Keys keys, S* factor) const {
+    const auto seed = std::uint64_t(a_.dropout.seed[0]);
     const std::uint32_t head = std::uint32_t(q_.b * a_.N + q_.n);
     for (int64_t j = keys.first; j < keys.last;) {
       const int64_t group_end = at_most(keys.last, (j / 4 + 1) * 4);
       for (int lane = 0; lane < P; ++lane) {
         std::uint32_t word[4];
-        Philox::words(a_.dropout.seed, std::uint32_t(j / 4), std::uint32_t(q_.i + lane), head,
-                      word);
+        Philox::words(seed, std::uint32_t(j / 4), std::uint32_t(q_.i + lane), head, word);
         for (int64_t k = j; k < group_end; ++k) {
           factor[(k - keys.first) * P + lane] =
               word[k % 4] >= a_.dropout.threshold ? S(a_.dropout.keep_scale) : S(0);
@@ -151,7 +151,7 @@ class ScorePanel {
 
   // A false or an infinitely low mask takes the score's place, whatever the score.
   void add_mask(Keys keys, S* scores, int64_t stride) {
-    if (a_.mask.kind == cpu::AttentionMask::Kind::kBool) {
+    if (a_.mask.kind == AttentionMask::Kind::kBool) {
       load_mask<bool>(keys);
     } else {
       load_mask<T>(keys);
@@ -226,7 +226,7 @@ class ScorePanel {
     return lane;
   }
 
-  const cpu::AttentionArgs& a_;
+  const AttentionArgs& a_;
   const Queries q_;
   const Keys all_;
   S* const bias_;

@@ -1,0 +1,49 @@
+// One attention call in plain data: what the kernels of every device read and write. Torch-free.
+//
+// Letters: B batch, N heads of queries, Nk heads of keys, Tq, Tk steps, E width of a key, Ev of a
+// value, D units of an additive score. T is storage, A the arithmetic type (float, double for
+// float64).
+#pragma once
+#include <cstdint>
+
+namespace fastcells {
+
+// A matrix a batch row and head: element (b, n, t, e) is data[b*batch + n*head + t*row + e].
+struct HeadMatrix {
+  const void* data;
+  std::int64_t batch, head, row;
+};
+
+// T or bool [B, N, Tq, Tk]; the stride of a dimension that is broadcast is 0, that of the keys 1.
+struct AttentionMask {
+  enum class Kind { kNone, kBool, kAdded } kind;
+  const void* data;
+  std::int64_t batch, head, query, key;
+};
+
+struct AttentionDropout {
+  const std::int64_t* seed;  // [1], where the tensors are
+  std::uint64_t threshold;   // a word below it is dropped
+  double keep_scale;         // 1 / (1 - p)
+  bool is_on;
+};
+
+struct AttentionArgs {
+  std::int64_t B, N, Nk, Tq, Tk, E, Ev;
+  HeadMatrix query, key, value;  // T
+  AttentionMask mask;
+  const std::int64_t* key_lengths;  // [B] or nullptr: Tk
+  double scale, softcap;            // softcap 0: none
+  std::int64_t left, right;         // negative: no limit
+  std::int64_t offset;
+  AttentionDropout dropout;
+  const void* units;  // A [E]: the scale of an additive score; else nullptr
+};
+
+struct AttentionForwardArgs : AttentionArgs {
+  void* output;     // T [B, N, Tq, Ev] out
+  void* logsumexp;  // A [B, N, Tq] out
+  void* weights;    // T [B, N, Tq, Tk] out, or nullptr
+};
+
+}  // namespace fastcells
