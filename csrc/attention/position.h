@@ -1,0 +1,71 @@
+// What an attention call says of a single position: which keys a query sees, what is added to
+// their score, what dropout keeps. For kernels whose thread looks at one query and key at a time;
+// on host and device. Torch-free.
+#pragma once
+#include <limits>
+
+#include "attention/args.h"
+#include "attention/philox.h"
+
+namespace fastcells {
+
+// Keys first .. last - 1.
+struct KeyRange {
+  std::int64_t first, last;
+};
+
+template <class T, class A>
+class AttentionPositions {
+ public:
+  FC_HD AttentionPositions(const AttentionArgs& args, std::int64_t b, std::int64_t n)
+      : a_(args), b_(b), n_(n), length_(args.key_lengths ? args.key_lengths[b] : args.Tk) {}
+
+  // The keys that some of the queries first .. last - 1 see, as far as lengths and window go.
+  FC_HD KeyRange seen_by_some(std::int64_t first, std::int64_t last) const {
+    return cut(first, last - 1);
+  }
+  // The keys that all of them see.
+  FC_HD KeyRange seen_by_all(std::int64_t first, std::int64_t last) const {
+    return cut(last - 1, first);
+  }
+
+  // The score of query i and key j, which the window and the lengths let through, with its mask:
+  // minus infinity where the mask hides the key, whatever the score.
+  FC_HD A masked(A score, std::int64_t i, std::int64_t j) const {
+    if (a_.mask.kind == AttentionMask::Kind::kNone) return score;
+    const std::int64_t at =
+        b_ * a_.mask.batch + n_ * a_.mask.head + i * a_.mask.query + j * a_.mask.key;
+    constexpr A kNothing = -std::numeric_limits<A>::infinity();
+    if (a_.mask.kind == AttentionMask::Kind::kBool) {
+      return static_cast<const bool*>(a_.mask.data)[at] ? score : kNothing;
+    }
+    const A bias = static_cast<A>(static_cast<const T*>(a_.mask.data)[at]);
+    return bias == kNothing ? kNothing : score + bias;
+  }
+
+  // Dropout's factors, keep / (1 - p), of the keys 4 * group .. 4 * group + 3.
+  FC_HD void dropout_factors(std::int64_t i, std::int64_t group, A (&factor)[4]) const {
+    std::uint32_t word[4];
+    Philox::words(static_cast<std::uint64_t>(a_.dropout.seed[0]), static_cast<std::uint32_t>(group),
+                  static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(b_ * a_.N + n_), word);
+    for (int k = 0; k < 4; ++k) {
+      factor[k] = word[k] >= a_.dropout.threshold ? static_cast<A>(a_.dropout.keep_scale) : A(0);
+    }
+  }
+
+ private:
+  // From the first key of query `low` to the last one of query `high`.
+  FC_HD KeyRange cut(std::int64_t low, std::int64_t high) const {
+    std::int64_t first = 0, last = length_;
+    if (a_.left >= 0 && low + a_.offset - a_.left > first) first = low + a_.offset - a_.left;
+    if (a_.right >= 0 && high + 1 + a_.offset + a_.right < last) {
+      last = high + 1 + a_.offset + a_.right;
+    }
+    return {first, last > first ? last : first};
+  }
+
+  const AttentionArgs& a_;
+  const std::int64_t b_, n_, length_;
+};
+
+}  // namespace fastcells
