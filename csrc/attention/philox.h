@@ -10,23 +10,35 @@
 
 namespace fastcells {
 
+// The product of the lower halves, all 64 bits of it.
+FC_HD std::uint64_t low_product(std::uint64_t a, std::uint64_t b) {
+  return std::uint64_t(std::uint32_t(a)) * std::uint32_t(b);
+}
+
 struct Philox {
   static constexpr std::uint32_t kMultiply0 = 0xD2511F53u, kMultiply1 = 0xCD9E8D57u;
   static constexpr std::uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   static constexpr int kRounds = 10;
 
-  FC_HD static void words(std::uint64_t seed, std::uint32_t c0, std::uint32_t c1, std::uint32_t c2,
-                          std::uint32_t (&word)[4]) {
-    std::uint32_t c3 = 0, key0 = std::uint32_t(seed), key1 = std::uint32_t(seed >> 32);
+  // The counter becomes four words. W is 64 bits, or a vector of such, whose upper halves are not
+  // looked at, and hold nothing that counts at the end.
+  template <class W>
+  FC_HD static void rounds(std::uint64_t seed, W (&c)[4]) {
+    std::uint32_t key0 = std::uint32_t(seed), key1 = std::uint32_t(seed >> 32);
     for (int round = 0; round < kRounds; ++round) {
-      const std::uint64_t a = std::uint64_t(kMultiply0) * c0, b = std::uint64_t(kMultiply1) * c2;
-      c0 = std::uint32_t(b >> 32) ^ c1 ^ key0;
-      c1 = std::uint32_t(b);
-      c2 = std::uint32_t(a >> 32) ^ c3 ^ key1;
-      c3 = std::uint32_t(a);
+      const W a = low_product(c[0], W(kMultiply0)), b = low_product(c[2], W(kMultiply1));
+      c[0] = (b >> 32) ^ c[1] ^ W(key0);
+      c[2] = (a >> 32) ^ c[3] ^ W(key1);
+      c[1] = b, c[3] = a;
       key0 += kWeyl0, key1 += kWeyl1;
     }
-    word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
+  }
+
+  FC_HD static void words(std::uint64_t seed, std::uint32_t c0, std::uint32_t c1, std::uint32_t c2,
+                          std::uint32_t (&word)[4]) {
+    std::uint64_t c[4] = {c0, c1, c2, 0};
+    rounds(seed, c);
+    for (int i = 0; i < 4; ++i) word[i] = std::uint32_t(c[i]);
   }
 };
 

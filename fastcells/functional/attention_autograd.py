@@ -23,7 +23,9 @@ from ..reference import attention as reference
 from .derivatives import (
     first_derivative,
     is_batched_by_autograd,
+    is_differentiated_again,
     or_none,
+    positional,
     second_derivative,
     vmap_as_loop,
 )
@@ -76,6 +78,7 @@ SCORES = {
 }
 
 
+@positional
 def forward_without_graph(
     score: str,
     options: DotOptions | AdditiveOptions,
@@ -125,16 +128,18 @@ class AttentionBackward(torch.autograd.Function):
     key_lengths, seed, *variables) -> gradients of the variables, and of mask."""
 
     @staticmethod
+    @positional
     def forward(
         score, options, needs_mask_grad, grad_output, grad_weights, output, logsumexp, mask,
         key_lengths, seed, *variables,
     ):  # fmt: skip
         if grad_output is None:
             grad_output = torch.zeros_like(output)
-        return SCORES[score].backward(
-            grad_output, grad_weights, *variables, mask, key_lengths, seed, output, logsumexp,
-            *options, needs_mask_grad,
-        )  # fmt: skip
+        with torch._C._AutoDispatchBelowAutograd():
+            return SCORES[score].backward(
+                grad_output, grad_weights, *variables, mask, key_lengths, seed, output, logsumexp,
+                *options, needs_mask_grad,
+            )  # fmt: skip
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
@@ -181,7 +186,8 @@ def _gradients(
     if is_batched_by_autograd(grads):
         attend = _reference(ctx.score, ctx.options, key_lengths, seed)
         return tuple(first_derivative(attend, (*variables, mask), needs, grads))
-    found = AttentionBackward.apply(
+    again = is_differentiated_again()
+    found = (AttentionBackward.apply if again else AttentionBackward.forward)(
         ctx.score, ctx.options, needs[-1], *grads, output, logsumexp, mask, key_lengths, seed,
         *variables,
     )  # fmt: skip

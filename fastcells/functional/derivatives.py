@@ -6,6 +6,7 @@ tensors, composed of differentiable torch operations.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,13 +15,29 @@ from torch import Tensor
 __all__ = [
     "first_derivative",
     "is_batched_by_autograd",
+    "is_differentiated_again",
     "or_none",
+    "positional",
     "second_derivative",
     "vmap_as_loop",
 ]
 
 Reference = Callable[..., Sequence[Tensor]]
 MaybeTensors = Sequence[Tensor | None]
+
+
+def positional(forward: Callable) -> Callable:
+    """A Function's forward, said to take any arguments: Function.apply reads its signature at each
+    call, to fill in defaults that ours do not have, which costs more than a small layer."""
+    forward.__signature__ = inspect.Signature(
+        [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]
+    )
+    return forward
+
+
+def is_differentiated_again() -> bool:
+    """Whether a backward that is being run may be differentiated, or transformed, in its turn."""
+    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
 
 
 def or_none(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:

@@ -22,7 +22,9 @@ from ..reference import recurrent as reference
 from .derivatives import (
     first_derivative,
     is_batched_by_autograd,
+    is_differentiated_again,
     or_none,
+    positional,
     second_derivative,
     vmap_as_loop,
 )
@@ -37,6 +39,7 @@ class Recurrent(torch.autograd.Function):
     cells, saved: the op with keep "everything", or "states", which leaves `saved` absent."""
 
     @staticmethod
+    @positional
     def forward(cell, directions, keep, input, h_0, c_0, lengths, resets, *weights):
         return ops.recurrent_forward(
             cell, directions, input, h_0, c_0, weights, lengths, resets, keep
@@ -62,7 +65,8 @@ class Recurrent(torch.autograd.Function):
             arguments = (input, h_0, c_0, *weights)
             input, h_0, c_0, *weights = first_derivative(layer, arguments, needs, grads[:_GRADS])
             return None, None, None, input, h_0, c_0, None, None, *weights
-        found = RecurrentBackward.apply(
+        again = is_differentiated_again()
+        found = (RecurrentBackward.apply if again else RecurrentBackward.forward)(
             ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
         )
         input, h_0, c_0, *weights = or_none(found, needs)
@@ -92,6 +96,7 @@ class RecurrentBackward(torch.autograd.Function):
     those not in `needs` have shape (0,)."""
 
     @staticmethod
+    @positional
     def forward(cell, directions, needs, *tensors):
         grads = tensors[:_GRADS]
         input, h_0, c_0, lengths, resets, output, cells, saved, *weights = tensors[_GRADS:]

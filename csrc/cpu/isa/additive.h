@@ -8,34 +8,19 @@
 // float64 does everywhere.
 #pragma once
 #include "cpu/isa/attention_product.h"
-#include "cpu/isa/transpose.h"
+#include "cpu/isa/lane_sums.h"
 
 namespace fastcells {
 namespace {
 
-// The sums over the lanes of four vectors.
-typedef float Four __attribute__((vector_size(16)));
-FC_INLINE Four sum_lanes(const Vector<float> (&x)[4]) {
-  constexpr int L = Vector<float>::kLanes;
-  LaneIndex<float> low, high, even, odd;  // within each four lanes
-  FC_UNROLL
-  for (int i = 0; i < L; ++i) {
-    const int four = i / 4 * 4, place = i % 4;
-    low[i] = four + place / 2 + place % 2 * L, high[i] = low[i] + 2;
-    even[i] = four + place % 2 + place / 2 * L, odd[i] = even[i] + 2;
-  }
-  const auto ab = __builtin_shuffle(x[0].v, x[1].v, low) + __builtin_shuffle(x[0].v, x[1].v, high);
-  const auto cd = __builtin_shuffle(x[2].v, x[3].v, low) + __builtin_shuffle(x[2].v, x[3].v, high);
-  const auto sums = __builtin_shuffle(ab, cd, even) + __builtin_shuffle(ab, cd, odd);
-  Four total;
-  std::memcpy(&total, &sums, sizeof total);
-  FC_UNROLL
-  for (int part = 1; part < L / 4; ++part) {
-    Four more;
-    std::memcpy(&more, reinterpret_cast<const char*>(&sums) + part * sizeof more, sizeof more);
-    total = total + more;
-  }
-  return total;
+// r = 1 / (1 + e^2x), so that tanh(x) = 1 - 2 r.
+FC_INLINE Vector<float> half_minus_tanh(Vector<float> x) {
+  const Vector<float> limit(20.0f);
+  const Vector<float> held = select(x > limit, limit, larger(Vector<float>(-20.0f), x));
+  return reciprocal(Vector<float>(1.0f) + polynomial::exp(held + held));
+}
+FC_INLINE Vector<double> half_minus_tanh(Vector<double> x) {
+  return Vector<double>(0.5) - Vector<double>(0.5) * tanh(x);
 }
 
 template <class S>
@@ -129,8 +114,6 @@ struct Additive {
   }
 
  private:
-  FC_INLINE static V half_minus_tanh(V x) { return V(S(0.5)) - V(S(0.5)) * tanh(x); }
-
   void exact_scores(int64_t j, S* out) const {
     const S* const key = keys.first + j * keys.stride;
     for (int r = 0; r < R; ++r) {
@@ -216,16 +199,9 @@ struct Additive {
     }
   }
   FC_INLINE static void add_sums(const V (&x)[kGroup], S* to) {
-    if constexpr (kFast) {
-      Four sums;
-      std::memcpy(&sums, to, sizeof sums);
-      sums = sums + sum_lanes(x);
-      std::memcpy(to, &sums, sizeof sums);
-    } else {
-      for (int m = 0; m < kGroup; ++m) {
-        for (int l = 0; l < L; ++l) to[m] += x[m].v[l];
-      }
-    }
+    S sums[kGroup];
+    sums_of(x, sums);
+    for (int m = 0; m < kGroup; ++m) to[m] += sums[m];
   }
 };
 

@@ -26,8 +26,8 @@ struct AttentionBackwardArgs : AttentionArgs {
 
 // For one storage type. Scratch is a thread's own.
 struct AttentionKernels {
-  std::int64_t (*forward_tasks)(const AttentionArgs&);
-  std::size_t (*forward_scratch)(const AttentionArgs&);
+  std::int64_t (*forward_tasks)(const AttentionForwardArgs&);
+  std::size_t (*forward_scratch)(const AttentionForwardArgs&);
   void (*forward)(const AttentionForwardArgs&, std::int64_t task, void* scratch);
   std::int64_t (*backward_tasks)(const AttentionBackwardArgs&);
   std::size_t (*backward_scratch)(const AttentionBackwardArgs&);

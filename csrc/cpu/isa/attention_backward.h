@@ -4,6 +4,7 @@
 #pragma once
 #include "cpu/isa/additive_powers.h"
 #include "cpu/isa/attention_tile.h"
+#include "cpu/isa/lane_sums.h"
 
 namespace fastcells {
 namespace {
@@ -131,11 +132,6 @@ class AttentionBackward {
     for (int64_t j = 0; j < count; ++j) {
       for (int c = 0; c < P; c += L) total_ = total_ + V::load(d_scores + j * kStride + c);
     }
-  }
-  static S sum_of(V x) {
-    S sum = 0;
-    for (int l = 0; l < L; ++l) sum += x.v[l];
-    return sum;
   }
   // sum ds tanh = sum ds - 2 sum ds r
   void store_units() const {

@@ -2,33 +2,53 @@
 #pragma once
 #include "cpu/isa/attention_backward.h"
 #include "cpu/isa/attention_forward.h"
+#include "cpu/isa/attention_rows_backward.h"
 #include "cpu/isa/kernels.h"
 
 namespace fastcells {
 namespace {
 
-template <class Pass, class Args>
-void run_task(const Args& a, int64_t task, void* scratch) {
-  Pass(a, task, scratch).run();
-}
+// A pass over rows for a few queries, over tiles otherwise.
+template <class Rows, class Tiles, class Args>
+struct EitherPass {
+  static bool is_rows(const AttentionArgs& a) { return a.Tq <= kMostRows; }
+  static int64_t tasks(const Args& a) { return is_rows(a) ? Rows::tasks(a) : Tiles::tasks(a); }
+  static std::size_t scratch(const Args& a) {
+    return is_rows(a) ? Rows::scratch_bytes(a) : Tiles::scratch_bytes(a);
+  }
+  static void run(const Args& a, int64_t task, void* memory) {
+    if (is_rows(a)) {
+      Rows(a, task, memory).run();
+    } else {
+      Tiles(a, task, memory).run();
+    }
+  }
+};
 
 template <class T, class S, bool kAdditive>
-constexpr cpu::AttentionKernels kAttentionKernels = {
-    AttentionForward<T, S, kAdditive>::tasks,
-    AttentionForward<T, S, kAdditive>::scratch_bytes,
-    run_task<AttentionForward<T, S, kAdditive>, AttentionForwardArgs>,
-    AttentionBackward<T, S, kAdditive>::tasks,
-    AttentionBackward<T, S, kAdditive>::scratch_bytes,
-    run_task<AttentionBackward<T, S, kAdditive>, cpu::AttentionBackwardArgs>,
-    AttentionShape<T, S>::kKeys,
+struct AttentionPasses {
+  using Forward = EitherPass<RowsForward<T, S, kAdditive>, AttentionForward<T, S, kAdditive>,
+                             AttentionForwardArgs>;
+  using Backward = EitherPass<RowsBackward<T, S, kAdditive>, AttentionBackward<T, S, kAdditive>,
+                              cpu::AttentionBackwardArgs>;
+  static constexpr cpu::AttentionKernels kKernels = {
+      Forward::tasks,
+      Forward::scratch,
+      Forward::run,
+      Backward::tasks,
+      Backward::scratch,
+      Backward::run,
+      AttentionShape<T, S>::kKeys,
+  };
 };
 
 template <bool kAdditive>
 const cpu::AttentionKernels* attention_of(cpu::CellStorage storage) {
   switch (storage) {
-    case cpu::CellStorage::kFloat32: return &kAttentionKernels<float, float, kAdditive>;
-    case cpu::CellStorage::kFloat64: return &kAttentionKernels<double, double, kAdditive>;
-    case cpu::CellStorage::kBFloat16: return &kAttentionKernels<BFloat16Bits, float, kAdditive>;
+    case cpu::CellStorage::kFloat32: return &AttentionPasses<float, float, kAdditive>::kKernels;
+    case cpu::CellStorage::kFloat64: return &AttentionPasses<double, double, kAdditive>::kKernels;
+    case cpu::CellStorage::kBFloat16:
+      return &AttentionPasses<BFloat16Bits, float, kAdditive>::kKernels;
   }
   return nullptr;
 }

@@ -1,9 +1,9 @@
 // One tile of scores: keys are rows, the lanes of a panel are queries, so that softmax runs down
 // the rows and needs no sum across lanes. What both ways share.
 #pragma once
-#include "attention/philox.h"
 #include "cpu/isa/attention_args.h"
 #include "cpu/isa/attention_product.h"
+#include "cpu/isa/philox_lanes.h"
 #include "cpu/isa/transpose.h"
 #include "math/online_softmax.h"
 
@@ -121,17 +121,17 @@ class ScorePanel {
   void fill_dropout(Keys keys, S* factor) const {
     const auto seed = std::uint64_t(a_.dropout.seed[0]);
     const std::uint32_t head = std::uint32_t(q_.b * a_.N + q_.n);
+    const auto threshold = std::uint32_t(a_.dropout.threshold);  // 0 where all is dropped: by 0
     for (int64_t j = keys.first; j < keys.last;) {
       const int64_t group_end = at_most(keys.last, (j / 4 + 1) * 4);
-      for (int lane = 0; lane < P; ++lane) {
-        std::uint32_t word[4];
-        Philox::words(seed, std::uint32_t(j / 4), std::uint32_t(q_.i + lane), head, word);
-        for (int64_t k = j; k < group_end; ++k) {
-          factor[(k - keys.first) * P + lane] =
-              word[k % 4] >= a_.dropout.threshold ? S(a_.dropout.keep_scale) : S(0);
+      std::uint32_t word[4][P];
+      philox_lanes(seed, std::uint32_t(j / 4), std::uint32_t(q_.i), head, word);
+      for (; j < group_end; ++j) {
+        S* const to = factor + (j - keys.first) * P;
+        for (int lane = 0; lane < P; ++lane) {
+          to[lane] = word[j % 4][lane] >= threshold ? S(a_.dropout.keep_scale) : S(0);
         }
       }
-      j = group_end;
     }
   }
 
