@@ -107,6 +107,60 @@ def test_other_shapes(case, sizes, assert_accurate):
     assert_kernels_accurate(make_problem(case, sizes), torch.float32, assert_accurate)
 
 
+FEW = Sizes(B=2, N=2, Nk=2, Tq=3, Tk=131, E=40, Ev=33)  # queries that no lanes are filled with
+
+
+@each_dtype
+@each_case
+def test_few_queries(case, dtype, assert_accurate):
+    assert_kernels_accurate(make_problem(case, FEW), dtype, assert_accurate)
+
+
+@pytest.mark.parametrize("sizes", [LARGE, FEW], ids=["many", "few"])
+@pytest.mark.parametrize("case", ["causal", "bool_mask", "softcap", "additive_bool_mask"])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_what_is_hidden_is_not_looked_at(case, sizes, poison):
+    """A key that a query does not see may hold anything, whoever else sees it."""
+    problem = make_problem(case, sizes, torch.float32)
+    seen = torch.rand(sizes.Tq, sizes.Tk) < 0.6
+    seen[:2] = True
+    seen[0, [7, 100]] = False
+    seen[:, 40] = False
+    if case == "causal":
+        seen = torch.ones(sizes.Tq, sizes.Tk, dtype=torch.bool).tril()
+    else:
+        problem.options["attn_mask"] = seen
+    poisoned = [sizes.Tk - 1, 30] if case == "causal" else [7, 40, 100]
+    blind = ~seen[:, poisoned].any(1)
+    assert blind.any() and (case == "causal" or not blind.all())
+
+    def results(variables):
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in variables.items()}
+        output = run(problem.with_variables(leaves.values()))[0][..., blind, :]
+        (gradient,) = torch.autograd.grad(output.square().sum(), leaves["query"])
+        return output, gradient[..., blind, :]
+
+    variables = dict(problem.variables)
+    for name in ("key", "value"):
+        variables[name] = variables[name].clone()
+        variables[name][..., poisoned, :] = poison
+    for a, b in zip(results(variables), results(problem.variables), strict=True):
+        assert a.isfinite().all()
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("sizes", [LARGE, FEW], ids=["many", "few"])
+@pytest.mark.parametrize("case", ["bool_mask", "softcap", "additive_bool_mask"])
+def test_what_nobody_sees_is_in_no_gradient(case, sizes):
+    problem = make_problem(case, sizes, torch.float32)
+    problem.options["attn_mask"] = torch.ones(1, sizes.Tk, dtype=torch.bool)
+    problem.options["attn_mask"][:, [3, 50]] = False
+    clean = evaluate(run, problem)
+    for name in ("key", "value"):
+        problem.variables[name][..., [3, 50], :] = float("nan")
+    assert_matches(evaluate(run, problem), clean, tolerance=1e-6)
+
+
 @pytest.mark.parametrize("scale", [40.0, -3.0, 0.0])
 @pytest.mark.parametrize("case", ["plain", "softcap"])
 def test_scores_of_any_size(case, scale):

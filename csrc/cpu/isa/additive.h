@@ -31,10 +31,11 @@ struct Additive {
   static constexpr int kGroup = 4;                      // keys that are computed side by side
   static constexpr S kFar = S(21), kNear = S(21 - 11);  // beyond 11 the float tanh is its limit
 
-  // How far the values of a key, or of a panel of queries, go.
-  enum Reach : unsigned char { kWithinNear, kWithinFar, kBeyond };
+  // How far the values of a key, or of a panel of queries, go; or that some are not finite.
+  enum Reach : unsigned char { kWithinNear, kWithinFar, kBeyond, kNotFinite };
   static bool is_exact(Reach a, Reach b) {
-    return kFast && !(a == kBeyond && b != kWithinNear) && !(b == kBeyond && a != kWithinNear);
+    return kFast && a != kNotFinite && b != kNotFinite && !(a == kBeyond && b != kWithinNear) &&
+           !(b == kBeyond && a != kWithinNear);
   }
 
   int64_t D;
@@ -50,15 +51,18 @@ struct Additive {
   // e^2x of `count` values that begin at a multiple of the lanes, and their reach.
   static Reach powers(const S* x, int64_t count, S* power) {
     S largest = 0;
+    V finite(S(0));
     for (int64_t c = 0; c < count; c += L) {
       const V value = load_lanes<V>(x + c, count - c);
       if constexpr (kFast) {
         const V held = select(value > V(kFar), V(kFar), larger(V(-kFar), value));
         store_lanes(power + c, polynomial::exp(held + held), count - c);
       }
+      finite = finite + (value - value);
       const V size = select(value < V(S(0)), V(S(0)) - value, value);
       for (int l = 0; l < L; ++l) largest = size.v[l] > largest ? size.v[l] : largest;
     }
+    if (sum_of(finite) != S(0)) return kNotFinite;
     return largest > kFar ? kBeyond : largest > kNear ? kWithinFar : kWithinNear;
   }
   // A group's missing keys: any number that does no harm.
@@ -183,6 +187,7 @@ struct Additive {
             const int64_t key = at_most(j + m, count - 1);
             half = half_minus_tanh(V::load(query + d * P + r * L) +
                                    V(keys.first[key * keys.stride + d]));
+            half = unless_zero(gradient[m][r], half);
           }
           const V slope = half - half * half;
           of_query[r] = of_query[r] + gradient[m][r] * slope;

@@ -3,8 +3,7 @@
 // shared between tasks but the gradient of the queries, which has a part a key range.
 #pragma once
 #include "cpu/isa/additive_powers.h"
-#include "cpu/isa/attention_tile.h"
-#include "cpu/isa/lane_sums.h"
+#include "cpu/isa/attention_hidden.h"
 
 namespace fastcells {
 namespace {
@@ -38,6 +37,7 @@ class AttentionBackward {
     S* slope;         // [kKeys][P]
     S* grad_weights;  // [kKeys][P]
     S* key_copy;      // [kKeys][E]
+    S* clean;         // [kKeys][E]: keys without what is not finite
     S* value_copy;    // [kKeys][Ev]
     S* d_key;         // [chunk][padded E]; of an additive score [chunk / 4][E][4]
     S* d_value;       // [chunk][padded Ev]
@@ -56,6 +56,7 @@ class AttentionBackward {
       weights = arena.take<S>(kKeys * kStride), d_scores = arena.take<S>(kKeys * kStride);
       bias = arena.take<S>(tile), factor = arena.take<S>(tile);
       slope = arena.take<S>(tile), grad_weights = arena.take<S>(tile);
+      clean = arena.take<S>(kKeys * a.E);
       key_copy = arena.take<S>(kKeys * a.E), value_copy = arena.take<S>(kKeys * a.Ev);
       d_key = arena.take<S>(chunk * padded(a.E)), d_value = arena.take<S>(chunk * padded(a.Ev));
       if constexpr (kAdditive) d_units = arena.take<S>(a.E * P), powers.take(arena, a.E);
@@ -270,14 +271,16 @@ class AttentionBackward {
     const auto keys = block_rows<T>(a_.key, b_, key_head_, block, a_.E, s_.key_copy);
     if constexpr (kAdditive) s_.powers.take_keys(keys, block.count(), a_.E);
     const auto values = block_rows<T>(a_.value, b_, key_head_, block, a_.Ev, s_.value_copy);
+    const auto clean = HiddenRows<Shape>::may_hide(a_, q_, block)
+                           ? HiddenRows<Shape>().take_out(keys, block.count(), a_.E, s_.clean)
+                           : keys;
     for (int p = 0; p < panels(); ++p) {
       const Keys seen = block.within(seen_by_some(a_, panel(p)));
       const int64_t first = seen.is_empty() ? block.count() : seen.first - block.first;
       clear_tiles(p, 0, first);
       clear_tiles(p, first + seen.count(), block.count());
       if (seen.is_empty()) continue;
-      add_panel(p, seen, {keys.first + first * keys.stride, keys.stride},
-                {values.first + first * values.stride, values.stride}, first);
+      add_panel(p, seen, keys.from(first), clean.from(first), values.from(first), first);
     }
     const int64_t row = block.first - own_.first, queries = panels() * P;
     if (!kAdditive)
@@ -302,7 +305,10 @@ class AttentionBackward {
   }
 
   // The tiles of one panel of queries, from row `first` of the block on, and its d_query.
-  void add_panel(int p, Keys seen, StridedRows<S> keys, StridedRows<S> values, int64_t first) {
+  // `clean`: the keys again, for their product with gradients. A query that sees a key which is
+  // not finite has no finite gradient to begin with.
+  void add_panel(int p, Keys seen, StridedRows<S> keys, StridedRows<S> clean, StridedRows<S> values,
+                 int64_t first) {
     S* const weights = s_.weights + first * kStride + p * P;
     S* const d_scores = s_.d_scores + first * kStride + p * P;
     compute_weights(p, seen, keys, weights);
@@ -315,7 +321,8 @@ class AttentionBackward {
       for (int64_t j = 0; j < seen.count(); ++j) {
         for (int c = 0; c < P; c += L) {
           S* const d = d_scores + j * kStride + c;
-          (V::load(d) * V::load(s_.slope + j * P + c)).store(d);
+          const V gradient = V::load(d);
+          unless_zero(gradient, gradient * V::load(s_.slope + j * P + c)).store(d);
         }
       }
     }
@@ -326,7 +333,7 @@ class AttentionBackward {
                      s_.d_units);
       add_to_total(d_scores, seen.count());
     } else {
-      panel_product<R>(a_.E, StridedColumns<S>{keys.first, keys.stride}, seen.count(),
+      panel_product<R>(a_.E, StridedColumns<S>{clean.first, clean.stride}, seen.count(),
                        Panel<S>{d_scores, kStride}, Start::kOut, d_query, P);
     }
   }
@@ -345,7 +352,7 @@ class AttentionBackward {
         gradient = gradient * factor;
         (weight * factor).store(w);
       }
-      (weight * (gradient - delta)).store(d);
+      unless_zero(weight, weight * (gradient - delta)).store(d);
     }
   }
 

@@ -3,7 +3,7 @@
 // is transposed back at the end.
 #pragma once
 #include "cpu/isa/additive_powers.h"
-#include "cpu/isa/attention_tile.h"
+#include "cpu/isa/attention_hidden.h"
 
 namespace fastcells {
 namespace {
@@ -37,7 +37,13 @@ class AttentionForward {
       const auto keys = block_rows<T>(a_.key, q_.b, key_head_, block, a_.E, s_.key_copy);
       const auto values = block_rows<T>(a_.value, q_.b, key_head_, block, a_.Ev, s_.value_copy);
       if constexpr (kAdditive) s_.powers.take_keys(keys, block.count(), a_.E);
-      for (int p = 0; p < panels; ++p) add_block(p, block, keys, values);
+      const auto clean = HiddenRows<Shape>::may_hide(a_, q_, block)
+                             ? hidden_.take_out(values, block.count(), a_.Ev, s_.clean)
+                             : values;
+      for (int p = 0; p < panels; ++p) {
+        add_block(p, block, keys, clean);
+        if (clean.first != values.first) add_hidden(p, block, values);
+      }
     }
     for (int p = 0; p < panels; ++p) store_output(p);
     if (a_.weights) {
@@ -51,6 +57,7 @@ class AttentionForward {
     S* output;      // [panels][Ev][P]
     S* key_copy;    // [kKeys][E]
     S* value_copy;  // [kKeys][Ev]
+    S* clean;       // [kKeys][Ev]: values without what is not finite
     S* scores;      // [kKeys][P]
     S* bias;        // [kKeys][P]
     S* factor;      // [kKeys][P]
@@ -61,7 +68,7 @@ class AttentionForward {
       query = arena.take<S>(kPanels * a.E * P);
       output = arena.take<S>(kPanels * a.Ev * P);
       key_copy = arena.take<S>(kKeys * a.E);
-      value_copy = arena.take<S>(kKeys * a.Ev);
+      value_copy = arena.take<S>(kKeys * a.Ev), clean = arena.take<S>(kKeys * a.Ev);
       scores = arena.take<S>(kKeys * P);
       bias = arena.take<S>(kKeys * P);
       factor = arena.take<S>(kKeys * P);
@@ -116,6 +123,14 @@ class AttentionForward {
     panel_product<R>(a_.Ev, columns, seen.count(), Panel<S>{s_.scores, P},
                      is_started_[p] ? Start::kOut : Start::kZero, output, P);
     is_started_[p] = true;
+  }
+
+  // Of the block whose weights the tile of scores still holds.
+  void add_hidden(int p, Keys block, StridedRows<S> values) {
+    const Keys seen = block.within(seen_by_some(a_, panel(p)));
+    if (seen.is_empty()) return;
+    hidden_.add({seen.first - block.first, seen.last - block.first}, values, a_.Ev, s_.scores,
+                s_.output + p * a_.Ev * P);
   }
 
   // Scores become e^(score - maximum) and go into the sum; what came before is scaled down.
@@ -205,6 +220,7 @@ class AttentionForward {
   int64_t key_head_ = 0;
   OnlineSoftmax<V, S> softmax_[kPanels][R];
   bool is_started_[kPanels];
+  HiddenRows<Shape> hidden_;
   Scratch s_;
 };
 

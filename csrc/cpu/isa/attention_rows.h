@@ -8,7 +8,7 @@ namespace {
 // Queries a head up to which a pass over rows is faster than tiles whose lanes are queries.
 constexpr int64_t kMostRows = 4;
 
-// to [width] += sum_j factor_j row_j
+// to [width] += sum_j factor_j row_j; a factor of 0 takes nothing, even of NaN.
 template <class T, class S, class Row>
 void add_rows(int64_t count, const S* factor, const Row& row, int64_t width, S* to) {
   using V = Vector<S>;
@@ -19,6 +19,7 @@ void add_rows(int64_t count, const S* factor, const Row& row, int64_t width, S* 
     FC_UNROLL
     for (int c = 0; c < kWide; ++c) sum[c] = V::load(to + e + c * L);
     for (int64_t j = 0; j < count; ++j) {
+      if (factor[j] == S(0)) continue;
       const T* const from = row(j) + e;
       const V f(factor[j]);
       FC_UNROLL
@@ -30,6 +31,7 @@ void add_rows(int64_t count, const S* factor, const Row& row, int64_t width, S* 
   for (; e < width; e += L) {
     V sum = load_lanes<V>(to + e, width - e);
     for (int64_t j = 0; j < count; ++j) {
+      if (factor[j] == S(0)) continue;
       sum = sum + V(factor[j]) * load_lanes<V>(row(j) + e, width - e);
     }
     store_lanes(to + e, sum, width - e);

@@ -160,7 +160,8 @@ class RowsBackward {
       V d = load_lanes<V>(s_.d_scores + j, n);
       if (grad_weights) d = d + load_lanes<V>(grad_weights + keys.first + j, n);
       if (a_.dropout.is_on) d = d * load_lanes<V>(s_.factor + j, n);
-      store_lanes(s_.d_scores + j, load_lanes<V>(s_.weights + j, n) * (d - V(delta)), n);
+      const V weight = load_lanes<V>(s_.weights + j, n);
+      store_lanes(s_.d_scores + j, unless_zero(weight, weight * (d - V(delta))), n);
     }
   }
 
@@ -184,7 +185,9 @@ class RowsBackward {
   template <bool kAdd>
   void add_products(const Scores& of, Keys keys, S* d_query) {
     if (a_.softcap > 0) {
-      for (int64_t j = 0; j < keys.count(); ++j) s_.d_scores[j] *= s_.slope[j];
+      for (int64_t j = 0; j < keys.count(); ++j) {
+        if (s_.d_scores[j] != S(0)) s_.d_scores[j] *= s_.slope[j];
+      }
     }
     for (int64_t j = 0; j < keys.count(); ++j) {
       take_scaled<kAdd>(s_.query, a_.E, s_.d_scores[j],
@@ -206,7 +209,7 @@ class RowsBackward {
       S* const d_key = s_.d_key + (j - own_.first) * a_.E;
       for (int64_t d = 0; d < a_.E; d += L) {
         const int64_t n = a_.E - d;
-        const V half = of.half(key, d);
+        const V half = unless_zero(gradient, of.half(key, d));
         const V through = gradient * V(S(4)) * of.unit(d) * (half - half * half);
         store_lanes(d_query + d, load_lanes<V>(d_query + d, n) + through, n);
         store_lanes(d_key + d, kAdd ? load_lanes<V>(d_key + d, n) + through : through, n);

@@ -3,6 +3,7 @@
 #pragma once
 #include "cpu/isa/attention_args.h"
 #include "cpu/isa/attention_product.h"
+#include "cpu/isa/lane_sums.h"
 #include "cpu/isa/philox_lanes.h"
 #include "cpu/isa/transpose.h"
 #include "math/online_softmax.h"

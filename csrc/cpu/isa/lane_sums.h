@@ -12,6 +12,12 @@ FC_INLINE S sum_of(Vector<S> x) {
   return sum;
 }
 
+// x, but 0 where the factor that x was made with is 0, were the other NaN.
+template <class S>
+FC_INLINE Vector<S> unless_zero(Vector<S> factor, Vector<S> x) {
+  return Vector<S>::of(factor.v == S(0) ? Vector<S>(S(0)).v : x.v);
+}
+
 // The sums over the lanes of four vectors.
 typedef float Four __attribute__((vector_size(16)));
 FC_INLINE Four sum_lanes(const Vector<float> (&x)[4]) {
