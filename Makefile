@@ -94,10 +94,14 @@ $(BENCH_INSTALLED): $(INSTALLED)
 bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a quiet CPU
 	@echo "bench: benchmarks/recurrent_cpu.py (minutes)"
 	@$(PY) benchmarks/recurrent_cpu.py
+	@echo "bench: benchmarks/attention_cpu.py (minutes)"
+	@$(PY) benchmarks/attention_cpu.py
 
 bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
 	@echo "bench-quick: benchmarks/recurrent_cpu.py --quick"
 	@$(PY) benchmarks/recurrent_cpu.py --quick
+	@echo "bench-quick: benchmarks/attention_cpu.py --quick"
+	@$(PY) benchmarks/attention_cpu.py --quick
 
 # Where a GPU is, torch is there already, and often nothing can be downloaded: no virtual environment.
 GPU_PYTHON ?= python3

@@ -50,6 +50,7 @@ class Variant:
     call: Callable
     arrays: Callable = to_arrays
     reference: str | None = "torch"
+    checked: Callable | None = None  # compared in place of `call`, whose results are random
 
 
 @dataclass
@@ -74,7 +75,7 @@ def prepare_peers(case, settings):
             try:
                 experiment.variants[peer.name] = Variant(peer.prepare(case), peer.arrays)
             except Exception as error:  # whatever a foreign library throws concerns it alone
-                experiment.skipped[peer.name] = f"failed: {type(error).__name__}: {error}"
+                experiment.skipped[peer.name] = failure(error)
     plan = fastcells.explain(make_layer(case, fastcells), make_input(case))
     experiment.facts["kernel"] = plan.kernel
     return experiment
@@ -205,14 +206,20 @@ def max_error(expected, actual):
     return max(errors)
 
 
+def failure(error):
+    """Return a line about an exception, whose own text may be a compiler's pages."""
+    text = str(error).strip().partition("\n")[0]
+    return f"failed: {type(error).__name__}: {text}"
+
+
 def check(experiment, tolerance):
     """Run each variant once; return {name: error}, and move who fails or errs to `skipped`."""
     arrays, errors = {}, {}
     for name, variant in list(experiment.variants.items()):
         try:
-            arrays[name] = variant.arrays(variant.call())
+            arrays[name] = variant.arrays((variant.checked or variant.call)())
         except Exception as error:  # as in prepare_peers
-            experiment.skipped[name] = f"failed: {type(error).__name__}: {error}"
+            experiment.skipped[name] = failure(error)
             del experiment.variants[name]
     for name, variant in list(experiment.variants.items()):
         if variant.reference not in arrays:
@@ -240,7 +247,18 @@ def efficiency(case, seconds, ceilings, threads):
 
 def run_experiment(mode, case, settings, ceilings):
     """Prepare, check and time one case; return its record for the results file."""
-    experiment = PREPARE[mode](case, settings)
+    record = run_prepared(mode, case, PREPARE[mode](case, settings), settings)
+    return record | {
+        "weight_bytes": case.weight_bytes,
+        "efficiency": {
+            name: efficiency(case, timing["median"], ceilings, settings.threads)
+            for name, timing in record["timings"].items()
+        },
+    }
+
+
+def run_prepared(mode, case, experiment, settings):
+    """Check and time the variants of an experiment; return the record without the efficiency."""
     errors = check(experiment, TOLERANCE[case.dtype])
     calls = {name: variant.call for name, variant in experiment.variants.items()}
     timings = measure(calls, settings.rounds, budget_s=settings.budget_s)
@@ -249,13 +267,8 @@ def run_experiment(mode, case, settings, ceilings):
         "case": asdict(case),
         "label": case.label,
         "flops": case.flops,
-        "weight_bytes": case.weight_bytes,
         "timings": {name: asdict(timing) for name, timing in timings.items()},
         "errors": errors,
         "skipped": experiment.skipped,
         "facts": experiment.facts,
-        "efficiency": {
-            name: efficiency(case, timing.median, ceilings, settings.threads)
-            for name, timing in timings.items()
-        },
     }

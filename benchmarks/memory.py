@@ -1,4 +1,4 @@
-"""How much memory a layer holds between forward and backward, counted in two ways.
+"""How much memory training holds between forward and backward, counted in two ways.
 
 `held_bytes` adds up what autograd was given to keep. `memory_of_child` measures a process of its
 own, in which what autograd does not know of counts too.
@@ -8,12 +8,15 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 import fastcells
-from cases import square
+from attention_calls import ADDITIVE_FUNCTIONS, make_output_grad, make_tensors
+from attention_cases import AdditiveCase
+from cases import Case
 from layers import make_grad, make_input, make_layer
 
 LAYERS = {
@@ -54,16 +57,36 @@ def reset_peak():
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def measure_process(case, name):
-    """Return how much this process grew by a forward pass, and at most until after a backward."""
+def layer_training(case, name):
+    """Return the arguments of measure_process for a recurrent layer, warmed up by one step."""
     layer = make_layer(case, **LAYERS[name])
     x, grad = make_input(case).requires_grad_(), make_grad(case)
     wanted = [x, *layer.parameters()]
-    output = layer(x[:1])[0]  # starts the threads, loads the code
-    torch.autograd.grad(output, wanted, grad[:1])
+    return (lambda: layer(x[:1])[0], wanted, grad[:1]), (lambda: layer(x)[0], wanted, grad)
+
+
+def additive_training(case, name):
+    """Return the arguments of measure_process for additive attention, warmed up by one query of a
+    row a thread."""
+
+    def training(case):
+        tensors = make_tensors(case)
+        return lambda: ADDITIVE_FUNCTIONS[name](*tensors), tensors, make_output_grad(case)
+
+    return training(replace(case, B=torch.get_num_threads(), Tq=1)), training(case)
+
+
+def measure_process(small, whole):
+    """Return how much this process grew by a forward pass, and at most until after a backward.
+
+    Each argument is (forward, what to differentiate by, gradient of the output).
+    """
+    forward, wanted, grad = small
+    torch.autograd.grad(forward(), wanted, grad)  # starts the threads, loads the code
+    forward, wanted, grad = whole
     reset_peak()
     before = status_bytes("VmRSS")
-    output = layer(x)[0]
+    output = forward()
     after = status_bytes("VmRSS")
     torch.autograd.grad(output, wanted, grad)
     return {"growth": after - before, "peak": status_bytes("VmHWM") - before}
@@ -71,8 +94,8 @@ def measure_process(case, name):
 
 def memory_of_child(case, name, threads):
     """Return what measure_process finds in a new process, nothing where that fails."""
-    command = [sys.executable, str(Path(__file__).resolve()), case.cell, name]
-    command += [str(number) for number in (case.B, case.H, case.T, threads)]
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, script, json.dumps(asdict(case)), name, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"memory of {name}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
@@ -83,13 +106,16 @@ def memory_of_child(case, name, threads):
 def main():
     """Print the memory of one training call as JSON."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("cell")
+    parser.add_argument("case", type=json.loads, help="a Case or an AdditiveCase, as JSON")
     parser.add_argument("name", choices=LAYERS)
-    parser.add_argument("sizes", type=int, nargs=4, metavar="N", help="B H T threads")
+    parser.add_argument("threads", type=int)
     options = parser.parse_args()
-    B, H, T, threads = options.sizes
-    torch.set_num_threads(threads)
-    print(json.dumps(measure_process(square(options.cell, B, H, T=T), options.name)))
+    torch.set_num_threads(options.threads)
+    if "cell" in options.case:
+        training = layer_training(Case(**options.case), options.name)
+    else:
+        training = additive_training(AdditiveCase(**options.case), options.name)
+    print(json.dumps(measure_process(*training)))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from cases import TITLES
-from summary import VS_BEST, VS_TORCH, by_mode_and_cell, digest
+from summary import VS_BEST, VS_TORCH, by_mode_and_group, digest
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -33,11 +32,11 @@ def newest_results(folder):
 def make_rows(records):
     """Return the table's rows, one a mode and cell."""
     rows = []
-    for (mode, cell), group in by_mode_and_cell(records).items():
+    for (mode, title), group in by_mode_and_group(records).items():
         torch, best = digest(group, VS_TORCH), digest(group, VS_BEST)
         if mode in MODES and torch and best:
             rows.append(
-                f"| {TITLES[cell]} | {mode} | {torch.mean:.2f} | {best.mean:.2f} "
+                f"| {title} | {mode} | {torch.mean:.2f} | {best.mean:.2f} "
                 f"| {torch.worst:.2f} ({torch.worst_label}) "
                 f"| {best.worst:.2f} ({best.worst_label}) |"
             )

@@ -3,12 +3,22 @@
 from rich.markup import escape
 from rich.table import Table
 
-from cases import TITLES
-from summary import OURS, RATIOS, SHARES, by_mode_and_cell, case_label, digest, ratio_of
+from summary import (
+    OURS,
+    RATIOS,
+    SHARES,
+    by_mode_and_group,
+    case_label,
+    digest,
+    full_label,
+    group_of,
+    ratio_of,
+)
 
 MS_CAPTION = "Milliseconds a call, medians. A ratio above 1: the second is faster."
 FACTS = {
     "lengths": {"frames": "frames\nthere"},
+    "additive": {f"peak MiB, {name}": f"peak MiB\n{name}" for name in ("torch", OURS)},
     "recompute": {
         f"{what} MiB, {name}": f"{what} MiB\n{name.removeprefix('fastcells, ')}"
         for what in ("held", "peak")
@@ -19,7 +29,10 @@ EFFICIENCY = (
     ("gflops", "GF/s", "{:.1f}"),
     ("fma_share", "% of\nFMA", "{:.0%}"),
     ("bandwidth_share", "% of\nreading", "{:.0%}"),
+    ("floor_ms", "floor\nms", "{:.3g}"),
+    ("floor_share", "% of\nfloor", "{:.0%}"),
 )
+NO_EFFICIENCY = ("lengths", "recompute")  # modes whose tables are wide enough without
 
 
 def number(value, form="{:.2f}"):
@@ -59,40 +72,45 @@ def columns_of(mode, records):
         *(time_column(name) for name in names_of(records)),
         *(ratio_column(ratio) for ratio in (*RATIOS[mode], *SHARES.get(mode, ()))),
         *(fact_column(key, title) for key, title in FACTS.get(mode, {}).items()),
-        *(efficiency_column(*column) for column in EFFICIENCY if mode not in FACTS),
+        *(efficiency_column(*column) for column in EFFICIENCY if mode not in NO_EFFICIENCY),
     ]
     return [c for c in columns if any(c[2](record) for record in records)]
+
+
+def group_heading(records):
+    """Return what the titles of the groups are."""
+    return "cell" if all("cell" in record["case"] for record in records) else "passes"
 
 
 def make_table(mode, records):
     """Return the table of one mode."""
     table = Table(title=mode, caption=MS_CAPTION)
-    table.add_column("cell")
+    table.add_column(group_heading(records))
     table.add_column("case", no_wrap=True)
     columns = columns_of(mode, records)
     for title, style, _ in columns:
         table.add_column(title, justify="right", style=style)
     previous = None
     for record in records:
-        cell = record["case"]["cell"]
-        if previous not in (None, cell):
+        group = group_of(record)
+        if previous not in (None, group):
             table.add_section()
-        previous = cell
+        previous = group
         texts = (text(record) for _, _, text in columns)
-        table.add_row(TITLES[cell], case_label(record), *texts)
+        table.add_row(group, case_label(record), *texts)
     return table
 
 
 def make_summary(records):
     """Return geometric means and worst points, a row for each mode, cell and ratio."""
     table = Table(title="Geometric means and worst points")
-    for title in ("mode", "cell", "ratio"):
+    for title in ("mode", group_heading(records), "ratio"):
         table.add_column(title, no_wrap=title != "ratio")
     for title in ("cases", "mean", "worst"):
         table.add_column(title, justify="right")
     table.add_column("worst at")
     previous = None
-    for (mode, cell), group in by_mode_and_cell(records).items():
+    for (mode, title), group in by_mode_and_group(records).items():
         if previous not in (None, mode):
             table.add_section()
         previous = mode
@@ -100,9 +118,29 @@ def make_summary(records):
             found = digest(group, ratio)
             if found:
                 table.add_row(
-                    mode, TITLES[cell], ratio.title.replace("\n", " "), str(found.count),
+                    mode, title, ratio.title.replace("\n", " "), str(found.count),
                     number(found.mean), number(found.worst), found.worst_label,
                 )  # fmt: skip
+    return table
+
+
+def make_target_table(records, targets):
+    """Return what the ratios are to reach, and what they reached over the cases that were run."""
+    table = Table(title="Targets")
+    for title in ("of", "ratio", "cases", "mean", "worst", "reached", "worst at"):
+        table.add_column(title, justify="right" if title in ("cases", "mean", "worst") else "left")
+    for target in targets:
+        group = [record for record in records if record["mode"] in target.modes]
+        found = digest(group, target.ratio, full_label)
+        if not found:
+            continue
+        is_reached = found.mean >= target.mean and found.worst >= target.worst
+        worst = number(found.worst) + (f" (≥ {target.worst:g})" if target.worst else "")
+        table.add_row(
+            target.title, target.ratio.title.replace("\n", " "), str(found.count),
+            f"{found.mean:.2f} (≥ {target.mean:g})", worst,
+            "[green]yes[/]" if is_reached else "[bold red]no[/]", found.worst_label,
+        )  # fmt: skip
     return table
 
 

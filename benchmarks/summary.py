@@ -7,21 +7,36 @@ reads results that another machine measured.
 import math
 from dataclasses import dataclass
 
+from cases import TITLES
+
 BEST = "best peer"
 OURS = "fastcells"
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of `slower` over time of `faster`, under a title."""
+    """Time of `slower` over time of `faster`, under a title; with a fact, that of the two."""
 
     title: str
     slower: str  # a variant, or BEST
     faster: str
+    fact: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a ratio is to reach over all cases of some modes."""
+
+    title: str
+    modes: tuple[str, ...]
+    ratio: Ratio
+    mean: float  # geometric
+    worst: float = 0.0
 
 
 VS_TORCH = Ratio("torch /\nfastcells", "torch", OURS)
 VS_BEST = Ratio("best peer /\nfastcells", BEST, OURS)
+PEAK_VS_TORCH = Ratio("peak MiB\ntorch /\nfastcells", "torch", OURS, "peak MiB")
 RATIOS = {
     "inference": (VS_TORCH, VS_BEST),
     "training": (VS_TORCH, VS_BEST),
@@ -34,6 +49,11 @@ RATIOS = {
     "streaming": (VS_TORCH,),
     "recompute": (VS_TORCH, Ratio("kept /\nrecompute", OURS, f"{OURS}, recompute")),
     "bfloat16": (Ratio("float32 /\nbfloat16", OURS, f"{OURS}, bfloat16"),),
+    "dot": (VS_TORCH,),
+    "bias": (VS_TORCH,),
+    "dropout": (VS_TORCH,),
+    "additive": (VS_TORCH, VS_BEST, PEAK_VS_TORCH),
+    "multihead": (VS_TORCH,),
 }
 # Quotients that are not to be above 1: time of rows of random length over that of full ones, to be
 # read beside the share of the frames that are there.
@@ -55,8 +75,11 @@ def best_peer(record):
 def ratio_of(record, ratio):
     """Return the ratio in `record`, None where one of the two was not timed."""
     slower = best_peer(record) if ratio.slower == BEST else ratio.slower
-    times = median_of(record, slower), median_of(record, ratio.faster)
-    return None if None in times else times[0] / times[1]
+    if ratio.fact is None:
+        found = [median_of(record, name) for name in (slower, ratio.faster)]
+    else:
+        found = [record["facts"].get(f"{ratio.fact}, {name}") for name in (slower, ratio.faster)]
+    return None if None in found else found[0] / found[1]
 
 
 def geometric_mean(values):
@@ -66,12 +89,23 @@ def geometric_mean(values):
 
 @dataclass(frozen=True)
 class Digest:
-    """One ratio over all shapes of one cell in one mode."""
+    """One ratio over some cases: all shapes of a group, or all that a target is about."""
 
     mean: float  # geometric
     worst: float  # the smallest
     worst_label: str
     count: int
+
+
+def group_of(record):
+    """Return the title of a record's rows in a mode: its cell, or of attention the passes."""
+    case = record["case"]
+    return TITLES[case["cell"]] if "cell" in case else case["mode"]
+
+
+def full_label(record):
+    """Return the mode, the group and the shape."""
+    return f"{record['mode']} {group_of(record)} {record['label']}"
 
 
 def case_label(record):
@@ -80,22 +114,22 @@ def case_label(record):
     return record["label"] + (f" {record['case']['mode']}" if is_mixed else "")
 
 
-def digest(records, ratio):
+def digest(records, ratio, label_of=case_label):
     """Return the Digest of `ratio` over `records`, None where nothing has it."""
     found = [(ratio_of(record, ratio), record) for record in records]
     found = [(value, record) for value, record in found if value is not None]
     if not found:
         return None
     value, record = min(found, key=lambda pair: pair[0])
-    label = case_label(record)
+    label = label_of(record)
     if ratio.slower == BEST:
         label += f", {best_peer(record)}"
     return Digest(geometric_mean([v for v, _ in found]), value, label, len(found))
 
 
-def by_mode_and_cell(records):
-    """Return {(mode, cell): records}, in the order of the records."""
+def by_mode_and_group(records):
+    """Return {(mode, group_of): records}, in the order of the records."""
     groups = {}
     for record in records:
-        groups.setdefault((record["mode"], record["case"]["cell"]), []).append(record)
+        groups.setdefault((record["mode"], group_of(record)), []).append(record)
     return groups
