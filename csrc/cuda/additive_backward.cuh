@@ -48,7 +48,8 @@ class UnitGradient {
         own_(place_.row * kOwn + warp() / kSplit * kRows),
         unit_(place_.column * kLanes + lane()),
         query_rows_(Rows<T>::of(a_.query, place_.b, a_.Tq, a_.E)),
-        key_rows_(Rows<T>::of(a_.key, place_.b, length_, a_.E)) {}
+        key_rows_(Rows<T>::of(a_.key, place_.b, length_, a_.E)),
+        score_rows_(score_rows(a_, a_.d_scores, place_.b)) {}
 
   FC_DEVICE void run() {
     bool is_own_far = false;
@@ -77,21 +78,19 @@ class UnitGradient {
   FC_DEVICE const Rows<T>& own_rows() const { return kOfKeys ? key_rows_ : query_rows_; }
   FC_DEVICE const Rows<T>& other_rows() const { return kOfKeys ? query_rows_ : key_rows_; }
 
-  // 0 where there is no such pair
-  FC_DEVICE float d_score(std::int64_t own, std::int64_t other) const {
-    const std::int64_t i = kOfKeys ? other : own, j = kOfKeys ? own : other;
-    return i < a_.Tq && j < length_ ? a_.d_scores[(place_.b * a_.Tq + i) * a_.Tk + j] : 0.0f;
-  }
-
   FC_DEVICE void load(std::int64_t first) {
+    const Rows<T>& rows = other_rows();
+    const T* at = rows.first + (first + warp()) * rows.stride + unit_;
+    const int left = rows.left(first + warp());
     FC_UNROLL
     for (int n = 0; n < kLoads; ++n) {
-      others_[n] = other_rows()(first + warp() + n * kWarps, unit_);
+      others_[n] = n * kWarps < left && unit_ < a_.E ? float(*at) : 0.0f;
+      at += kWarps * rows.stride;
     }
     if constexpr (kOwn == kTile) {
-      d_scores_.load([&](int r, int c) { return d_score(first_ + r, first + c); });
+      d_scores_.load(score_rows_, first_, first);
     } else if (threadIdx.x < kOthers) {
-      d_score_ = d_score(first_, first + lane());
+      d_score_ = score_rows_(first_, first + lane());
     }
   }
   FC_DEVICE bool is_other_far() const {
@@ -191,6 +190,7 @@ class UnitGradient {
   const TilePlace place_;
   const std::int64_t length_, first_, own_, unit_;
   const Rows<T> query_rows_, key_rows_;
+  const Rows<float> score_rows_;
   const ptx::Shared<float> other_panel_ = ptx::shared_array<float>(0, kOthers* kLanes);
   const ptx::Shared<float> score_panel_ = ptx::shared_array<float>(kOthers * kLanes * 4, kPanel);
   StagedPanel<!kOfKeys> d_scores_;  // and others_: those that come next

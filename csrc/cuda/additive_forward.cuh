@@ -44,14 +44,14 @@ class ScoreTile {
 
  private:
   FC_DEVICE void load(std::int64_t d) {
-    queries_.load([&](int r, int c) { return query_rows_(first_query_ + r, d + c); });
-    keys_.load([&](int r, int c) { return key_rows_(first_key_ + r, d + c); });
+    queries_.load(query_rows_, first_query_, d);
+    keys_.load(key_rows_, first_key_, d);
     const std::int64_t unit = d + threadIdx.x;
     const bool has = threadIdx.x < kDepth && unit < a_.E;
     unit_ = has ? static_cast<const float*>(a_.units)[unit] : 0.0f;
   }
   FC_DEVICE void store(bool is_far) {
-    if (!is_far) queries_.exponentiate(), keys_.exponentiate();
+    if (!is_far) queries_.apply(exp_of_twice), keys_.apply(exp_of_twice);
     queries_.store(query_panel_);
     keys_.store(key_panel_);
     if (threadIdx.x < kDepth) unit_panel_[threadIdx.x] = unit_;

@@ -3,52 +3,36 @@
 //
 //   output  [Tq, Ev] = W V       dW [Tq, Tk] = dO V^T       dV [Tk, Ev] = W^T dO
 //
-// A product says how large it is, what its operands are and where a sum goes; operand a has the
-// rows of the result, b its columns, and kAAlongDepth, kBAlongDepth tell along which direction they
-// lie in memory. Keys past a row's length are not read.
+// A product says how large it is, which matrices its operands are, what becomes of an element of
+// the first, and where a sum goes. The first operand has the rows of the result, the second its
+// columns; kAAlongDepth, kBAlongDepth tell whether these are rows in memory, too. Keys past a row's
+// length are not read.
 #pragma once
 #include "cuda/additive_tile.cuh"
 
 namespace fastcells::additive {
 
-// The weights of a batch row after dropout: row i, key j; 0 past the length.
-struct KeptWeights {
-  const float* first;  // [Tq, Tk] of batch row b
-  std::int64_t Tq, Tk, length;
-  float scale;
-
-  template <class Args>
-  FC_DEVICE KeptWeights(const Args& a, std::int64_t b)
-      : first(a.signed_weights + b * a.Tq * a.Tk),
-        Tq(a.Tq),
-        Tk(a.Tk),
-        length(length_of(a, b)),
-        scale(keep_scale(a)) {}
-  FC_DEVICE float operator()(std::int64_t i, std::int64_t j) const {
-    return i < Tq && j < length ? kept_weight(first[i * Tk + j], scale) : 0.0f;
-  }
-};
-
 template <class T>
 struct OutputProduct {
   using Args = cuda::AdditiveForwardArgs;
   static constexpr bool kAAlongDepth = true, kBAlongDepth = false;
-  static FC_HD std::int64_t rows(const Args& a) { return a.Tq; }
-  static FC_HD std::int64_t columns(const Args& a) { return a.Ev; }
+  static FC_HD std::int64_t rows(const Args& args) { return args.Tq; }
+  static FC_HD std::int64_t columns(const Args& args) { return args.Ev; }
 
-  FC_DEVICE OutputProduct(const Args& args, std::int64_t b)
-      : weights(args, b),
-        value(Rows<T>::of(args.value, b, weights.length, args.Ev)),
-        output(static_cast<T*>(args.output) + b * args.Tq * args.Ev) {}
-  FC_DEVICE std::int64_t depth(std::int64_t, std::int64_t) const { return weights.length; }
-  FC_DEVICE float a(std::int64_t i, std::int64_t j) const { return weights(i, j); }
-  FC_DEVICE float b(std::int64_t e, std::int64_t j) const { return value(j, e); }
+  FC_DEVICE OutputProduct(const Args& args, std::int64_t batch)
+      : a(score_rows(args, args.signed_weights, batch)),
+        b(Rows<T>::of(args.value, batch, a.columns, args.Ev)),
+        scale(keep_scale(args)),
+        output(static_cast<T*>(args.output) + batch * args.Tq * args.Ev) {}
+  FC_DEVICE std::int64_t depth(std::int64_t) const { return a.columns; }
+  FC_DEVICE float of_a(float x) const { return kept_weight(x, scale); }
   FC_DEVICE void store(std::int64_t i, std::int64_t e, float sum) const {
-    if (i < weights.Tq && e < value.columns) output[i * value.columns + e] = T(sum);
+    if (i < a.rows && e < b.columns) output[i * b.columns + e] = T(sum);
   }
 
-  const KeptWeights weights;
-  const Rows<T> value;
+  const Rows<float> a;
+  const Rows<T> b;
+  const float scale;
   T* const output;
 };
 
@@ -56,24 +40,21 @@ template <class T>
 struct WeightGradientProduct {
   using Args = cuda::AdditiveBackwardArgs;
   static constexpr bool kAAlongDepth = true, kBAlongDepth = true;
-  static FC_HD std::int64_t rows(const Args& a) { return a.Tq; }
-  static FC_HD std::int64_t columns(const Args& a) { return a.Tk; }
+  static FC_HD std::int64_t rows(const Args& args) { return args.Tq; }
+  static FC_HD std::int64_t columns(const Args& args) { return args.Tk; }
 
-  FC_DEVICE WeightGradientProduct(const Args& args, std::int64_t b)
-      : d_output(Rows<T>::of(args.grad_output, b, args.Tq, args.Ev)),
-        value(Rows<T>::of(args.value, b, length_of(args, b), args.Ev)),
-        d_weights(args.d_scores + b * args.Tq * args.Tk),
+  FC_DEVICE WeightGradientProduct(const Args& args, std::int64_t batch)
+      : a(Rows<T>::of(args.grad_output, batch, args.Tq, args.Ev)),
+        b(Rows<T>::of(args.value, batch, length_of(args, batch), args.Ev)),
+        d_weights(args.d_scores + batch * args.Tq * args.Tk),
         Tk(args.Tk) {}
-  FC_DEVICE std::int64_t depth(std::int64_t, std::int64_t first_key) const {
-    return first_key < value.rows ? value.columns : 0;
-  }
-  FC_DEVICE float a(std::int64_t i, std::int64_t e) const { return d_output(i, e); }
-  FC_DEVICE float b(std::int64_t j, std::int64_t e) const { return value(j, e); }
+  FC_DEVICE std::int64_t depth(std::int64_t) const { return a.columns; }
+  FC_DEVICE float of_a(float x) const { return x; }
   FC_DEVICE void store(std::int64_t i, std::int64_t j, float sum) const {
-    if (i < d_output.rows && j < value.rows) d_weights[i * Tk + j] = sum;
+    if (i < a.rows && j < b.rows) d_weights[i * Tk + j] = sum;
   }
 
-  const Rows<T> d_output, value;
+  const Rows<T> a, b;
   float* const d_weights;
   const std::int64_t Tk;
 };
@@ -82,24 +63,25 @@ template <class T>
 struct ValueGradientProduct {
   using Args = cuda::AdditiveBackwardArgs;
   static constexpr bool kAAlongDepth = false, kBAlongDepth = false;
-  static FC_HD std::int64_t rows(const Args& a) { return a.Tk; }
-  static FC_HD std::int64_t columns(const Args& a) { return a.Ev; }
+  static FC_HD std::int64_t rows(const Args& args) { return args.Tk; }
+  static FC_HD std::int64_t columns(const Args& args) { return args.Ev; }
 
-  FC_DEVICE ValueGradientProduct(const Args& args, std::int64_t b)
-      : weights(args, b),
-        d_output(Rows<T>::of(args.grad_output, b, args.Tq, args.Ev)),
-        d_value(static_cast<T*>(args.d_value) + b * args.Tk * args.Ev) {}
-  FC_DEVICE std::int64_t depth(std::int64_t first_key, std::int64_t) const {
-    return first_key < weights.length ? weights.Tq : 0;
+  FC_DEVICE ValueGradientProduct(const Args& args, std::int64_t batch)
+      : a(score_rows(args, args.signed_weights, batch)),
+        b(Rows<T>::of(args.grad_output, batch, args.Tq, args.Ev)),
+        scale(keep_scale(args)),
+        d_value(static_cast<T*>(args.d_value) + batch * args.Tk * args.Ev) {}
+  FC_DEVICE std::int64_t depth(std::int64_t first_key) const {
+    return first_key < a.columns ? a.rows : 0;
   }
-  FC_DEVICE float a(std::int64_t j, std::int64_t i) const { return weights(i, j); }
-  FC_DEVICE float b(std::int64_t e, std::int64_t i) const { return d_output(i, e); }
+  FC_DEVICE float of_a(float x) const { return kept_weight(x, scale); }
   FC_DEVICE void store(std::int64_t j, std::int64_t e, float sum) const {
-    if (j < weights.Tk && e < d_output.columns) d_value[j * d_output.columns + e] = T(sum);
+    if (j < a.stride && e < b.columns) d_value[j * b.columns + e] = T(sum);
   }
 
-  const KeptWeights weights;
-  const Rows<T> d_output;
+  const Rows<float> a;
+  const Rows<T> b;
+  const float scale;
   T* const d_value;
 };
 
@@ -113,18 +95,19 @@ __global__ void __launch_bounds__(kThreads)
   const TilePlace place(tiles(Product::rows(args)), tiles(Product::columns(args)));
   const Product product(args, place.b);
   const std::int64_t row = place.row * kTile, column = place.column * kTile;
-  const std::int64_t depth = product.depth(row, column);
+  const std::int64_t depth = product.depth(row);
   StagedPanel<Product::kAAlongDepth> a;
   StagedPanel<Product::kBAlongDepth> b;
   const auto load = [&](std::int64_t d) {
-    a.load([&](int r, int c) { return d + c < depth ? product.a(row + r, d + c) : 0.0f; });
-    b.load([&](int r, int c) { return d + c < depth ? product.b(column + r, d + c) : 0.0f; });
+    a.load(product.a, row, d);
+    b.load(product.b, column, d);
   };
 
   float sums[kSide][kSide] = {};
   if (depth > 0) load(0);
   for (std::int64_t d = 0; d < depth; d += kDepth) {
     __syncthreads();
+    a.apply([&](float x) { return product.of_a(x); });
     a.store(a_panel), b.store(b_panel);
     __syncthreads();
     const std::int64_t left = depth - d;

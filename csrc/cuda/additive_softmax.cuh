@@ -129,7 +129,7 @@ struct MaskElement {
 
 // The sum over every `step`-th row of scores that the element stands for.
 FC_DEVICE float mask_gradient(const cuda::AdditiveBackwardArgs& a, const MaskShape& shape,
-                                     const MaskElement& at, std::int64_t first, int step) {
+                              const MaskElement& at, std::int64_t first, int step) {
   float sum = 0.0f;
   for (std::int64_t n = first; n < shape.rows(); n += step) {
     const std::int64_t b = at.b + n / shape.queries, i = at.i + n % shape.queries;

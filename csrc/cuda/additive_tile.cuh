@@ -51,8 +51,10 @@ FC_DEVICE bool is_dropped(float signed_weight) {
 FC_DEVICE float keep_scale(const AttentionArgs& args) {
   return args.dropout.is_on ? float(args.dropout.keep_scale) : 1.0f;
 }
+// The scale is infinite where all is dropped: then a 0 beyond an edge must not meet it.
 FC_DEVICE float kept_weight(float signed_weight, float keep_scale) {
-  return is_dropped(signed_weight) ? 0.0f : signed_weight * keep_scale;
+  const bool is_zero = is_dropped(signed_weight) || signed_weight == 0.0f;
+  return is_zero ? 0.0f : signed_weight * keep_scale;
 }
 
 // ---- who ----
@@ -86,7 +88,7 @@ FC_DEVICE float warp_sum(float x) {
 
 // ---- memory ----
 
-// A batch row of a matrix; 0 past its edges.
+// A batch row of a matrix. Past its edges there is nothing: 0.
 template <class T>
 struct Rows {
   const T* first;
@@ -99,18 +101,45 @@ struct Rows {
   FC_DEVICE float operator()(std::int64_t row, std::int64_t column) const {
     return row < rows && column < columns ? float(first[row * stride + column]) : 0.0f;
   }
+  // How many rows there are from `row` on, up to a tile's.
+  FC_DEVICE int left(std::int64_t row) const {
+    const std::int64_t count = rows - row;
+    return count < kTile ? int(count) : kTile;
+  }
 };
 
-// A panel's elements in registers. Lanes lie along the direction in which global memory does:
-// along the depth (a matrix's rows are the panel's), or along the rows (its transpose).
+// Per batch row, [Tq, Tk]: what is kept in float32 of scores, weights and their gradients, up to
+// the length.
+FC_DEVICE Rows<float> score_rows(const AttentionArgs& args, const float* scores, std::int64_t b) {
+  return {scores + b * args.Tq * args.Tk, args.Tk, args.Tq, length_of(args, b)};
+}
+
+// A panel's elements in registers. Lanes lie along the rows of the matrix in memory, which are the
+// panel's rows (kAlongDepth) or its columns.
 template <bool kAlongDepth>
 class StagedPanel {
  public:
-  // element(row, column) of the panel
-  template <class F>
-  FC_DEVICE void load(const F& element) {
+  // From row `row` and column `column` on, of a matrix or its transpose.
+  template <class T>
+  FC_DEVICE void load(const Rows<T>& m, std::int64_t row, std::int64_t column) {
+    const std::int64_t outer = (kAlongDepth ? row : column) + memory_row(0);
+    const std::int64_t inner = (kAlongDepth ? column : row) + lane();
+    const T* at = m.first + outer * m.stride + inner;
+    const int left = m.left(outer);
+    const bool has = inner < m.columns, has_second = inner + kLanes < m.columns;
     FC_UNROLL
-    for (int n = 0; n < kCount; ++n) x_[n] = element(row(n), column(n));
+    for (int n = 0; n < kCount; ++n) {
+      const int second = kAlongDepth ? 0 : n % 2;
+      const int step = memory_row(n) - memory_row(n > 0 ? n - 1 : 0);
+      at += step * m.stride;
+      const bool exists = memory_row(n) - memory_row(0) < left && (second ? has_second : has);
+      x_[n] = exists ? float(at[second * kLanes]) : 0.0f;
+    }
+  }
+  template <class F>
+  FC_DEVICE void apply(const F& f) {
+    FC_UNROLL
+    for (int n = 0; n < kCount; ++n) x_[n] = f(x_[n]);
   }
   FC_DEVICE bool is_far() const {
     bool far = false;
@@ -118,29 +147,26 @@ class StagedPanel {
     for (int n = 0; n < kCount; ++n) far = far || additive::is_far(x_[n]);
     return far;
   }
-  FC_DEVICE void exponentiate() {
-    FC_UNROLL
-    for (int n = 0; n < kCount; ++n) x_[n] = exp_of_twice(x_[n]);
-  }
   FC_DEVICE void store(ptx::Shared<float> panel) const {
     if constexpr (kAlongDepth) {
       FC_UNROLL
       for (int n = 0; n < kCount; n += 4) {
-        ptx::shared_cast<float4>(panel + (column(n) * kStride + row(n)))[0] =
+        ptx::shared_cast<float4>(panel + (lane() * kStride + memory_row(n)))[0] =
             float4{x_[n], x_[n + 1], x_[n + 2], x_[n + 3]};
       }
     } else {
       FC_UNROLL
-      for (int n = 0; n < kCount; ++n) panel[column(n) * kStride + row(n)] = x_[n];
+      for (int n = 0; n < kCount; ++n) {
+        panel[memory_row(n) * kStride + lane() + n % 2 * kLanes] = x_[n];
+      }
     }
   }
 
  private:
   static constexpr int kCount = kTile * kDepth / kThreads;
-  FC_DEVICE static int row(int n) {
-    return kAlongDepth ? 4 * (warp() + n / 4 * kWarps) + n % 4 : lane() + n % 2 * kLanes;
+  FC_DEVICE static int memory_row(int n) {
+    return kAlongDepth ? 4 * (warp() + n / 4 * kWarps) + n % 4 : warp() + n / 2 * kWarps;
   }
-  FC_DEVICE static int column(int n) { return kAlongDepth ? lane() : warp() + n / 2 * kWarps; }
 
   float x_[kCount];
 };
