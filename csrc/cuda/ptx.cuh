@@ -135,6 +135,21 @@ FC_DEVICE void wait_for_flag(const unsigned* flag, unsigned least) {
   } while (static_cast<int>(value - least) < 0);
 }
 
+// ---- special functions ----
+
+// 1 / x to 1 ulp; 0 for |x| > 2^126, infinite for a subnormal.
+FC_DEVICE float reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+// 2^x to 2^-22; 0 below the normal numbers.
+FC_DEVICE float exp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 // ---- products of a warp ----
 
 // d += a b: a [16, 16], b [16, 8], pairs of T; d [16, 8].

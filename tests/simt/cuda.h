@@ -15,6 +15,14 @@
 #define gridDim (simt::machine->grid)
 
 inline void __syncthreads() { simt::arrive_and_wait(simt::self().block->barrier, true); }
+// Whether any thread of the block says so.
+inline int __syncthreads_or(int predicate) {
+  simt::Block& block = *simt::self().block;
+  bool& any = block.votes[block.barrier.phase];
+  any = any || predicate != 0;
+  __syncthreads();
+  return any;
+}
 // All lanes of the kernels' warps take part in what they do together.
 inline void __syncwarp(unsigned = 0xffffffffu) {
   simt::arrive_and_wait(simt::warp().barrier, true);

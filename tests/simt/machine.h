@@ -54,6 +54,7 @@ struct Block {
   std::vector<Granule> history;                                    // of shared
   std::map<std::size_t, TransactionBarrier> transaction_barriers;  // by address in shared
   Barrier barrier;
+  std::map<unsigned, bool> votes;  // by phase of the barrier
   std::vector<Warp> warps;
 };
 

@@ -167,6 +167,13 @@ inline void wait_for_flag(const unsigned* flag, unsigned least) {
   if (found != simt::machine->flags.end()) simt::join(simt::self().clock, found->second);
 }
 
+// ---- special functions ----
+
+// A subnormal counts as 0, before and after.
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float reciprocal(float x) { return flushed(1.0f / flushed(x)); }
+inline float exp2(float x) { return flushed(std::exp2(flushed(x))); }
+
 // ---- products of a warp ----
 
 inline float widened(std::uint16_t bits, const __nv_bfloat16*) {
