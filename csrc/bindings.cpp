@@ -108,6 +108,10 @@ TORCH_LIBRARY_IMPL(fastcells, CUDA, m) {
   m.impl("recurrent_forward", fastcells::recurrent_forward_cuda);
   m.impl("recurrent_backward", fastcells::recurrent_backward_cuda);
   m.impl("recurrent_step", fastcells::recurrent_step_cuda);
+  m.impl("attention_forward", fastcells::attention_forward_cuda);
+  m.impl("attention_backward", fastcells::attention_backward_cuda);
+  m.impl("additive_attention_forward", fastcells::additive_attention_forward_cuda);
+  m.impl("additive_attention_backward", fastcells::additive_attention_backward_cuda);
 }
 #endif
 

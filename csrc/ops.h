@@ -98,9 +98,9 @@ using AdditiveAttentionBackward =
         const at::Tensor& output, const at::Tensor& logsumexp, double dropout_p,
         bool needs_mask_grad);
 
-AttentionForward attention_forward_cpu;
-AttentionBackward attention_backward_cpu;
-AdditiveAttentionForward additive_attention_forward_cpu;
-AdditiveAttentionBackward additive_attention_backward_cpu;
+AttentionForward attention_forward_cpu, attention_forward_cuda;
+AttentionBackward attention_backward_cpu, attention_backward_cuda;
+AdditiveAttentionForward additive_attention_forward_cpu, additive_attention_forward_cuda;
+AdditiveAttentionBackward additive_attention_backward_cpu, additive_attention_backward_cuda;
 
 }  // namespace fastcells

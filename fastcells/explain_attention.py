@@ -11,7 +11,7 @@ from torch.nn.attention.bias import CausalBias
 
 from .functional import additive_attention, scaled_dot_product_attention
 from .functional.autocast import low_dtype
-from .functional.routing import choose_attention_route
+from .functional.routing import TORCH_IS_FASTER_ON, choose_attention_route
 from .layers import AdditiveAttention, MultiheadAttention, SelfAttention
 
 __all__ = ["describe_attention", "is_attention"]
@@ -48,19 +48,32 @@ def describe_attention(
     query = tensors[0]
     dtype = low_dtype(query) or query.dtype
     meant = query if query.dtype == dtype else torch.empty(0, dtype=dtype, device=query.device)
-    route = choose_attention_route((meant, *tensors))
+    route = choose_attention_route((meant, *tensors), _head_width(target, score, tensors))
     name = f"{score} attention"
     if not route.is_kernel:
         return "reference", name, dtype, route.reason, ("the matrix of scores is held as a whole",)
     notes = ["scores in tiles; their matrix is never held"]
     if score == "additive":
         notes = ["scores in tiles; no tensor of [B, Tq, Tk, D] is held"]
-    if dtype == torch.bfloat16:
+    if score == "dot" and query.device.type in TORCH_IS_FASTER_ON and dtype.itemsize == 2:
+        notes.append("without a gradient to come, a mask or dropout: torch's own kernel")
+    if dtype.itemsize == 2:
         notes.append("arithmetic in float32")
     notes += _notes_of_masks(target, options)
     if isinstance(target, MultiheadAttention) and options.get("need_weights", True):
         notes.append("need_weights: the same kernel writes the weights [B, N, Tq, Tk]")
     return f"{query.device.type} {name}", name, dtype, route.reason, tuple(notes)
+
+
+def _head_width(target: object, score: str, tensors: list[Tensor]) -> int:
+    """The widest of a dot product's heads."""
+    if score != "dot":
+        return 0
+    if isinstance(target, MultiheadAttention):
+        return target.head_dim
+    if isinstance(target, nn.Module):
+        return max(target.attention_units, target.output_size)
+    return max(tensor.shape[-1] for tensor in tensors[:3])
 
 
 def _notes_of_masks(target: object, options: dict[str, Any]) -> list[str]:

@@ -98,7 +98,7 @@ def gradients_of_projection(results, leaves):
     """The gradients of a random projection of all results, the same for all of the same shapes."""
     generator = torch.Generator().manual_seed(1)
     cotangents = [
-        torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype)
+        torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t)
         for t in results.values()
     ]
     grads = torch.autograd.grad(list(results.values()), list(leaves.values()), cotangents)

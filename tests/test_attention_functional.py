@@ -1,5 +1,7 @@
 """scaled_dot_product_attention keeps torch's contract, and what is beyond it holds."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,7 +27,7 @@ from attention_problems import (
     run,
     run_reference,
 )
-from fastcells.functional import additive_attention, scaled_dot_product_attention
+from fastcells.functional import additive_attention, routing, scaled_dot_product_attention
 from pairs import one_thread  # noqa: F401 (an autouse fixture)
 from problems import assert_matches, assert_same_bits
 
@@ -278,3 +280,33 @@ def test_names_at_top_level():
     assert fastcells.scaled_dot_product_attention is scaled_dot_product_attention
     assert fastcells.additive_attention is additive_attention
     assert set(DOT_CASES) < set(CASES)
+
+
+def test_where_torch_is_faster_it_takes_plain_calls_alone(monkeypatch):
+    """16-bit on a GPU; here the CPU stands in for one."""
+    calls = []
+    by_torch = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*arguments, **options):
+        calls.append(options)
+        return by_torch(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(routing, "TORCH_IS_FASTER_ON", ("cpu",))
+    query, key, value = (torch.randn(2, n, 6, 8).bfloat16() for n in (4, 2, 2))
+    sdpa = partial(fastcells.scaled_dot_product_attention, enable_gqa=True)
+    plain = sdpa(query, key, value, scale=0.5)
+    causal = sdpa(query, key, value, is_causal=True)
+    assert [call["is_causal"] for call in calls] == [False, True]
+    monkeypatch.setattr(routing, "TORCH_IS_FASTER_ON", ())
+    close = partial(torch.testing.assert_close, rtol=0, atol=2**-6)  # torch rounds weights, too
+    close(plain, sdpa(query, key, value, scale=0.5))
+    close(causal, sdpa(query, key, value, is_causal=True))
+    monkeypatch.setattr(routing, "TORCH_IS_FASTER_ON", ("cpu",))
+    sdpa(query, key, value, window=(2, 0))
+    sdpa(query, key, value, attn_mask=torch.ones(6, 6, dtype=torch.bool))
+    sdpa(query, key, value, dropout_p=0.5)
+    sdpa(query, key, value, return_weights=True)
+    sdpa(query.requires_grad_(), key, value)
+    sdpa(*(t.detach().float() for t in (query, key, value)))
+    assert len(calls) == 2

@@ -36,9 +36,11 @@ void check_shape(const char* op, const char* name, const char* letters, const at
 
 void check_dtype(const char* op, const at::Tensor& query) {
   const auto dtype = query.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16, op,
-                   ": dtype ", c10::toString(dtype),
-                   " is not supported (float32, float64, bfloat16). Convert with .to(...)");
+  TORCH_CHECK_TYPE(dtype == at::kFloat ||
+                       (query.is_cpu() ? dtype == at::kDouble : dtype == at::kHalf) ||
+                       dtype == at::kBFloat16,
+                   op, ": dtype ", c10::toString(dtype), " is not supported (float32, ",
+                   query.is_cpu() ? "float64" : "float16", ", bfloat16). Convert with .to(...)");
 }
 
 void take_mask(AttentionProblem& p, const OptionalTensor& mask, bool is_additive) {

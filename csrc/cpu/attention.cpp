@@ -76,9 +76,7 @@ int64_t key_chunks(const AttentionProblem& p, int64_t key_block) {
   return most;
 }
 
-}  // namespace
-
-AttentionOutputs attention_forward(const AttentionProblem& p, bool wants_weights) {
+AttentionOutputs forward(const AttentionProblem& p, bool wants_weights) {
   const SerialInForkedChild guard;
   const auto& s = p.sizes;
   const auto options = p.query.options();
@@ -100,8 +98,6 @@ AttentionOutputs attention_forward(const AttentionProblem& p, bool wants_weights
   return out;
 }
 
-namespace {
-
 // The gradient of a mask: one buffer where every task has a place of its own in it, else one for
 // each thread.
 at::Tensor mask_parts(const AttentionProblem& p, int64_t chunks, int threads) {
@@ -118,10 +114,8 @@ at::Tensor sum_parts(const at::Tensor& parts, at::ScalarType dtype) {
   return sum.to(dtype);
 }
 
-}  // namespace
-
-AttentionInputGradients attention_backward(const AttentionProblem& p,
-                                           const AttentionGradients& given, bool wants_mask) {
+AttentionInputGradients backward(const AttentionProblem& p, const AttentionGradients& given,
+                                 bool wants_mask) {
   const SerialInForkedChild guard;
   const auto& s = p.sizes;
   const auto options = p.query.options(), arithmetic = options.dtype(p.arithmetic());
@@ -158,6 +152,24 @@ AttentionInputGradients attention_backward(const AttentionProblem& p,
   if (p.is_additive()) grads.units = unit_parts.sum(0).to(dtype);
   if (wants_mask) grads.mask = sum_parts(parts, dtype);
   return grads;
+}
+
+class CpuAttention final : public AttentionEngine {
+ public:
+  AttentionOutputs forward(const AttentionProblem& problem, bool wants_weights) const override {
+    return cpu::forward(problem, wants_weights);
+  }
+  AttentionInputGradients backward(const AttentionProblem& problem, const AttentionGradients& given,
+                                   bool wants_mask) const override {
+    return cpu::backward(problem, given, wants_mask);
+  }
+};
+
+}  // namespace
+
+const AttentionEngine& attention_engine() {
+  static const CpuAttention engine;
+  return engine;
 }
 
 }  // namespace fastcells::cpu

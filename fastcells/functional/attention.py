@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from ..checks import attention as checks
@@ -22,7 +23,12 @@ from .attention_autograd import (
     forward_without_graph,
 )
 from .autocast import cast, low_dtype, without_autocast
-from .routing import choose_attention_route, is_traced_or_transformed, needs_grad
+from .routing import (
+    choose_attention_route,
+    is_traced_or_transformed,
+    needs_grad,
+    torch_is_faster,
+)
 
 __all__ = ["additive_attention", "scaled_dot_product_attention"]
 
@@ -50,7 +56,8 @@ def run_attention(
     query, key = variables[:2]
     seed = draw_seed(query.device) if options.dropout_p > 0 else None
     tensors = (*variables, mask)
-    if not choose_attention_route(tensors).is_kernel:
+    width = max(query.shape[-1], variables[2].shape[-1]) if score == "dot" else 0
+    if not choose_attention_route(tensors, width).is_kernel:
         if key_lengths is not None and not is_traced_or_transformed():
             checks.check_range_of_key_lengths(NAMES[score], key_lengths, key.shape[-2])
         with without_autocast(query):
@@ -154,9 +161,29 @@ def scaled_dot_product_attention(
         offset=columns - rows if is_limited and causal_alignment == "bottom_right" else 0,
         dropout_p=float(dropout_p),
     )
-    output, weights = run_attention("dot", *canonical, options, return_weights)
+    is_plain = attn_mask is None and key_lengths is None and not return_weights
+    if is_plain and options in _of_torch(options.scale) and torch_is_faster(*canonical[0]):
+        output, weights = _run_torch(*canonical[0], options), None
+    else:
+        output, weights = run_attention("dot", *canonical, options, return_weights)
     output = _with_leading(output, leading)
     return (output, _with_leading(weights, leading)) if return_weights else output
+
+
+def _of_torch(scale: float) -> tuple[DotOptions, DotOptions]:
+    """The options that torch's function has."""
+    return DotOptions(scale), DotOptions(scale, right=0)
+
+
+def _run_torch(query: Tensor, key: Tensor, value: Tensor, options: DotOptions) -> Tensor:
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        is_causal=options.right == 0,
+        scale=options.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
 
 
 def default_scale(width: int) -> float:

@@ -22,6 +22,7 @@ __all__ = [
     "choose_route",
     "is_traced_or_transformed",
     "needs_grad",
+    "torch_is_faster",
 ]
 
 
@@ -60,15 +61,41 @@ def choose_route(tensors: Sequence[Tensor | None]) -> Route:
     return _route(tensors, why_not)
 
 
-def choose_attention_route(tensors: Sequence[Tensor | None]) -> Route:
-    """The same for attention; the first of the tensors is the query."""
+def choose_attention_route(tensors: Sequence[Tensor | None], head_width: int = 0) -> Route:
+    """The same for attention; the first of the tensors is the query. The width of a head, of keys
+    or values, counts where scores are dot products."""
     query = next(t for t in tensors if t is not None)
+    device = query.device.type
+    widest = attention.MOST_HEAD_WIDTH.get(device)
     why_not = ""
     if not attention.has_kernels(query.device):
-        why_not = f"no attention kernels for {query.device.type}"
-    elif query.dtype not in attention.KERNEL_DTYPES:
-        why_not = f"no attention kernels for {query.dtype}"
+        why_not = f"no attention kernels for {device}"
+    elif query.dtype not in attention.KERNEL_DTYPES[device]:
+        why_not = f"no attention kernels for {query.dtype}" + (
+            "" if device == "cpu" else f" on {device}"
+        )
+    elif widest is not None and head_width > widest:
+        why_not = f"no attention kernels for heads wider than {widest} on {device}"
     return _route(tensors, why_not)
+
+
+#: Where torch's own attention is faster than these kernels, and what it must then be asked for.
+TORCH_IS_FASTER_ON = ("cuda",)
+_TORCH_IS_FASTER_FOR = (torch.float16, torch.bfloat16)
+
+
+def torch_is_faster(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether a plain call of dot-product attention, without a mask but the causal one, is torch's:
+    16-bit on a GPU, where torch has cuDNN and FlashAttention, and no gradient asked for, whose
+    second derivative torch does not have."""
+    return (
+        query.device.type in TORCH_IS_FASTER_ON
+        and query.dtype in _TORCH_IS_FASTER_FOR
+        and query.shape[-1] == value.shape[-1]
+        and query.shape[-1] % 8 == 0
+        and not is_traced_or_transformed()
+        and not needs_grad((query, key, value))
+    )
 
 
 def _route(tensors: Sequence[Tensor | None], why_not: str) -> Route:

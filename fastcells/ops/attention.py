@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from .._extension import is_compiled
+from . import recurrent
 from .recurrent import arithmetic_dtype, check_device
 
 __all__ = [
+    "KERNEL_DEVICES",
     "KERNEL_DTYPES",
+    "MOST_HEAD_WIDTH",
     "additive_attention_backward",
     "additive_attention_forward",
     "attention_backward",
@@ -23,10 +26,17 @@ __all__ = [
 _HAS_OPS = is_compiled() and hasattr(torch.ops.fastcells, "attention_forward")
 
 #: Device types that have attention kernels in this build; a fake stands in for them on "meta".
-KERNEL_DEVICES: tuple[str, ...] = ("cpu", "meta") if _HAS_OPS else ()
+KERNEL_DEVICES: tuple[str, ...] = recurrent.KERNEL_DEVICES if _HAS_OPS else ()
 
-#: What the kernels store; they compute in float32, or float64 for float64.
-KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+#: What the kernels of a device type store; they compute in float32, or float64 for float64.
+KERNEL_DTYPES = {
+    "cpu": (torch.float32, torch.float64, torch.bfloat16),
+    "meta": (torch.float32, torch.float64, torch.bfloat16),
+    "cuda": (torch.float32, torch.float16, torch.bfloat16),
+}
+
+#: The widest head, of keys and of values, that dot-product kernels take where there is a limit.
+MOST_HEAD_WIDTH = {"cuda": 256}
 
 
 def has_kernels(device: torch.device) -> bool:
