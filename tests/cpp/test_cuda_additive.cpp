@@ -325,13 +325,12 @@ bool check(const Case& c) {
       same_bits(call.d_value, again.d_value) && same_bits(call.logsumexp, again.logsumexp) &&
       same_bits(call.d_units, again.d_units) && same_bits(call.d_mask, again.d_mask);
   const bool is_ok = stored <= error && floats <= float_error && is_same;
-  constexpr const char* kMasks[] = {"", " bool", " added"};
-  std::printf("%s B%d Tq%d Tk%d D%d Ev%d%s%s%s%s%s: stored %.1e, float32 %.1e%s%s\n",
+  constexpr const char* kMasks[] = {"no mask", "bool", "added"};
+  std::printf("%s B%d Tq%d Tk%d D%d Ev%d, %s %d%s%s%s: stored %.1e, float32 %.1e%s%s\n",
               sizeof(T) == 4              ? "float32 "
               : std::is_same_v<T, __half> ? "float16 "
                                           : "bfloat16",
-              int(c.B), int(c.Tq), int(c.Tk), int(c.D), int(c.Ev), kMasks[int(c.mask)],
-              c.mask == Kind::kNone ? "" : (" " + std::to_string(c.mask_dims)).c_str(),
+              int(c.B), int(c.Tq), int(c.Tk), int(c.D), int(c.Ev), kMasks[int(c.mask)], c.mask_dims,
               c.has_lengths ? " lengths" : "", c.dropout > 0 ? " dropout" : "",
               c.is_far ? " far" : "", stored, floats, is_same ? "" : "  NOT REPEATED",
               is_ok ? "" : "  FAILED");
@@ -352,7 +351,7 @@ bool check_extremes(std::int64_t Tq) {
   Problem nan = make_problem<float>(c), huge = nan;
   nan.query[c.D + 1] = NAN;
   for (double& x : huge.query) x = 15;
-  huge.key = {15, 1, -15, 1}, huge.units = {0x1p45, 1};
+  huge.key = {15, 15, -15, 1}, huge.units = {0x1p45, 1};
   return check_output("a NaN", nan) && check_output("huge units", huge);
 }
 
