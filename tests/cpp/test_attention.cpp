@@ -1,0 +1,4 @@
+// The CPU attention kernels of the baseline: attention_cases.h.
+#include "attention_cases.h"
+
+int main() { return fastcells::check_attention_kernels(); }

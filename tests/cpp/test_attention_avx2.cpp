@@ -1,0 +1,15 @@
+// The CPU attention kernels of AVX2, where the processor has it: attention_cases.h.
+#if defined(__x86_64__)
+#define FASTCELLS_AVX2 1
+#pragma GCC target("avx2,fma,f16c")
+#include "attention_cases.h"
+
+int main() {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return fastcells::check_attention_kernels();
+  }
+  std::puts("skipped: this processor has no AVX2 with FMA");
+}
+#else
+int main() {}
+#endif
