@@ -36,15 +36,16 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
 
   FC_DEVICE void run() {
     const unsigned b = place_.b, kv_head = key_head(args_, place_.n);
-    const std::int64_t first = seen_.first / kOthers * kOthers;
-    const int tiles = int((seen_.last - first + kOthers - 1) / kOthers);
+    const int first = int(seen_.first / kOthers);
+    const int tiles = int((seen_.last + kOthers - 1) / kOthers) - first;
     const auto load = [&](int i, int stage) {
       const HeadRows<T> keys(args_.key, b, kv_head, args_.E);
       const HeadRows<T> values(args_.value, b, kv_head, args_.Ev);
-      load_tile<Traits, kOthers>(other(stage, 0), keys, first + std::int64_t(i) * kOthers, seen_);
-      load_tile<Traits, kOthers>(other(stage, 1), values, first + std::int64_t(i) * kOthers, seen_);
+      const std::int64_t j = std::int64_t(first + i) * kOthers;
+      load_tile<Traits, kOthers>(other(stage, 0), keys, j, seen_);
+      load_tile<Traits, kOthers>(other(stage, 1), values, j, seen_);
     };
-    const auto use = [&](int i, int stage) { take(first + std::int64_t(i) * kOthers, stage); };
+    const auto use = [&](int i, int stage) { take(std::int64_t(first + i) * kOthers, stage); };
     if (tiles > 0) {
       const KeyRange all{0, args_.Tq};
       load_tile<Traits, kOwn>(own(0), HeadRows<T>(args_.query, b, place_.n, args_.E), place_.first,
@@ -55,7 +56,7 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
     }
     T* const to = static_cast<T*>(args_.d_query) + at_.slice() * args_.Tq * args_.E;
     store_rows<T>(d_query_[0], to, place_.first + this->warp_row_, args_.Tq, int(args_.E),
-                  {this->scale_, this->scale_});
+                  this->part_, {this->scale_, this->scale_});
   }
 
  private:
@@ -67,8 +68,8 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
       return QueryValues{{exponent_[0], exponent_[0], exponent_[1], exponent_[1]},
                          {delta_[0], delta_[0], delta_[1], delta_[1]}};
     };
-    this->template finish<true, false>(at_, place_.first, j, rows, s, d);
-    reader_.multiply_weights(d, other(stage, 0), d_query_);
+    this->template finish<false>(at_, place_.first, j, rows, s, d);
+    reader_.multiply_weights(d, other(stage, 0), this->part_, d_query_);
   }
 
   const BlockPlace place_;
@@ -78,14 +79,11 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
   float d_query_[1][Traits::kColumns][4] = {};
 };
 
-enum class KeyParts { kBoth, kKey, kValue };
-
-template <class Traits, KeyParts kParts>
+template <class Traits>
 class AttentionKeyGradient : AttentionGradient<Traits, true> {
   using Gradient = AttentionGradient<Traits, true>;
   using typename Gradient::Positions, typename Gradient::T, typename Gradient::Tile;
   static constexpr int kOwn = Traits::kOwn, kOthers = Traits::kOthers;
-  static constexpr bool kKey = kParts != KeyParts::kValue, kValue = kParts != KeyParts::kKey;
   using Gradient::args_, Gradient::lane_, Gradient::other, Gradient::own, Gradient::reader_;
 
  public:
@@ -110,14 +108,10 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
     }
     const std::int64_t row = place_.first + this->warp_row_;
     const std::int64_t head = (std::int64_t(b) * args_.Nk + place_.n) * args_.Tk;
-    if constexpr (kKey) {
-      store_rows<T>(d_key_[0], static_cast<T*>(args_.d_key) + head * args_.E, row, args_.Tk,
-                    int(args_.E), {this->scale_, this->scale_});
-    }
-    if constexpr (kValue) {
-      store_rows<T>(d_value_[0], static_cast<T*>(args_.d_value) + head * args_.Ev, row, args_.Tk,
-                    int(args_.Ev), {1.0f, 1.0f});
-    }
+    store_rows<T>(d_key_[0], static_cast<T*>(args_.d_key) + head * args_.E, row, args_.Tk,
+                  int(args_.E), this->part_, {this->scale_, this->scale_});
+    store_rows<T>(d_value_[0], static_cast<T*>(args_.d_value) + head * args_.Ev, row, args_.Tk,
+                  int(args_.Ev), this->part_, {1.0f, 1.0f});
   }
 
  private:
@@ -165,7 +159,7 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
   FC_DEVICE void take(int i, int stage) {
     Tile s, d;
     reader_.multiply_rows(own(0), this->warp_row_, other(stage, 0), s);
-    if constexpr (kKey) reader_.multiply_rows(own(1), this->warp_row_, other(stage, 1), d);
+    reader_.multiply_rows(own(1), this->warp_row_, other(stage, 1), d);
     const auto values =
         ptx::shared_cast<float4>(this->queries_ + stage * kOthers * kQueryFloats) + lane_ % 4;
     const auto rows = [&](int n) {  // of the two queries of a lane's columns
@@ -173,17 +167,17 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
       return QueryValues{{v.x, v.z, v.x, v.z}, {v.y, v.w, v.y, v.w}};
     };
     const Positions at(args_, place_.b, head_of(i));
-    this->template finish<kKey, false>(at, query_of(i), place_.first, rows, s, d);
-    if constexpr (kValue) reader_.multiply_weights(s, other(stage, 1), d_value_);
-    if constexpr (kKey) reader_.multiply_weights(d, other(stage, 0), d_key_);
+    this->template finish<false>(at, query_of(i), place_.first, rows, s, d);
+    reader_.multiply_weights(s, other(stage, 1), this->part_, d_value_);
+    reader_.multiply_weights(d, other(stage, 0), this->part_, d_key_);
   }
 
   const BlockPlace place_;
   std::int64_t first_tile_ = 0;  // of queries, of those that see some key
   int head_tiles_ = 0;
   float exponent_ = 0, delta_ = 0;  // of one query of the tile that is under way
-  float d_key_[1][kKey ? Traits::kColumns : 1][4] = {};
-  float d_value_[1][kValue ? Traits::kColumns : 1][4] = {};
+  float d_key_[1][Traits::kColumns][4] = {};
+  float d_value_[1][Traits::kColumns][4] = {};
 };
 
 template <class Traits>
@@ -192,10 +186,10 @@ __global__ void __launch_bounds__(Traits::kThreads)
   AttentionQueryGradient<Traits>(args).run();
 }
 
-template <class Traits, KeyParts kParts>
+template <class Traits>
 __global__ void __launch_bounds__(Traits::kThreads)
     attention_key_gradient_kernel(const __grid_constant__ AttentionBackwardArgs args) {
-  AttentionKeyGradient<Traits, kParts>(args).run();
+  AttentionKeyGradient<Traits>(args).run();
 }
 
 }  // namespace fastcells

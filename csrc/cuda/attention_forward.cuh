@@ -11,15 +11,15 @@
 
 namespace fastcells {
 
-// Shared memory leaves room for two blocks on a multiprocessor of 227 KiB, registers for no spill.
+// Shared memory leaves room for two blocks on a multiprocessor of 227 KiB.
 constexpr int forward_tiles(int bytes, int width) { return bytes == 2 && width <= 128 ? 2 : 1; }
-constexpr int forward_others(int bytes, int width) { return bytes == 2 || width <= 128 ? 32 : 16; }
-constexpr int forward_stages(int bytes, int width) { return bytes == 4 && width > 128 ? 1 : 2; }
+constexpr int forward_others(int bytes, int width) { return bytes * width <= 512 ? 32 : 16; }
+constexpr int forward_stages(int bytes, int width) { return bytes * width <= 512 ? 2 : 1; }
 
 template <class T, int kWidth>
 using AttentionForwardTraits =
     AttentionTraits<T, kWidth, forward_tiles(sizeof(T), kWidth), forward_others(sizeof(T), kWidth),
-                    forward_stages(sizeof(T), kWidth), 4>;
+                    forward_stages(sizeof(T), kWidth), 4, (kWidth > 128 ? 2 : 1)>;
 
 template <class Traits>
 constexpr std::size_t attention_forward_shared() {
@@ -56,15 +56,16 @@ class AttentionForward : AttentionScores<Traits, false> {
 
   FC_DEVICE void run() {
     const unsigned kv_head = key_head(args_, place_.n);
-    const std::int64_t first = seen_.first / kOthers * kOthers;
-    const int tiles = int((seen_.last - first + kOthers - 1) / kOthers);
+    const int first = int(seen_.first / kOthers);
+    const int tiles = int((seen_.last + kOthers - 1) / kOthers) - first;
     const auto load = [&](int i, int stage) {
       const HeadRows<T> keys(args_.key, place_.b, kv_head, args_.E);
       const HeadRows<T> values(args_.value, place_.b, kv_head, args_.Ev);
-      load_tile<Traits, kOthers>(tile(stage, 0), keys, first + std::int64_t(i) * kOthers, seen_);
-      load_tile<Traits, kOthers>(tile(stage, 1), values, first + std::int64_t(i) * kOthers, seen_);
+      const std::int64_t j = std::int64_t(first + i) * kOthers;
+      load_tile<Traits, kOthers>(tile(stage, 0), keys, j, seen_);
+      load_tile<Traits, kOthers>(tile(stage, 1), values, j, seen_);
     };
-    const auto use = [&](int i, int stage) { take(first + std::int64_t(i) * kOthers, stage); };
+    const auto use = [&](int i, int stage) { take(std::int64_t(first + i) * kOthers, stage); };
     if (tiles > 0) {
       load_tile<Traits, kOwn>(query_, HeadRows<T>(args_.query, place_.b, place_.n, args_.E),
                               place_.first, {0, args_.Tq});
@@ -100,7 +101,7 @@ class AttentionForward : AttentionScores<Traits, false> {
         }
       }
     }
-    reader_.multiply_weights(s, tile(stage, 1), output_);
+    reader_.multiply_weights(s, tile(stage, 1), this->part_, output_);
   }
 
   // Scores of row h of tile m become 2^(score - maximum), and go into the lane's part of the sum.
@@ -142,13 +143,13 @@ class AttentionForward : AttentionScores<Traits, false> {
         sum += __shfl_xor_sync(~0u, sum, 2);
         factor[h] = sum <= 0.0f ? 0.0f : 1.0f / sum;
         const std::int64_t i = place_.first + row(m, 2 * h);
-        if (lane_ % 4 == 0 && i < args_.Tq) {
+        if (lane_ % 4 == 0 && this->part_ == 0 && i < args_.Tq) {
           static_cast<float*>(args_.logsumexp)[head + i] =
               sum <= 0.0f ? kNothing : max_[m][h] * unit_ * kLn2 + logf(sum);
         }
       }
       store_rows<T>(output_[m], to, place_.first + this->warp_row_ + 16 * m, args_.Tq,
-                    int(args_.Ev), factor);
+                    int(args_.Ev), this->part_, factor);
     }
   }
 

@@ -15,15 +15,20 @@ namespace fastcells {
 using cuda::AttentionBackwardArgs;
 
 // Two tiles of own rows and two of the others: 97 KiB at most.
-constexpr int backward_others(int bytes, int width) {
-  return bytes == 4 && width > 128 ? 16 : width * bytes <= 256 ? 64 : 32;
-}
-constexpr int backward_warps(int bytes, int width) { return bytes == 4 && width > 128 ? 2 : 4; }
+constexpr int backward_others(int bytes, int width) { return bytes * width <= 512 ? 32 : 16; }
+constexpr int backward_stages(int bytes, int width) { return bytes * width <= 256 ? 2 : 1; }
+constexpr int backward_row_warps(int bytes, int width) { return bytes * width <= 512 ? 4 : 2; }
 
+template <class T, int kWidth, int kSplit>
+using AttentionBackwardTraits = AttentionTraits<T, kWidth, 1, backward_others(sizeof(T), kWidth),
+                                                backward_stages(sizeof(T), kWidth),
+                                                backward_row_warps(sizeof(T), kWidth), kSplit>;
 template <class T, int kWidth>
-using AttentionBackwardTraits =
-    AttentionTraits<T, kWidth, 1, backward_others(sizeof(T), kWidth),
-                    kWidth * sizeof(T) <= 256 ? 2 : 1, backward_warps(sizeof(T), kWidth)>;
+using QueryGradientTraits = AttentionBackwardTraits<T, kWidth, (kWidth > 128 ? 2 : 1)>;
+// Two sums in registers, in the place of one.
+template <class T, int kWidth>
+using KeyGradientTraits =
+    AttentionBackwardTraits<T, kWidth, (kWidth * sizeof(T) <= 256 ? 1 : kWidth * sizeof(T) / 256)>;
 
 // A query of a tile as the columns of others have it: logsumexp as an exponent of two, and delta.
 constexpr int kQueryFloats = 2;
@@ -71,23 +76,19 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
   // s: in, q.k; out, weights after dropout. d: in, dO . v; out, the gradient of scale * q.k, or
   // with kMasked that of the masked score. exponent(e), delta(e) of the four elements of column
   // tile n are what row(n) returns.
-  template <bool kWantsScores, bool kMasked, class Rows>
+  template <bool kMasked, class Rows>
   FC_DEVICE void finish(const Positions& at, std::int64_t i, std::int64_t j, const Rows& rows,
                         Tile& s, Tile& d) const {
     unsigned kept = ~0u;
-    if constexpr (kWantsScores) {
-      if (args_.grad_weights) add_grad_weights(at, i, j, d);
-    }
-    if (this->a_.dropout.is_on) kept = draw<kWantsScores>(at, i, j, d);
-    if constexpr (kWantsScores) {
+    if (args_.grad_weights) add_grad_weights(at, i, j, d);
+    if (this->a_.dropout.is_on) kept = draw(at, i, j, d);
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      const auto row = rows(n);
       FC_UNROLL
-      for (int n = 0; n < N; ++n) {
-        const auto row = rows(n);
-        FC_UNROLL
-        for (int e = 0; e < 4; ++e) d[0][n][e] -= row.delta[e];
-      }
+      for (int e = 0; e < 4; ++e) d[0][n][e] -= row.delta[e];
     }
-    if (this->is_natural_) this->template make_natural<kWantsScores && !kMasked>(s, d);
+    if (this->is_natural_) this->template make_natural<!kMasked>(s, d);
     const bool is_plain = this->is_plain(at, i, j);
     this->hide(at, i, j, is_plain, s);
     FC_UNROLL
@@ -97,10 +98,10 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
       for (int e = 0; e < 4; ++e) {
         const float p = ptx::power_of_two(s[0][n][e] * this->unit_ - row.exponent[e]);
         s[0][n][e] = p;
-        if constexpr (kWantsScores) d[0][n][e] *= p;
+        d[0][n][e] *= p;
       }
     }
-    if (kWantsScores && !is_plain) {  // the values of keys that nobody sees may be anything
+    if (!is_plain) {  // the values of keys that nobody sees may be anything
       Scores::each([&](int m, int n, int e) {
         if (s[m][n][e] == 0.0f) d[m][n][e] = 0;
       });
@@ -122,12 +123,11 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
                                   Tile& d) const {
     const T* const first =
         static_cast<const T*>(args_.grad_weights) + (at.slice() * args_.Tq + i) * args_.Tk + j;
-    this->each_inside(i, j, [&](int m, int n, int e) {
-      d[m][n][e] += float(first[this->query(m, n, e) * args_.Tk + this->key(m, n, e)]);
+    this->each_inside(i, j, args_.Tk, 1, [&](int m, int n, int e, std::int64_t element) {
+      d[m][n][e] += float(first[element]);
     });
   }
   // Which elements dropout keeps, a bit each; d is multiplied by their factors.
-  template <bool kWantsScores>
   FC_DEVICE unsigned draw(const Positions& at, std::int64_t i, std::int64_t j, Tile& d) const {
     unsigned kept = 0;
     FC_UNROLL
@@ -136,7 +136,7 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
       this->dropout(at, i, j, 0, n, factor);
       FC_UNROLL
       for (int e = 0; e < 4; ++e) {
-        if constexpr (kWantsScores) d[0][n][e] *= factor[e];
+        d[0][n][e] *= factor[e];
         kept |= unsigned(factor[e] != 0.0f) << (n * 4 + e);
       }
     }

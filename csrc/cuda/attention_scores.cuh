@@ -33,7 +33,8 @@ class AttentionScores {
   FC_DEVICE explicit AttentionScores(const AttentionArgs& args)
       : a_(args),
         lane_(int(threadIdx.x) % kLanes),
-        warp_row_(int(threadIdx.x) / kLanes * 16 * M),
+        warp_row_(int(threadIdx.x) / kLanes % Traits::kRowWarps * 16 * M),
+        part_(int(threadIdx.x) / kLanes / Traits::kRowWarps),
         scale_(float(args.scale)),
         is_natural_(args.softcap > 0 || args.mask.kind == AttentionMask::Kind::kAdded ||
                     !(args.scale > 0)),
@@ -57,13 +58,31 @@ class AttentionScores {
       }
     }
   }
-  // Those that exist, of the tile whose first query is i and first key j.
+  // f(m, n, e, at) for those that exist, of the tile whose first query is i and first key j; `at`
+  // is where they are in an array with the strides of the mask or the weights, from the tile's
+  // first element on. Made by steps: products of 64 bits take registers.
   template <class F>
-  FC_DEVICE void each_inside(std::int64_t i, std::int64_t j, const F& f) const {
+  FC_DEVICE void each_inside(std::int64_t i, std::int64_t j, std::int64_t query_stride,
+                             std::int64_t key_stride, const F& f) const {
     const int queries = bounded(a_.Tq - i), keys = bounded(a_.Tk - j);
-    each([&](int m, int n, int e) {
-      if (query(m, n, e) < queries && key(m, n, e) < keys) f(m, n, e);
-    });
+    const std::int64_t row_stride = kKeysOwn ? key_stride : query_stride;
+    const std::int64_t column_stride = kKeysOwn ? query_stride : key_stride;
+    std::int64_t at = row(0, 0) * row_stride + column(0, 0) * column_stride;
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) {
+      FC_UNROLL
+      for (int side = 0; side < 2; ++side) {
+        FC_UNROLL
+        for (int m = 0; m < M; ++m) {
+          FC_UNROLL
+          for (int e = side; e < 4; e += 2) {
+            const bool is_inside = query(m, n, e) < queries && key(m, n, e) < keys;
+            if (is_inside) f(m, n, e, at + (16 * m + e / 2 * 8) * row_stride);
+          }
+        }
+        at += (side == 0 ? 1 : 7) * column_stride;
+      }
+    }
   }
 
   // Whether all queries of a tile see all its keys, as far as window and lengths go.
@@ -96,9 +115,8 @@ class AttentionScores {
                       Tile& s) const {
     if (a_.mask.kind != AttentionMask::Kind::kNone) {
       const std::int64_t first = at.mask_at(i, j);
-      each_inside(i, j, [&](int m, int n, int e) {
-        const std::int64_t element = query(m, n, e) * a_.mask.query + key(m, n, e) * a_.mask.key;
-        s[m][n][e] = at.masked_at(s[m][n][e], first + element);
+      each_inside(i, j, a_.mask.query, a_.mask.key, [&](int m, int n, int e, std::int64_t to) {
+        s[m][n][e] = at.masked_at(s[m][n][e], first + to);
       });
     }
     if (is_plain) return;
@@ -134,7 +152,7 @@ class AttentionScores {
   static constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
   const AttentionArgs& a_;
-  const int lane_, warp_row_;
+  const int lane_, warp_row_, part_;  // of kSplit parts of the columns
   const float scale_;
   const bool is_natural_;
   const float unit_;  // times a score is an exponent of two

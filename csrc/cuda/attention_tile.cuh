@@ -18,12 +18,17 @@ namespace fastcells {
 
 constexpr int kLanes = 32;
 
-template <class T_, int kWidth_, int kTiles_, int kOthers_, int kStages_, int kWarps_>
+// kSplit warps share 16 * kTiles own rows: each computes all scores of these, and what is summed up
+// of its part of the columns, where one warp had not enough registers for it.
+template <class T_, int kWidth_, int kTiles_, int kOthers_, int kStages_, int kRowWarps_,
+          int kSplit_>
 struct AttentionTraits {
   using T = T_;
-  static constexpr int kWidth = kWidth_, kOthers = kOthers_, kStages = kStages_, kWarps = kWarps_;
-  static constexpr int M = kTiles_, N = kOthers / 8, kColumns = kWidth / 8;
-  static constexpr int kThreads = kWarps * kLanes, kOwn = 16 * M * kWarps;
+  static constexpr int kWidth = kWidth_, kOthers = kOthers_, kStages = kStages_;
+  static constexpr int kRowWarps = kRowWarps_, kSplit = kSplit_;
+  static constexpr int M = kTiles_, N = kOthers / 8;
+  static constexpr int kColumns = kWidth / 8 / kSplit;  // tiles of eight, of a warp
+  static constexpr int kThreads = kRowWarps * kSplit * kLanes, kOwn = 16 * M * kRowWarps;
   static constexpr int kPieces = kWidth * int(sizeof(T)) / 16, kSteps = kPieces / 2;
   static constexpr int kOwnPieces = kOwn * kPieces, kOtherPieces = kOthers * kPieces;
 };
@@ -178,7 +183,7 @@ class TileReader {
 
   // s [own rows from `row` on][others] = own others^T
   FC_DEVICE void multiply_rows(Tile own, int row, Tile others, float (&s)[M][N][4]) const {
-    constexpr int kAtOnce = Traits::kWidth <= 128 ? 4 : 2;  // steps that are asked for ahead
+    constexpr int kAtOnce = 4;  // steps that are asked for ahead
     FC_UNROLL
     for (int m = 0; m < M; ++m) {
       FC_UNROLL
@@ -207,9 +212,10 @@ class TileReader {
     }
   }
 
-  // sums [own rows][columns] += weights [own rows][others] others
-  FC_DEVICE void multiply_weights(const float (&weights)[M][N][4], Tile others,
+  // sums [own rows][columns] += weights [own rows][others] others, of one part of the columns
+  FC_DEVICE void multiply_weights(const float (&weights)[M][N][4], Tile tile, int part,
                                   float (&sums)[M][Traits::kColumns][4]) const {
+    const Tile others = tile + part * (P / Traits::kSplit);
     FC_UNROLL
     for (int j = 0; j < Traits::kOthers / kDepth; ++j) {
       Operand<T, 4> a[M];
@@ -310,10 +316,10 @@ FC_DEVICE void store_pair(T* row, int column, int width, float x, float y, bool 
 }
 
 // factor * sums of one tile of rows, g and g + 8 of those from row `first` on, where they are below
-// `rows`; to [rows][width].
+// `rows`, of one part of the columns; to [rows][width].
 template <class T, int kColumns>
 FC_DEVICE void store_rows(const float (&sums)[kColumns][4], T* to, std::int64_t first,
-                          std::int64_t rows, int width, const float (&factor)[2]) {
+                          std::int64_t rows, int width, int part, const float (&factor)[2]) {
   const int lane = int(threadIdx.x) % kLanes;
   FC_UNROLL
   for (int h = 0; h < 2; ++h) {
@@ -321,8 +327,8 @@ FC_DEVICE void store_rows(const float (&sums)[kColumns][4], T* to, std::int64_t 
     if (r >= rows) continue;
     FC_UNROLL
     for (int c = 0; c < kColumns; ++c) {
-      store_pair(to + r * width, 8 * c + lane % 4 * 2, width, sums[c][2 * h] * factor[h],
-                 sums[c][2 * h + 1] * factor[h], width % 2 == 0);
+      store_pair(to + r * width, 8 * (part * kColumns + c) + lane % 4 * 2, width,
+                 sums[c][2 * h] * factor[h], sums[c][2 * h + 1] * factor[h], width % 2 == 0);
     }
   }
 }

@@ -11,7 +11,7 @@ namespace fastcells {
 
 template <class T, int kWidth>
 using AttentionWeightsTraits =
-    AttentionTraits<T, kWidth, 1, 32, kWidth * sizeof(T) <= 512 ? 2 : 1, 4>;
+    AttentionTraits<T, kWidth, 1, 32, kWidth * sizeof(T) <= 512 ? 2 : 1, 4, 1>;
 
 template <class Traits>
 constexpr std::size_t attention_weights_shared() {
@@ -113,10 +113,10 @@ class AttentionWeights : AttentionScores<Traits, false> {
     }
   }
   FC_DEVICE void sum_up(std::int64_t j, const Tile& s) {
-    this->each_inside(place_.first, j, [&](int m, int n, int e) {
-      const std::int64_t at = (first_ + row(m, e)) * args_.Tk + j + column(n, e);
+    const T* const first = static_cast<const T*>(args_.grad_weights) + first_ * args_.Tk + j;
+    this->each_inside(place_.first, j, args_.Tk, 1, [&](int m, int n, int e, std::int64_t at) {
       const float w = s[m][n][e];
-      if (w != 0.0f) sum_[e / 2] += w * float(static_cast<const T*>(args_.grad_weights)[at]);
+      if (w != 0.0f) sum_[e / 2] += w * float(first[at]);
     });
   }
   FC_DEVICE void add_to_delta() {
