@@ -92,8 +92,9 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
 
   FC_DEVICE void run() {
     const unsigned b = place_.b;
-    const std::int64_t length = Positions(args_, b, 0).length();
-    const KeyRange keys{0, length}, queries = seeing(length);
+    const Positions at(args_, b, 0);
+    // Keys that no query sees stay out: they may hold anything, and rows past Tq look at them, too.
+    const KeyRange keys = at.seen_by_some(0, args_.Tq), queries = seeing(at.length());
     const unsigned heads = unsigned(args_.N) / unsigned(args_.Nk);
     first_tile_ = queries.first / kOthers;
     head_tiles_ = int((queries.last + kOthers - 1) / kOthers - first_tile_);
