@@ -183,7 +183,7 @@ class TileReader {
 
   // s [own rows from `row` on][others] = own others^T
   FC_DEVICE void multiply_rows(Tile own, int row, Tile others, float (&s)[M][N][4]) const {
-    constexpr int kAtOnce = 4;  // steps that are asked for ahead
+    constexpr int kAtOnce = M > 1 ? 2 : 4;  // steps whose rows are asked for ahead
     FC_UNROLL
     for (int m = 0; m < M; ++m) {
       FC_UNROLL
@@ -196,12 +196,12 @@ class TileReader {
         Operand<T, 4> a[M];
         FC_UNROLL
         for (int m = 0; m < M; ++m) {
-          load<false>(own + ((row + 16 * m) * P + 2 * first), row_16_, piece_16_, k, a[m]);
+          load<false>(own + (row + 16 * m) * P, row_16_, piece_16_, first + k, a[m]);
         }
         FC_UNROLL
         for (int n = 0; n < N; n += 2) {
           Operand<T, 2> b[2];
-          load_pair<false>(others + (8 * n * P + 2 * first), row_8_, piece_8_, k, b);
+          load_pair<false>(others + 8 * n * P, row_8_, piece_8_, first + k, b);
           FC_UNROLL
           for (int m = 0; m < M; ++m) {
             multiply(s[m][n], a[m], b[0]);

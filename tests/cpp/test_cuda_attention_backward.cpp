@@ -1,5 +1,5 @@
 // The CUDA attention kernels back, under the emulator, against plain loops in double.
-#include "cuda_attention_problem.h"
+#include "cuda_attention_cases.h"
 
 #include "cuda/attention_backward.cuh"
 #include "cuda/attention_mask.cuh"
@@ -64,7 +64,7 @@ void run(const AttentionProblem<T>& p, unsigned seed, Gradients<T>& out) {
 }
 
 template <class T, int kWidth>
-bool check(const AttentionCase& c, bool repeats = false) {
+bool check(const AttentionCase& c, bool repeats) {
   std::snprintf(current_check, sizeof current_check, "%s Tq=%d Tk=%d E=%d", storage_name<T>(),
                 int(c.Tq), int(c.Tk), int(c.E));
   const AttentionProblem<T> p(c);
@@ -89,203 +89,24 @@ bool check(const AttentionCase& c, bool repeats = false) {
   return report<T>(c, error, is_repeated);
 }
 
-// Every dimension along which a mask may be broadcast, in small.
+struct Check {
+  template <class T, int kWidth>
+  bool operator()(const AttentionCase& c, bool repeats) const {
+    return check<T, kWidth>(c, repeats);
+  }
+};
+
+// Every set of dimensions along which a mask may be broadcast.
 bool check_masks() {
   bool ok = true;
   for (unsigned kept = 0; kept < 16; ++kept) {
-    ok &= check<__half, 64>({.B = 2,
-                             .N = 2,
-                             .Nk = 1,
-                             .Tq = kept % 5 == 0 ? 67 : 3,
-                             .Tk = 35,
-                             .E = 8,
-                             .Ev = 8,
-                             .mask = MaskKind::kAdded,
-                             .mask_batch = (kept & 1) != 0,
-                             .mask_head = (kept & 2) != 0,
-                             .mask_query = (kept & 4) != 0,
-                             .mask_key = (kept & 8) != 0,
-                             .right = kept == 15 ? 20 : -1,
-                             .seed = kept});
+    AttentionCase c = sized(2, 2, 1, kept % 5 == 0 ? 67 : 3, 35, 8, 8, kept);
+    c.mask = MaskKind::kAdded;
+    c.mask_batch = (kept & 1) != 0, c.mask_head = (kept & 2) != 0;
+    c.mask_query = (kept & 4) != 0, c.mask_key = (kept & 8) != 0;
+    if (kept == 15) c.right = 20;
+    ok &= check<__half, 64>(c, false);
   }
-  return ok;
-}
-
-bool check_all() {
-  using MaskKind::kAdded, MaskKind::kBool, MaskKind::kNone;
-  using B16 = __nv_bfloat16;
-  bool ok = check_masks();
-  // Whole tiles, and sizes that miss them; rows of whole pieces, and others.
-  ok &= check<__half, 64>({.B = 1, .N = 1, .Nk = 1, .Tq = 64, .Tk = 64, .E = 64, .Ev = 64}, true);
-  ok &= check<__half, 64>({.B = 1,
-                           .N = 4,
-                           .Nk = 2,
-                           .Tq = 35,
-                           .Tk = 37,
-                           .E = 20,
-                           .Ev = 9,
-                           .has_weights = true,
-                           .heads_inside = true,
-                           .seed = 2});
-  ok &= check<B16, 64>({.B = 2,
-                        .N = 2,
-                        .Nk = 2,
-                        .Tq = 9,
-                        .Tk = 41,
-                        .E = 32,
-                        .Ev = 48,
-                        .mask = kBool,
-                        .mask_head = false,
-                        .has_lengths = true,
-                        .right = 0,
-                        .offset = 30,
-                        .softcap = 1.5,
-                        .has_weights = true,
-                        .seed = 3});
-  // A window in the middle: keys on both sides that nobody sees, queries that see no key.
-  ok &= check<__half, 64>({.B = 1,
-                           .N = 2,
-                           .Nk = 1,
-                           .Tq = 20,
-                           .Tk = 120,
-                           .E = 16,
-                           .Ev = 16,
-                           .left = 3,
-                           .right = 5,
-                           .offset = 50,
-                           .dropout = 0.4,
-                           .has_weights = true,
-                           .heads_inside = true,
-                           .seed = 4},
-                          true);
-  ok &= check<B16, 64>({.B = 1,
-                        .N = 1,
-                        .Nk = 1,
-                        .Tq = 90,
-                        .Tk = 40,
-                        .E = 16,
-                        .Ev = 16,
-                        .left = 4,
-                        .right = 0,
-                        .offset = -25,
-                        .dropout = 0.2,
-                        .seed = 14});
-  ok &= check<__half, 64>({.B = 3,
-                           .N = 1,
-                           .Nk = 1,
-                           .Tq = 3,
-                           .Tk = 7,
-                           .E = 8,
-                           .Ev = 8,
-                           .mask = kAdded,
-                           .mask_query = false,
-                           .has_lengths = true,
-                           .left = 4,
-                           .right = 0,
-                           .offset = 2,
-                           .dropout = 0.3,
-                           .has_weights = true,
-                           .seed = 5},
-                          true);
-  ok &= check<B16, 64>({.B = 1,
-                        .N = 2,
-                        .Nk = 1,
-                        .Tq = 2,
-                        .Tk = 33,
-                        .E = 64,
-                        .Ev = 3,
-                        .mask = kAdded,
-                        .mask_batch = false,
-                        .mask_key = false,
-                        .softcap = 2,
-                        .seed = 6,
-                        .scale = -0.3});
-  ok &= check<__half, 128>({.B = 1,
-                            .N = 1,
-                            .Nk = 1,
-                            .Tq = 40,
-                            .Tk = 33,
-                            .E = 128,
-                            .Ev = 72,
-                            .mask = kAdded,
-                            .right = 0,
-                            .seed = 7});
-  ok &= check<B16, 256>({.B = 1,
-                         .N = 1,
-                         .Nk = 1,
-                         .Tq = 17,
-                         .Tk = 35,
-                         .E = 136,
-                         .Ev = 256,
-                         .mask = kAdded,
-                         .dropout = 0.2,
-                         .has_weights = true,
-                         .seed = 8});
-  ok &= check<float, 64>({.B = 1,
-                          .N = 2,
-                          .Nk = 1,
-                          .Tq = 18,
-                          .Tk = 43,
-                          .E = 64,
-                          .Ev = 52,
-                          .mask = kBool,
-                          .mask_batch = false,
-                          .right = 1,
-                          .offset = 20,
-                          .dropout = 0.5,
-                          .has_weights = true,
-                          .seed = 9});
-  ok &= check<float, 64>({.B = 1,
-                          .N = 1,
-                          .Nk = 1,
-                          .Tq = 4,
-                          .Tk = 9,
-                          .E = 7,
-                          .Ev = 64,
-                          .mask = kAdded,
-                          .softcap = 3,
-                          .has_weights = true,
-                          .heads_inside = true,
-                          .seed = 10});
-  ok &= check<float, 128>({.B = 1,
-                           .N = 1,
-                           .Nk = 1,
-                           .Tq = 3,
-                           .Tk = 33,
-                           .E = 128,
-                           .Ev = 100,
-                           .mask = kAdded,
-                           .seed = 11});
-  ok &= check<float, 256>({.B = 1,
-                           .N = 1,
-                           .Nk = 1,
-                           .Tq = 3,
-                           .Tk = 19,
-                           .E = 200,
-                           .Ev = 256,
-                           .mask = kAdded,
-                           .has_weights = true,
-                           .seed = 12});
-  // Nothing there.
-  ok &= check<__half, 64>({.B = 1, .N = 1, .Nk = 1, .Tq = 2, .Tk = 0, .E = 8, .Ev = 8});
-  ok &= check<__half, 64>({.B = 1,
-                           .N = 1,
-                           .Nk = 1,
-                           .Tq = 0,
-                           .Tk = 2,
-                           .E = 8,
-                           .Ev = 8,
-                           .mask = kAdded,
-                           .mask_query = false});
-  ok &= check<__half, 64>({.B = 0,
-                           .N = 1,
-                           .Nk = 1,
-                           .Tq = 2,
-                           .Tk = 2,
-                           .E = 8,
-                           .Ev = 8,
-                           .mask = kAdded,
-                           .mask_batch = false});
   return ok;
 }
 
@@ -295,7 +116,7 @@ bool check_all() {
 int main() {
   watch_guards();
   try {
-    return fastcells::check_all() ? 0 : 1;
+    return fastcells::run_checks(fastcells::Check(), fastcells::check_masks());
   } catch (const simt::Fault& fault) {
     std::printf("FAILED: %s: %s\n", current_check, fault.what());
     return 1;
