@@ -20,6 +20,9 @@ class AttentionPositions {
   FC_HD AttentionPositions(const AttentionArgs& args, std::int64_t b, std::int64_t n)
       : a_(args), b_(b), n_(n), length_(args.key_lengths ? args.key_lengths[b] : args.Tk) {}
 
+  FC_HD std::int64_t length() const { return length_; }
+  // Number of the head, of all batch rows.
+  FC_HD std::int64_t slice() const { return b_ * a_.N + n_; }
   // The keys that some of the queries first .. last - 1 see, as far as lengths and window go.
   FC_HD KeyRange seen_by_some(std::int64_t first, std::int64_t last) const {
     return cut(first, last - 1);
@@ -32,9 +35,14 @@ class AttentionPositions {
   // The score of query i and key j, which the window and the lengths let through, with its mask:
   // minus infinity where the mask hides the key, whatever the score.
   FC_HD A masked(A score, std::int64_t i, std::int64_t j) const {
+    return masked_at(score, mask_at(i, j));
+  }
+  // The mask's element of query i and key j, and the score with this element.
+  FC_HD std::int64_t mask_at(std::int64_t i, std::int64_t j) const {
+    return b_ * a_.mask.batch + n_ * a_.mask.head + i * a_.mask.query + j * a_.mask.key;
+  }
+  FC_HD A masked_at(A score, std::int64_t at) const {
     if (a_.mask.kind == AttentionMask::Kind::kNone) return score;
-    const std::int64_t at =
-        b_ * a_.mask.batch + n_ * a_.mask.head + i * a_.mask.query + j * a_.mask.key;
     constexpr A kNothing = -std::numeric_limits<A>::infinity();
     if (a_.mask.kind == AttentionMask::Kind::kBool) {
       return static_cast<const bool*>(a_.mask.data)[at] ? score : kNothing;

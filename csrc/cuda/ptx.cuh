@@ -107,6 +107,21 @@ FC_DEVICE void store_async(Shared<uint4> where, uint4 value, Shared<Transactions
       : "memory");
 }
 
+// ---- copies from global to shared memory ----
+
+// 16 bytes, past the L1; they are there after a wait for their group.
+template <class T>
+FC_DEVICE void copy_async(Shared<T> to, const T* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address(to)), "l"(from)
+               : "memory");
+}
+FC_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most `pending` of the committed groups are under way.
+template <int pending>
+FC_DEVICE void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
 // ---- global memory that blocks of a running grid share ----
 
 // At the L2, where all multiprocessors see the same.
@@ -181,6 +196,41 @@ FC_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const uns
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and
+// gets of each matrix the elements 2*(l % 4), 2*(l % 4) + 1 of row l / 4.
+FC_DEVICE void load_matrices(unsigned (&out)[4], Shared<std::uint16_t> row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(address(row)));
+}
+// The same matrices transposed: a lane gets of each the elements l / 4 of rows 2*(l % 4) and
+// 2*(l % 4) + 1.
+FC_DEVICE void load_transposed(unsigned (&out)[4], Shared<std::uint16_t> row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(address(row)));
+}
+
+// ---- arithmetic ----
+
+// Two numbers of 16 bits, to the nearest; `low` in the lower half.
+template <class T>
+FC_DEVICE unsigned pack(float low, float high) {
+  unsigned word;
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  }
+  return word;
+}
+// 2^x to 2 ulp; what is below the normal numbers is 0.
+FC_DEVICE float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 }  // namespace fastcells::ptx

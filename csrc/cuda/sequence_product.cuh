@@ -10,10 +10,10 @@
 // The first kCached steps of a warp lie in registers, the others in shared memory, 16 bytes a lane.
 // Warps of one group of units divide K among them, and the first of them adds up.
 //
-// float32 is three products of TF32: x = high + low, each of 11 bits, and x y is high high +
-// high low + low high, to 2^-21 or so of it. (NVIDIA calls this 3xTF32.)
+// float32 is three products of TF32 (cuda/tf32.cuh).
 #pragma once
 #include "cuda/sequence_block.cuh"
+#include "cuda/tf32.cuh"
 
 namespace fastcells {
 
@@ -21,21 +21,6 @@ namespace fastcells {
 struct WeightFragment {
   uint4 low, high;
 };
-
-// A float32 in two numbers of TF32.
-struct SplitWord {
-  unsigned high, low;
-};
-FC_DEVICE SplitWord split(unsigned word) {
-  const unsigned high = ptx::round_to_tf32(word);
-  float whole, most, rest;
-  memcpy(&whole, &word, sizeof whole);
-  memcpy(&most, &high, sizeof most);
-  rest = whole - most;
-  SplitWord result{high, 0};
-  memcpy(&result.low, &rest, sizeof rest);
-  return result;
-}
 
 // chains[0] + chains[1] += a b, over half a step: a of rows l / 4 and l / 4 + 8, two words each.
 template <class T>

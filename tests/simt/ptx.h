@@ -1,6 +1,5 @@
 // Host twins of csrc/cuda/ptx.cuh: the same names, arguments and effects, with the orders that the
 // PTX ISA (9.0, "Memory Consistency Model", "Asynchronous operations") promises and no others.
-// Copies (cp.async) and ldmatrix are here ahead of the kernels that will use them.
 #pragma once
 #include <cmath>
 
@@ -247,7 +246,8 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsign
 
 // Four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and
 // gets of each matrix the elements 2*(l % 4), 2*(l % 4) + 1 of row l / 4.
-inline void load_matrices(unsigned (&out)[4], Shared<std::uint16_t> row) {
+template <class Pick>
+void exchange_matrices(unsigned (&out)[4], Shared<std::uint16_t> row, const Pick& pick) {
   struct Row {
     std::uint16_t elements[8];
   } mine;
@@ -255,15 +255,40 @@ inline void load_matrices(unsigned (&out)[4], Shared<std::uint16_t> row) {
   struct Words {
     unsigned words[4];
   };
-  const Words words = simt::exchange(mine, [](auto of) {
+  const Words words = simt::exchange(mine, [&](auto of) {
     Words result;
     for (unsigned m = 0; m < 4; ++m) {
-      const Row from = of(m * 8 + simt::lane() / 4);
-      std::memcpy(&result.words[m], from.elements + simt::lane() % 4 * 2, sizeof(unsigned));
+      // Element c of row r.
+      const auto element = [&](unsigned r, unsigned c) { return of(m * 8 + r).elements[c]; };
+      result.words[m] = pick(element, simt::lane() / 4, simt::lane() % 4 * 2);
     }
     return result;
   });
   std::memcpy(out, words.words, sizeof words.words);
 }
+inline void load_matrices(unsigned (&out)[4], Shared<std::uint16_t> row) {
+  exchange_matrices(out, row, [](const auto& element, unsigned r, unsigned c) {
+    return element(r, c) | unsigned(element(r, c + 1)) << 16;
+  });
+}
+// The same matrices transposed: a lane gets of each the elements l / 4 of rows 2*(l % 4) and
+// 2*(l % 4) + 1.
+inline void load_transposed(unsigned (&out)[4], Shared<std::uint16_t> row) {
+  exchange_matrices(out, row, [](const auto& element, unsigned r, unsigned c) {
+    return element(c, r) | unsigned(element(c + 1, r)) << 16;
+  });
+}
+
+// ---- arithmetic ----
+
+// Two numbers of 16 bits, to the nearest; `low` in the lower half.
+template <class T>
+unsigned pack(float low, float high) {
+  const T pair[2] = {T(low), T(high)};
+  unsigned word;
+  std::memcpy(&word, pair, sizeof word);
+  return word;
+}
+inline float power_of_two(float x) { return std::exp2(x); }
 
 }  // namespace fastcells::ptx
