@@ -126,7 +126,7 @@ class AttentionMaskGradient : AttentionGradient<Traits, false> {
 };
 
 template <class Traits>
-__global__ void __launch_bounds__(Traits::kThreads)
+__global__ void __launch_bounds__(Traits::kThreads, 2)
     attention_mask_gradient_kernel(const __grid_constant__ AttentionBackwardArgs args) {
   AttentionMaskGradient<Traits>(args).run();
 }

@@ -144,7 +144,7 @@ class AttentionWeights : AttentionScores<Traits, false> {
 };
 
 template <class Traits>
-__global__ void __launch_bounds__(Traits::kThreads)
+__global__ void __launch_bounds__(Traits::kThreads, 4)
     attention_weights_kernel(const __grid_constant__ AttentionWeightsArgs args) {
   AttentionWeights<Traits>(args).run();
 }

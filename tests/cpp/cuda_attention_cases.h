@@ -44,7 +44,7 @@ bool check_bfloat16(const Check& check) {
   bool ok = check.template operator()<T, 64>(c, false);
   // Queries on both sides that see no key.
   c = sized(1, 1, 1, 90, 40, 16, 16, 7);
-  c.left = 4, c.right = 0, c.offset = -25, c.dropout = 0.2;
+  c.left = 4, c.right = 0, c.offset = -25, c.dropout = 0.2, c.scale = -0.4;
   ok &= check.template operator()<T, 64>(c, false);
   c = sized(1, 2, 1, 2, 33, 64, 3, 8);
   c.mask = MaskKind::kAdded, c.mask_batch = c.mask_key = false, c.softcap = 2, c.scale = -0.3;
