@@ -89,8 +89,7 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
       for (int e = 0; e < 4; ++e) d[0][n][e] -= row.delta[e];
     }
     if (this->is_natural_) this->template make_natural<!kMasked>(s, d);
-    const bool is_plain = this->is_plain(at, i, j);
-    this->hide(at, i, j, is_plain, s);
+    this->hide(at, i, j, this->is_plain(at, i, j), s);
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
       const auto row = rows(n);
@@ -100,11 +99,6 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
         s[0][n][e] = p;
         d[0][n][e] *= p;
       }
-    }
-    if (!is_plain) {  // the values of keys that nobody sees may be anything
-      Scores::each([&](int m, int n, int e) {
-        if (s[m][n][e] == 0.0f) d[m][n][e] = 0;
-      });
     }
     if (!this->a_.dropout.is_on) return;
     Scores::each([&](int m, int n, int e) {
