@@ -1,6 +1,5 @@
-// Launchers of additive attention (Bahdanau, Cho and Bengio, 2014): the bridge from the entry
-// points
-// (.cpp) to additive.cu. As attention_launch.h, but
+// Launchers of additive attention (Bahdanau, Cho and Bengio, 2014): the bridge from the engine
+// (attention.cpp) to additive.cu. As attention_launch.h, but
 //
 //   scores    s_ij = sum_d units_d tanh(q_id + k_jd), plus the mask
 //   arguments N = Nk = 1, E = D units, no window (left, right < 0), no softcap, scale is not read
