@@ -14,11 +14,11 @@
 
 #include "attention/position.h"
 #include "cuda/additive_launch.h"
-#include "cuda/ptx.cuh"
+#include "cuda/warp.cuh"
 
 namespace fastcells::additive {
 
-constexpr int kLanes = 32, kWarps = 8, kThreads = kWarps * kLanes;
+constexpr int kWarps = 8, kThreads = kWarps * kLanes;
 constexpr int kTile = int(cuda::kAdditiveTile);  // rows of a panel
 constexpr int kDepth = 32;                       // columns of a panel: what a sum passes over
 // From one column of a panel to the next. Reads and writes of 16 bytes want a multiple of 4; eight
@@ -78,12 +78,6 @@ struct TilePlace {
 };
 constexpr std::int64_t tiles(std::int64_t count, std::int64_t size = kTile) {
   return (count + size - 1) / size;
-}
-
-FC_DEVICE float warp_sum(float x) {
-  FC_UNROLL
-  for (int mask = kLanes / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(~0u, x, mask);
-  return x;
 }
 
 // ---- memory ----

@@ -25,8 +25,7 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
  public:
   FC_DEVICE explicit AttentionQueryGradient(const AttentionBackwardArgs& args)
       : Gradient(args), place_(place_of(args.N, args.Tq, kOwn)), at_(args, place_.b, place_.n) {
-    const std::int64_t end = place_.first + kOwn;
-    seen_ = at_.seen_by_some(place_.first, end < args.Tq ? end : args.Tq);
+    seen_ = this->seen_by_tile(at_, place_.first);
     FC_UNROLL
     for (int h = 0; h < 2; ++h) {
       const std::int64_t i = place_.first + row(0, 2 * h);
@@ -37,7 +36,7 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
   FC_DEVICE void run() {
     const unsigned b = place_.b, kv_head = key_head(args_, place_.n);
     const int first = int(seen_.first / kOthers);
-    const int tiles = int((seen_.last + kOthers - 1) / kOthers) - first;
+    const int tiles = int(tile_count(seen_.last, kOthers)) - first;
     const auto load = [&](int i, int stage) {
       const HeadRows<T> keys(args_.key, b, kv_head, args_.E);
       const HeadRows<T> values(args_.value, b, kv_head, args_.Ev);
@@ -97,7 +96,7 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
     const KeyRange keys = at.seen_by_some(0, args_.Tq), queries = seeing(at.length());
     const unsigned heads = unsigned(args_.N) / unsigned(args_.Nk);
     first_tile_ = queries.first / kOthers;
-    head_tiles_ = int((queries.last + kOthers - 1) / kOthers - first_tile_);
+    head_tiles_ = int(tile_count(queries.last, kOthers) - first_tile_);
     if (head_tiles_ > 0) {
       load_tile<Traits, kOwn>(own(0), HeadRows<T>(args_.key, b, place_.n, args_.E), place_.first,
                               keys);

@@ -42,8 +42,7 @@ class AttentionForward : AttentionScores<Traits, false> {
         place_(place_of(args.N, args.Tq, kOwn)),
         at_(args, place_.b, place_.n),
         reader_(lane_) {
-    const std::int64_t end = place_.first + kOwn;
-    seen_ = at_.seen_by_some(place_.first, end < args.Tq ? end : args.Tq);
+    seen_ = this->seen_by_tile(at_, place_.first);
     query_ = ptx::shared_array<uint4>(0, Traits::kOwnPieces);
     others_ = ptx::shared_array<uint4>(Traits::kOwnPieces * 16,
                                        2 * Traits::kStages * Traits::kOtherPieces);
@@ -57,7 +56,7 @@ class AttentionForward : AttentionScores<Traits, false> {
   FC_DEVICE void run() {
     const unsigned kv_head = key_head(args_, place_.n);
     const int first = int(seen_.first / kOthers);
-    const int tiles = int((seen_.last + kOthers - 1) / kOthers) - first;
+    const int tiles = int(tile_count(seen_.last, kOthers)) - first;
     const auto load = [&](int i, int stage) {
       const HeadRows<T> keys(args_.key, place_.b, kv_head, args_.E);
       const HeadRows<T> values(args_.value, place_.b, kv_head, args_.Ev);
@@ -89,18 +88,7 @@ class AttentionForward : AttentionScores<Traits, false> {
       FC_UNROLL
       for (int h = 0; h < 2; ++h) exponentials(m, h, s[m]);
     }
-    if (args_.dropout.is_on) {
-      FC_UNROLL
-      for (int m = 0; m < M; ++m) {
-        FC_UNROLL
-        for (int n = 0; n < N; ++n) {
-          float factor[4];
-          this->dropout(at_, place_.first, j, m, n, factor);
-          FC_UNROLL
-          for (int e = 0; e < 4; ++e) s[m][n][e] *= factor[e];
-        }
-      }
-    }
+    this->drop(at_, place_.first, j, s);
     reader_.multiply_weights(s, tile(stage, 1), this->part_, output_);
   }
 
@@ -131,16 +119,14 @@ class AttentionForward : AttentionScores<Traits, false> {
   }
 
   FC_DEVICE void store() {
-    const std::int64_t head = (std::int64_t(place_.b) * args_.N + place_.n) * args_.Tq;
+    const std::int64_t head = at_.slice() * args_.Tq;
     T* const to = static_cast<T*>(args_.output) + head * args_.Ev;
     FC_UNROLL
     for (int m = 0; m < M; ++m) {
       float factor[2];
       FC_UNROLL
       for (int h = 0; h < 2; ++h) {
-        float sum = sum_[m][h];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
+        const float sum = Scores::row_sum(sum_[m][h]);
         factor[h] = sum <= 0.0f ? 0.0f : 1.0f / sum;
         const std::int64_t i = place_.first + row(m, 2 * h);
         if (lane_ % 4 == 0 && this->part_ == 0 && i < args_.Tq) {

@@ -63,11 +63,9 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
     return others_ + (stage * 2 + which) * Traits::kOtherPieces;
   }
 
-  // Of query i: infinity where it sees nothing or is none, so that its weights are zero.
+  // Of query i.
   FC_DEVICE float exponent_of(std::int64_t head, std::int64_t i) const {
-    if (i >= args_.Tq) return -Scores::kNothing;
-    const float x = static_cast<const float*>(args_.logsumexp)[head * args_.Tq + i];
-    return x == Scores::kNothing ? -x : x * kLog2E;
+    return Scores::exponent_of(args_.logsumexp, head, i);
   }
   FC_DEVICE float delta_of(std::int64_t head, std::int64_t i) const {
     return i < args_.Tq ? static_cast<const float*>(args_.delta)[head * args_.Tq + i] : 0.0f;
@@ -163,7 +161,7 @@ __global__ void __launch_bounds__(kDeltaWarps* kLanes)
     float sum = 0;
     for (std::int64_t e = lane; e < args.Ev; e += kLanes)
       sum += float(output[e]) * float(gradient[e]);
-    for (int d = kLanes / 2; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    sum = warp_sum(sum);
     if (lane == 0) static_cast<float*>(args.delta)[r] = sum;
   }
 }

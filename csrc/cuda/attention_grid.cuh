@@ -20,10 +20,6 @@ cudaError_t dispatch_width(const AttentionArgs& args, const F& f) {
   return cudaErrorInvalidValue;
 }
 
-constexpr std::int64_t tile_count(std::int64_t rows, int tile_rows) {
-  return (rows + tile_rows - 1) / tile_rows;
-}
-
 template <class Args>
 cudaError_t launch_blocks(void (*kernel)(Args), std::int64_t blocks, int threads,
                           std::size_t shared_bytes, const Args& args, void* stream) {

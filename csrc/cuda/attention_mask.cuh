@@ -17,7 +17,7 @@ struct MaskTiles {
   std::int64_t batch, head, query, key;
 
   FC_HD static MaskTiles of(const AttentionArgs& a, int queries, int keys) {
-    return {a.B, a.N, (a.Tq + queries - 1) / queries, (a.Tk + keys - 1) / keys};
+    return {a.B, a.N, tile_count(a.Tq, queries), tile_count(a.Tk, keys)};
   }
   FC_HD MaskTiles kept(const AttentionMask& m) const {
     return {m.batch ? batch : 1, m.head ? head : 1, m.query ? query : 1, m.key ? key : 1};
@@ -66,8 +66,7 @@ class AttentionMaskGradient : AttentionGradient<Traits, false> {
 
  private:
   FC_DEVICE void add(const Positions& at, unsigned b, unsigned n, std::int64_t i, std::int64_t j) {
-    const std::int64_t end = i + kOwn < args_.Tq ? i + kOwn : args_.Tq;
-    const KeyRange seen = at.seen_by_some(i, end), queries{0, args_.Tq};
+    const KeyRange seen = this->seen_by_tile(at, i), queries{0, args_.Tq};
     if (seen.first >= j + kOthers || seen.last <= j) return;
     const unsigned kv_head = key_head(args_, n);
     __syncthreads();  // all are done with the tiles before

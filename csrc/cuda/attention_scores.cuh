@@ -85,12 +85,14 @@ class AttentionScores {
     }
   }
 
+  // The keys that some query of a tile sees, as far as window and lengths go.
+  FC_DEVICE KeyRange seen_by_tile(const Positions& at, std::int64_t i) const {
+    return at.seen_by_some(i, end_of_queries(i));
+  }
   // Whether all queries of a tile see all its keys, as far as window and lengths go.
   FC_DEVICE bool is_plain(const Positions& at, std::int64_t i, std::int64_t j) const {
-    constexpr int kQueries = kKeysOwn ? Traits::kOthers : Traits::kOwn;
     constexpr int kKeys = kKeysOwn ? Traits::kOwn : Traits::kOthers;
-    const std::int64_t end = i + kQueries < a_.Tq ? i + kQueries : a_.Tq;
-    const KeyRange all = at.seen_by_all(i, end);
+    const KeyRange all = at.seen_by_all(i, end_of_queries(i));
     return j >= all.first && j + kKeys <= all.last;
   }
 
@@ -149,6 +151,37 @@ class AttentionScores {
     }
   }
 
+  // The tile times dropout's factors, if there is dropout.
+  FC_DEVICE void drop(const Positions& at, std::int64_t i, std::int64_t j, Tile& s) const {
+    if (!a_.dropout.is_on) return;
+    FC_UNROLL
+    for (int m = 0; m < M; ++m) {
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) {
+        float factor[4];
+        dropout(at, i, j, m, n, factor);
+        FC_UNROLL
+        for (int e = 0; e < 4; ++e) s[m][n][e] *= factor[e];
+      }
+    }
+  }
+
+  // ---- rows ----
+
+  // The sum over the four lanes that share a row.
+  FC_DEVICE static float row_sum(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    x += __shfl_xor_sync(~0u, x, 2);
+    return x;
+  }
+  // Query i's logsumexp as an exponent of two: infinity where it sees nothing or is none, so that
+  // its weights are zero.
+  FC_DEVICE float exponent_of(const void* logsumexp, std::int64_t slice, std::int64_t i) const {
+    if (i >= a_.Tq) return -kNothing;
+    const float x = static_cast<const float*>(logsumexp)[slice * a_.Tq + i];
+    return x == kNothing ? -x : x * kLog2E;
+  }
+
   static constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
   const AttentionArgs& a_;
@@ -158,6 +191,10 @@ class AttentionScores {
   const float unit_;  // times a score is an exponent of two
 
  private:
+  FC_DEVICE std::int64_t end_of_queries(std::int64_t i) const {
+    constexpr int kQueries = kKeysOwn ? Traits::kOthers : Traits::kOwn;
+    return i + kQueries < a_.Tq ? i + kQueries : a_.Tq;
+  }
   static constexpr int kBound = 1 << 20;  // more than a tile has rows
   FC_DEVICE static int bounded(std::int64_t x) {
     return int(x < -kBound ? -kBound : x > kBound ? kBound : x);
@@ -184,7 +221,7 @@ struct BlockPlace {
   std::int64_t first;  // row of the tile
 };
 FC_DEVICE BlockPlace place_of(std::int64_t heads, std::int64_t rows, int tile_rows) {
-  const unsigned tiles = unsigned((rows + tile_rows - 1) / tile_rows), head = blockIdx.x / tiles;
+  const unsigned tiles = unsigned(tile_count(rows, tile_rows)), head = blockIdx.x / tiles;
   const unsigned tile = tiles - 1 - blockIdx.x % tiles;
   return {head / unsigned(heads), head % unsigned(heads), std::int64_t(tile) * tile_rows};
 }

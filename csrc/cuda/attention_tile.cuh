@@ -13,10 +13,13 @@
 #pragma once
 #include "attention/position.h"
 #include "cuda/tf32.cuh"
+#include "cuda/warp.cuh"
 
 namespace fastcells {
 
-constexpr int kLanes = 32;
+constexpr std::int64_t tile_count(std::int64_t rows, int tile_rows) {
+  return (rows + tile_rows - 1) / tile_rows;
+}
 
 // kSplit warps share 16 * kTiles own rows: each computes all scores of these, and what is summed up
 // of its part of the columns, where one warp had not enough registers for it.

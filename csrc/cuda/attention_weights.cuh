@@ -42,13 +42,14 @@ class AttentionWeights : AttentionScores<Traits, false> {
         place_(place_of(args.N, args.Tq, kOwn)),
         at_(args, place_.b, place_.n),
         reader_(lane_) {
-    const std::int64_t end = place_.first + kOwn;
-    seen_ = at_.seen_by_some(place_.first, end < args.Tq ? end : args.Tq);
-    first_ = (std::int64_t(place_.b) * args.N + place_.n) * args.Tq + place_.first;
+    seen_ = this->seen_by_tile(at_, place_.first);
+    first_ = at_.slice() * args.Tq + place_.first;
     query_ = ptx::shared_array<uint4>(0, Traits::kOwnPieces);
     others_ =
         ptx::shared_array<uint4>(Traits::kOwnPieces * 16, Traits::kStages * Traits::kOtherPieces);
-    for (int h = 0; h < 2; ++h) reference_[h] = exponent_of(args.logsumexp, h);
+    for (int h = 0; h < 2; ++h) {
+      reference_[h] = this->exponent_of(args.logsumexp, at_.slice(), place_.first + row(0, 2 * h));
+    }
   }
 
   FC_DEVICE void run() {
@@ -60,19 +61,13 @@ class AttentionWeights : AttentionScores<Traits, false> {
       load_tile<Traits, kOthers>(tile(stage), keys, std::int64_t(i) * kOthers, seen_);
     };
     const auto use = [&](int i, int stage) { take(std::int64_t(i) * kOthers, stage); };
-    pass_over<Traits::kStages>(int((args_.Tk + kOthers - 1) / kOthers), load, [](int) {}, use);
+    pass_over<Traits::kStages>(int(tile_count(args_.Tk, kOthers)), load, [](int) {}, use);
     if (args_.grad_weights) add_to_delta();
   }
 
  private:
   FC_DEVICE ptx::Shared<uint4> tile(int stage) const {
     return others_ + stage * Traits::kOtherPieces;
-  }
-  // Infinity for a row that sees nothing or is none: its weights are zero.
-  FC_DEVICE float exponent_of(const void* logsumexp, int h) const {
-    if (place_.first + row(0, 2 * h) >= args_.Tq) return -Scores::kNothing;
-    const float x = static_cast<const float*>(logsumexp)[first_ + row(0, 2 * h)];
-    return x == Scores::kNothing ? -x : x * kLog2E;
   }
 
   FC_DEVICE void take(std::int64_t j, int stage) {
@@ -83,15 +78,7 @@ class AttentionWeights : AttentionScores<Traits, false> {
     Scores::each([&](int m, int n, int e) {
       s[m][n][e] = ptx::power_of_two(s[m][n][e] * this->unit_ - reference_[e / 2]);
     });
-    if (args_.dropout.is_on) {
-      FC_UNROLL
-      for (int n = 0; n < N; ++n) {
-        float factor[4];
-        this->dropout(at_, place_.first, j, 0, n, factor);
-        FC_UNROLL
-        for (int e = 0; e < 4; ++e) s[0][n][e] *= factor[e];
-      }
-    }
+    this->drop(at_, place_.first, j, s);
     if (args_.weights) {
       store(j, s);
     } else {
@@ -122,9 +109,7 @@ class AttentionWeights : AttentionScores<Traits, false> {
   FC_DEVICE void add_to_delta() {
     FC_UNROLL
     for (int h = 0; h < 2; ++h) {
-      float sum = sum_[h];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
+      const float sum = Scores::row_sum(sum_[h]);
       const int r = row(0, 2 * h);
       if (lane_ % 4 == 0 && place_.first + r < args_.Tq) {
         static_cast<float*>(args_.delta)[first_ + r] += sum;
