@@ -12,6 +12,7 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
+#include "checks.h"
 #include "cpu/engine.h"
 #include "cpu/instruction_set.h"
 #include "cpu/packs.h"

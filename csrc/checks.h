@@ -10,6 +10,8 @@
 #include <sstream>
 #include <string>
 
+#include "dispatch.h"
+
 namespace fastcells {
 
 inline std::string shape_text(at::IntArrayRef sizes) {
@@ -17,6 +19,19 @@ inline std::string shape_text(at::IntArrayRef sizes) {
   for (size_t i = 0; i < sizes.size(); ++i) out << (i ? ", " : "(") << sizes[i];
   out << (sizes.empty() ? "()" : sizes.size() == 1 ? ",)" : ")");
   return out.str();
+}
+
+// Throws for a dtype that no kernel takes.
+inline Storage storage_of(const char* op, at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat: return Storage::kFloat32;
+    case at::kDouble: return Storage::kFloat64;
+    case at::kHalf: return Storage::kFloat16;
+    case at::kBFloat16: return Storage::kBFloat16;
+    default:
+      TORCH_CHECK_TYPE(false, op, ": dtype ", c10::toString(dtype),
+                       " is not supported (float32, float64, float16, bfloat16)");
+  }
 }
 
 }  // namespace fastcells

@@ -64,4 +64,17 @@ void dispatch_storage(Storage storage, F&& f) {
   throw std::logic_error("fastcells: unknown storage " + std::to_string(int(storage)));
 }
 
+// Returns f(TypeTag<T>), for kernels whose arithmetic is float: they have no float64.
+template <class Device, class F>
+auto dispatch_float_storage(Storage storage, F&& f) {
+  switch (storage) {
+    case Storage::kFloat32: return f(TypeTag<float>{});
+    case Storage::kFloat16: return f(TypeTag<typename Device::Half>{});
+    case Storage::kBFloat16: return f(TypeTag<typename Device::BFloat16>{});
+    case Storage::kFloat64: break;
+  }
+  throw std::logic_error("fastcells: no kernel of float for storage " +
+                         std::to_string(int(storage)));
+}
+
 }  // namespace fastcells

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 
+#include "checks.h"
 #include "cpu/instruction_set.h"
 #include "cpu/team.h"
 
@@ -18,10 +19,7 @@ constexpr int64_t kWorkPerThread = 1 << 18;
 constexpr int64_t kMostKeyChunks = 8;
 
 const AttentionKernels& kernels_of(const AttentionProblem& p) {
-  const auto dtype = p.query.scalar_type();
-  const CellStorage storage = dtype == at::kDouble  ? CellStorage::kFloat64
-                              : dtype == at::kFloat ? CellStorage::kFloat32
-                                                    : CellStorage::kBFloat16;
+  const CellStorage storage = cell_storage(storage_of(p.op, p.query.scalar_type()));
   return *instruction_set().attention(p.is_additive() ? Score::kAdditive : Score::kDot, storage);
 }
 

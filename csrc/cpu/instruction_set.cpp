@@ -49,6 +49,14 @@ const InstructionSet& instruction_set() {
   return chosen;
 }
 
+CellStorage cell_storage(Storage storage) {
+  switch (storage) {
+    case Storage::kFloat64: return CellStorage::kFloat64;
+    case Storage::kBFloat16: return CellStorage::kBFloat16;
+    default: return CellStorage::kFloat32;
+  }
+}
+
 std::int64_t cache_bytes() {
   constexpr std::int64_t kUnknown = 512 * 1024;
   static const std::int64_t bytes = [] {

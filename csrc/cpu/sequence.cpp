@@ -12,14 +12,6 @@
 namespace fastcells::cpu {
 namespace {
 
-CellStorage cell_storage(Storage storage) {
-  switch (storage) {
-    case Storage::kFloat64: return CellStorage::kFloat64;
-    case Storage::kBFloat16: return CellStorage::kBFloat16;
-    default: return CellStorage::kFloat32;
-  }
-}
-
 // Scratch memory that a calling thread keeps for its next call, up to a size.
 class Workspace {
  public:

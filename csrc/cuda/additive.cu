@@ -1,5 +1,6 @@
 // Launchers of additive attention.
 #include "cuda/additive.cuh"
+#include "cuda/storage.cuh"
 
 namespace fastcells::cuda {
 namespace {
@@ -24,13 +25,7 @@ template <class F>
 int dispatch(Storage storage, void* stream, const F& f) {
   cudaError_t error = cudaSuccess;
   const StreamRun run{stream, &error};
-  if (storage == Storage::kFloat32) {
-    f(TypeTag<float>{}, run);
-  } else if (storage == Storage::kFloat16) {
-    f(TypeTag<__half>{}, run);
-  } else {
-    f(TypeTag<__nv_bfloat16>{}, run);
-  }
+  dispatch_float_storage<Cuda>(storage, [&](auto type) { f(type, run); });
   return error;
 }
 

@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "checks.h"
 #include "cuda/additive_launch.h"
 #include "cuda/attention_launch.h"
 
@@ -13,12 +14,6 @@ namespace {
 // The widest head, of keys and of values, that the dot-product kernels hold.
 constexpr int64_t kMostWidth = 256;
 
-Storage storage_of(const AttentionProblem& p) {
-  const auto dtype = p.query.scalar_type();
-  return dtype == at::kFloat  ? Storage::kFloat32
-         : dtype == at::kHalf ? Storage::kFloat16
-                              : Storage::kBFloat16;
-}
 void check_width(const AttentionProblem& p) {
   TORCH_CHECK(p.is_additive() || (p.sizes.E <= kMostWidth && p.sizes.Ev <= kMostWidth), p.op,
               ": the GPU kernels take heads of width up to ", kMostWidth, ", got ", p.sizes.E,
@@ -36,7 +31,7 @@ at::Tensor score_matrix(const AttentionProblem& p) {
 class CudaAttention final : public AttentionEngine {
  public:
   AttentionOutputs forward(const AttentionProblem& p, bool wants_weights) const override {
-    const Storage storage = storage_of(p);
+    const Storage storage = storage_of(p.op, p.query.scalar_type());
     check_width(p);
     const auto& s = p.sizes;
     const auto options = p.query.options();
@@ -60,7 +55,7 @@ class CudaAttention final : public AttentionEngine {
 
   AttentionInputGradients backward(const AttentionProblem& p, const AttentionGradients& given,
                                    bool wants_mask) const override {
-    const Storage storage = storage_of(p);
+    const Storage storage = storage_of(p.op, p.query.scalar_type());
     check_width(p);
     const auto& s = p.sizes;
     const auto options = p.query.options(), floats = options.dtype(at::kFloat);

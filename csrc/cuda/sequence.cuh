@@ -3,6 +3,7 @@
 #include "cuda/launch.h"
 #include "cuda/sequence_backward.cuh"
 #include "cuda/sequence_forward.cuh"
+#include "cuda/storage.cuh"
 
 namespace fastcells {
 
@@ -44,14 +45,11 @@ using TierTag = std::integral_constant<Tier, tier>;
 // Calls f(TypeTag<T>, TierTag<tier>).
 template <class F>
 int dispatch_plan(Storage storage, const cuda::Plan& plan, const F& f) {
-  const auto with_type = [&](auto type) -> cudaError_t {
+  return dispatch_float_storage<Cuda>(storage, [&](auto type) -> cudaError_t {
     if (plan.tier == Tier::kCluster) return f(type, TierTag<Tier::kCluster>{});
     if (plan.tier == Tier::kGrid) return f(type, TierTag<Tier::kGrid>{});
     return f(type, TierTag<Tier::kBlock>{});
-  };
-  if (storage == Storage::kFloat32) return with_type(TypeTag<float>{});
-  if (storage == Storage::kFloat16) return with_type(TypeTag<__half>{});
-  return with_type(TypeTag<__nv_bfloat16>{});
+  });
 }
 
 template <class Cell>

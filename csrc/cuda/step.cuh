@@ -4,21 +4,13 @@
 // read or written once, neighbouring threads on neighbouring addresses. Storage is T (float16 and
 // bfloat16 stay the operands of the products), arithmetic and cell state float32.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include "cuda/storage.cuh"
 #include "recurrent/step_backward.h"
 #include "recurrent/step_forward.h"
 
 namespace fastcells {
-
-struct Cuda {
-  using Half = __half;
-  using BFloat16 = __nv_bfloat16;
-  template <class T>
-  using Operand = T;
-};
 
 constexpr int kStepThreads = 256;  // 8 warps; the kernels take at most 48 registers
 

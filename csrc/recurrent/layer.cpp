@@ -47,18 +47,6 @@ void check_optional(const char* op, const char* name, const at::Tensor& tensor,
               ", where the input is, got ", tensor.device());
 }
 
-Storage storage_of(const char* op, at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat: return Storage::kFloat32;
-    case at::kDouble: return Storage::kFloat64;
-    case at::kHalf: return Storage::kFloat16;
-    case at::kBFloat16: return Storage::kBFloat16;
-    default:
-      TORCH_CHECK_TYPE(false, op, ": dtype ", c10::toString(dtype),
-                       " is not supported (float32, float64, float16, bfloat16)");
-  }
-}
-
 namespace {
 
 DirectionWeights check_weights(const char* op, at::TensorList list, const CellFacts& cell,

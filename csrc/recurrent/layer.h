@@ -53,9 +53,6 @@ struct Layer {
   Rows rows(int64_t direction) const;
 };
 
-// Throws for a dtype that no kernel takes.
-Storage storage_of(const char* op, at::ScalarType dtype);
-
 // The arguments as an op's schema has them.
 struct LayerArguments {
   std::string_view cell;
