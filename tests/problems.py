@@ -229,3 +229,18 @@ def poisoned_memory():
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = was_filled
+
+
+def assert_replays(call, input):
+    """A CUDA graph of call(input) gives the call's bits for an input written after its capture."""
+    with torch.no_grad():
+        warm = torch.cuda.Stream()
+        with torch.cuda.stream(warm):
+            call(input)
+        torch.cuda.current_stream().wait_stream(warm)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = call(input)
+        input.copy_(torch.randn_like(input))
+        graph.replay()
+        assert torch.equal(captured, call(input))

@@ -7,7 +7,7 @@ import torch
 
 import fastcells
 from attention_problems import LARGE, Sizes, each_case, evaluate, make_problem, run, run_reference
-from problems import assert_same_bits
+from problems import assert_replays, assert_same_bits
 
 pytestmark = [
     pytest.mark.cuda,
@@ -65,17 +65,7 @@ def test_dropout_is_the_references():
 def test_capture_in_a_graph(score):
     layer = fastcells.SelfAttention(32, 64, score=score, device="cuda")
     input = torch.randn(8, 30, 32, device="cuda")
-    with torch.no_grad():
-        warm = torch.cuda.Stream()
-        with torch.cuda.stream(warm):
-            layer(input)
-        torch.cuda.current_stream().wait_stream(warm)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = layer(input)
-        input.copy_(torch.randn_like(input))
-        graph.replay()
-        assert torch.equal(captured, layer(input))
+    assert_replays(layer, input)
 
 
 def test_explain_names_the_kernels():

@@ -9,6 +9,7 @@ import fastcells
 from fastcells.functional.recurrent import run_layer
 from fastcells.reference import recurrent as reference
 from fastcells.testing import make_layer_problem
+from problems import assert_replays
 
 pytestmark = [
     pytest.mark.cuda,
@@ -82,17 +83,7 @@ def test_equal_bits_on_repetition_and_a_second_way_back(H):
 def test_capture_in_a_graph(kind, H):
     layer = getattr(fastcells, kind)(32, H, device="cuda", dtype=torch.float16)
     input = torch.randn(30, 8, 32, device="cuda", dtype=torch.float16)
-    with torch.no_grad():
-        warm = torch.cuda.Stream()
-        with torch.cuda.stream(warm):
-            layer(input)
-        torch.cuda.current_stream().wait_stream(warm)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured, _ = layer(input)
-        input.copy_(torch.randn_like(input))
-        graph.replay()
-        assert torch.equal(captured, layer(input)[0])
+    assert_replays(lambda x: layer(x)[0], input)
 
 
 def test_explain_names_the_sequence_kernels():
