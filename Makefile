@@ -67,11 +67,11 @@ test-cpp: venv  ## C++ tests of the cells, without torch
 
 mutation-check: venv  ## break each cell in turn: the C++ tests must notice
 	@echo "mutation-check: breaking each cell in turn, the C++ tests must notice"
-	@$(PY) tests/mutation_check.py
+	@$(PY) tests/project/mutation_check.py
 
 cuda-check: venv  ## compile the CUDA sources without a GPU, report registers, stack and spills
 	@echo "cuda-check: compiling the CUDA sources where nvcc is present (nothing runs)"
-	@$(PY) tests/cuda_check.py
+	@$(PY) tests/project/cuda_check.py
 
 pytest: build  ## the Python tests
 	@echo "pytest: the Python tests"
@@ -79,7 +79,7 @@ pytest: build  ## the Python tests
 
 docs-check: build  ## run the code blocks of README.md and docs/
 	@echo "docs-check: running the code blocks of README.md and docs/"
-	@$(PY) tests/docs_check.py
+	@$(PY) tests/project/docs_check.py
 
 demo: build  ## train on real speech, fastcells beside torch.nn
 	@echo "demo: examples/speakers.py"

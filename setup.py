@@ -59,7 +59,7 @@ def read_sources(with_cuda):
     return [
         f"csrc/{name}"
         for name in names
-        if name and (with_cuda or not (name.endswith(".cu") or name.startswith("cuda/")))
+        if name and (with_cuda or "cuda" not in Path(name).parts)
     ]
 
 

@@ -13,16 +13,16 @@
 #include <torch/version.h>
 
 #include "checks.h"
-#include "cpu/engine.h"
+#include "recurrent/cpu/engine.h"
 #include "cpu/instruction_set.h"
-#include "cpu/packs.h"
+#include "recurrent/cpu/packs.h"
 #include "ops.h"
 #include "recurrent/layer.h"
 
 #ifdef FASTCELLS_WITH_CUDA
 #include <cuda_runtime_api.h>
 
-#include "cuda/engine.h"
+#include "recurrent/cuda/engine.h"
 #endif
 
 TORCH_LIBRARY(fastcells, m) {
@@ -216,7 +216,7 @@ py::object wrapped(at::Tensor tensor) {
   return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor)));
 }
 
-// cpu/engine.h: step_at_once, on a cell module's own dictionary of parameters: what is not plainly
+// recurrent/cpu/engine.h: step_at_once, on a cell module's own dictionary of parameters: what is not plainly
 // there (a parametrization, a subclass of Tensor) is None here, and left to the op.
 py::object step_at_once(const std::string& cell, py::handle input, py::handle h, py::handle c,
                         const py::dict& parameters) {
@@ -244,7 +244,7 @@ py::object step_at_once(const std::string& cell, py::handle input, py::handle h,
   return py::make_tuple(wrapped(std::move(h_new)), wrapped(std::move(c_new)));
 }
 
-// cpu/engine.h: stack_at_once, on a module's own dictionary of parameters, in the lists of names
+// recurrent/cpu/engine.h: stack_at_once, on a module's own dictionary of parameters, in the lists of names
 // that a torch.nn.RNNBase keeps: one a layer and direction. None where the op must be asked.
 py::object stack_at_once(const std::string& cell, int64_t directions, bool is_batch_first,
                          py::handle input, py::handle h, py::handle c, py::handle lengths,

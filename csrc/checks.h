@@ -10,7 +10,7 @@
 #include <sstream>
 #include <string>
 
-#include "dispatch.h"
+#include "recurrent/cells/dispatch.h"
 
 namespace fastcells {
 

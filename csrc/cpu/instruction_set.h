@@ -1,8 +1,8 @@
 // Which instruction set the CPU kernels use: the best that the processor has, or the one that
 // FASTCELLS_CPU_ISA names ("baseline", "avx2", "avx512"), read once.
 #pragma once
-#include "cpu/isa/kernels.h"
-#include "dispatch.h"
+#include "recurrent/cpu/kernels/args.h"
+#include "recurrent/cells/dispatch.h"
 
 namespace fastcells::cpu {
 

@@ -1,6 +1,6 @@
 // Scalar maths shared by every cell, on host and device. Torch-free.
 //
-// A is the arithmetic type: float, double, or a vector of either (cpu/isa/vector.h), which joins by
+// A is the arithmetic type: float, double, or a vector of either (cpu/simd/vector.h), which joins by
 // overloading select(), larger(), below_zero(), if_negative() and power_of_two(), and sigmoid() and
 // tanh() for the cells. Derivatives are written in terms of the *output*, which is what the forward
 // pass keeps.

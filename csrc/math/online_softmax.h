@@ -1,7 +1,7 @@
 // Softmax over scores that come in pieces: a running maximum and the sum of exponentials below it
 // (Milakov and Gimelshein 2018, arXiv 1805.02867), on host and device. Torch-free.
 //
-// A is one row of scores, or a vector of rows (cpu/isa/vector.h). A score of minus infinity is a
+// A is one row of scores, or a vector of rows (cpu/simd/vector.h). A score of minus infinity is a
 // key that the row does not see; a row that sees none has sum 0 and logsumexp minus infinity.
 #pragma once
 #include <limits>

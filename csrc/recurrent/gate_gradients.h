@@ -16,7 +16,7 @@ struct GateGradients {
   at::Tensor d_weight(const Layer& layer, size_t index, const at::Tensor& x) const;
 };
 
-class StepKernels;  // recurrent/stepwise.h
+class StepKernels;  // recurrent/stepwise/stepwise.h
 
 // All gradients but those of the initial states, from the gates' of each direction. Fills in
 // h_previous.

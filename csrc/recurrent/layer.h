@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "dispatch.h"
+#include "recurrent/cells/dispatch.h"
 #include "ops.h"
 #include "recurrent/rows.h"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .recurrent import FLOATING, check_flag, check_kind, check_mask
+from .tensors import FLOATING, check_flag, check_kind, check_mask
 
 __all__ = [
     "broadcast",

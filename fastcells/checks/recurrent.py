@@ -7,39 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .tensors import FLOATING, check_kind, check_mask
+
 __all__ = [
     "check_cell_hidden",
     "check_cell_input",
-    "check_flag",
     "check_input",
-    "check_kind",
     "check_lengths",
-    "check_mask",
     "check_range_of_lengths",
     "check_resets",
     "check_state",
 ]
 
-FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CAST_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def check_kind(name: str, what: str, value: object) -> None:
-    """A dense tensor, and nothing else."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
-    if value.layout != torch.strided or value.is_nested:
-        kind = "a nested tensor" if value.layout == torch.strided else f"layout {value.layout}"
-        raise TypeError(
-            f"{name}: {what} must be a dense tensor (layout torch.strided), got {kind}. Convert "
-            "it with .to_dense() or to a padded tensor"
-        )
-
-
-def check_flag(name: str, what: str, value: object) -> None:
-    """True or False, and nothing that only counts as one of them."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: {what} must be a bool, got {type(value).__name__}")
 
 
 def _is_cast_by_autocast(*tensors: Tensor) -> bool:
@@ -127,31 +107,6 @@ def check_state(state: Tensor, expected: tuple[int, ...], input: Tensor, place: 
     if tuple(state.shape) != expected:
         raise RuntimeError(f"Expected hidden{place} size {expected}, got {list(state.shape)}")
     check_state_fits(state, input)
-
-
-def check_mask(
-    name: str,
-    what: str,
-    mask: object,
-    dtype: torch.dtype,
-    names: str,
-    shape: tuple[int, ...],
-    device: torch.device,
-) -> None:
-    check_kind(name, what, mask)
-    if mask.dtype != dtype:
-        raise TypeError(
-            f"{name}: {what} must have dtype {dtype}, got {mask.dtype}. Convert it with "
-            f".to({dtype})"
-        )
-    if tuple(mask.shape) != shape:
-        raise ValueError(
-            f"{name}: {what} must have shape {names} = {shape}, got {tuple(mask.shape)}"
-        )
-    if mask.device != device:
-        raise ValueError(
-            f"{name}: {what} must be on {device}, where the input is, got {mask.device}"
-        )
 
 
 def check_lengths(name: str, lengths: object, input: Tensor, batch: int | None) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks.recurrent import check_flag, check_range_of_lengths
+from ..checks.recurrent import check_range_of_lengths
+from ..checks.tensors import check_flag
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
 from .autocast import autocast_dtypes, cast, without_autocast

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import recurrent as checks
+from ..checks.tensors import check_flag, check_kind
 from ..functional.recurrent import run_module_stack, run_stack
 from .packed import pack, pad
 
@@ -25,7 +26,7 @@ class RecurrentLayer(nn.RNNBase):
     recompute = False  # also of a layer that was pickled before it had one
 
     def __init__(self, *arguments, recompute: bool, **options) -> None:
-        checks.check_flag(type(self).__name__, "recompute", recompute)
+        check_flag(type(self).__name__, "recompute", recompute)
         super().__init__(*arguments, **options)
         self.recompute = recompute
 
@@ -53,7 +54,7 @@ class RecurrentLayer(nn.RNNBase):
             if done is not None:
                 return *done, None
         name = type(self).__name__
-        checks.check_kind(name, "input", input)
+        check_kind(name, "input", input)
         if input.dim() not in (2, 3):
             noun = " tensor" if self.cell.startswith("rnn") else ""
             raise ValueError(
@@ -148,7 +149,7 @@ class RecurrentLayer(nn.RNNBase):
         if self.has_cell_state:
             checks.check_pair(name, hx)
         else:
-            checks.check_kind(name, "hx", hx)
+            check_kind(name, "hx", hx)
         states = tuple(hx) if self.has_cell_state else (hx,)
         checks.check_ranks(states, batch is not None)
         if batch is None:

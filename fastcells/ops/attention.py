@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .._extension import is_compiled
-from . import recurrent
-from .recurrent import arithmetic_dtype, check_device
+from . import devices
+from .devices import arithmetic_dtype, check_device
 
 __all__ = [
     "KERNEL_DEVICES",
@@ -26,7 +26,7 @@ __all__ = [
 _HAS_OPS = is_compiled() and hasattr(torch.ops.fastcells, "attention_forward")
 
 #: Device types that have attention kernels in this build; a fake stands in for them on "meta".
-KERNEL_DEVICES: tuple[str, ...] = recurrent.KERNEL_DEVICES if _HAS_OPS else ()
+KERNEL_DEVICES: tuple[str, ...] = devices.KERNEL_DEVICES if _HAS_OPS else ()
 
 #: What the kernels of a device type store; they compute in float32, or float64 for float64.
 KERNEL_DTYPES = {

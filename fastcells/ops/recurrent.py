@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from .._extension import _C, is_compiled
+from .devices import arithmetic_dtype, check_device, has_kernels
 
 __all__ = [
-    "arithmetic_dtype",
-    "check_device",
     "has_kernels",
     "is_projected",
     "recurrent_backward",
@@ -26,21 +25,6 @@ __all__ = [
 
 #: {cell: {"gates", "states", "saved"}} as the kernels describe them.
 CELL_FACTS: dict[str, dict[str, int]] = {} if _C is None else _C.cells()
-
-#: Device types that have kernels in this build; a fake stands in for them on "meta".
-KERNEL_DEVICES: tuple[str, ...] = (
-    ()
-    if _C is None
-    else ("cpu", "meta")
-    if _C.build_info()["cuda"] is None
-    else ("cpu", "meta", "cuda")
-)
-
-
-def has_kernels(device: torch.device) -> bool:
-    """Whether this build brings kernels for `device`."""
-    return device.type in KERNEL_DEVICES
-
 
 def recurrent_forward(
     cell: str,
@@ -126,21 +110,6 @@ def _widths(cell: str, directions: int, weights: Sequence[Tensor]) -> tuple[int,
     facts = CELL_FACTS[cell]
     hidden = weights[0].shape[0] // facts["gates"]
     return hidden, weights[1].shape[1], facts["saved"] + int(is_projected(weights, directions))
-
-
-def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def check_device(op: str, input: Tensor, **others: Tensor | Sequence[Tensor] | None) -> None:
-    """A mix with "meta" meets the fake in the place of a kernel: refuse it as a kernel would."""
-    for name, given in others.items():
-        for tensor in given if isinstance(given, list | tuple) else (given,):
-            if tensor is not None and tensor.device != input.device:
-                raise RuntimeError(
-                    f"fastcells::{op}: {name} must be on {input.device}, where the input is, got "
-                    f"{tensor.device}"
-                )
 
 
 def _fake_forward(cell, directions, input, h_0, c_0, weights, lengths, resets, keep):

@@ -1,10 +1,10 @@
-// Checks of cpu/isa/vector.h at the width and instruction set that the including file chooses:
+// Checks of cpu/simd/vector.h at the width and instruction set that the including file chooses:
 // errors of the activations against double, NaN and the ends, edges of memory, bfloat16, select.
 #pragma once
 #include <cmath>
 #include <limits>
 
-#include "cpu/isa/vector.h"
+#include "cpu/simd/vector.h"
 #include "guarded.h"
 
 namespace fastcells {

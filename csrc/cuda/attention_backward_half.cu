@@ -1,8 +1,0 @@
-// Attention backward, stored as __half.
-#include "cuda/attention_backward_launch.cuh"
-
-namespace fastcells::cuda {
-
-template int launch_attention_backward<__half>(const AttentionBackwardArgs&, void*);
-
-}  // namespace fastcells::cuda

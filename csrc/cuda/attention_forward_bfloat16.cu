@@ -1,8 +1,0 @@
-// Attention forward, stored as __nv_bfloat16.
-#include "cuda/attention_forward_launch.cuh"
-
-namespace fastcells::cuda {
-
-template int launch_attention_forward<__nv_bfloat16>(const AttentionForwardArgs&, void*);
-
-}  // namespace fastcells::cuda

@@ -1,8 +1,0 @@
-// Attention forward, stored as float.
-#include "cuda/attention_forward_launch.cuh"
-
-namespace fastcells::cuda {
-
-template int launch_attention_forward<float>(const AttentionForwardArgs&, void*);
-
-}  // namespace fastcells::cuda

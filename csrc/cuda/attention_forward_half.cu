@@ -1,8 +1,0 @@
-// Attention forward, stored as __half.
-#include "cuda/attention_forward_launch.cuh"
-
-namespace fastcells::cuda {
-
-template int launch_attention_forward<__half>(const AttentionForwardArgs&, void*);
-
-}  // namespace fastcells::cuda

@@ -1,0 +1,150 @@
+// What the CPU engine asks of an instruction set: plain arguments and a table of functions. No
+// function is defined here, so that none is compiled twice. Torch-free.
+//
+// Letters as in docs/notation.md. T is storage, A the arithmetic type (float, double for float64).
+// One call is one thread's share of one direction; all buffers are the engine's. A panel of gates
+// is [K][W][G][lanes] (W unit vectors wide), a plain panel [K][2][lanes]; both zero past the edge.
+// Units are padded to whole panels in the carries ([rows][padded H]) and nowhere else.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "attention/cpu/kernels/args.h"
+
+namespace fastcells::cpu {
+
+// A barrier of a few threads that are all running; one cache line for each counter.
+struct Barrier {
+  alignas(64) int arrived = 0;
+  alignas(64) int phase = 0;
+  int threads = 1;
+};
+
+// The batch rows that a group of threads takes through time together, the longest first, so that
+// those that exist at a step are the first active[t].
+struct RowGroup {
+  std::int64_t rows;
+  std::int64_t first;          // place of its first row in the carries
+  const std::int32_t* order;   // [rows] batch rows
+  const std::int32_t* active;  // [T]
+};
+
+// A thread among those that share one direction: `group` of rows, and a share of the units in it.
+struct Place {
+  const RowGroup* groups;
+  int group_count, group;
+  int rank, threads;            // within the group: its share of the units
+  int team_rank, team_threads;  // among all threads of the direction
+  Barrier* group_barrier;
+  Barrier* team_barrier;
+  void (*yield)();  // lets another thread run
+  void* scratch;    // this thread's own
+};
+
+struct LayerArgs {
+  std::int64_t T, B, I, H, padded_H;
+  bool reverse;
+  const void* input;                                       // T [T, B, I]
+  const void* h_0;                                         // T [B, H] or nullptr: zeros
+  const void* c_0;                                         // T [B, H] or nullptr: zeros
+  const std::int64_t* lengths;                             // [B] or nullptr: T
+  const bool* resets;                                      // [T, B] or nullptr: none
+  const void* panels_ih;                                   // A [panels][I][W*G*lanes]
+  const void* panels_hh;                                   // A [panels][H][W*G*lanes]
+  const void* bias_ih;                                     // A [panels][W*G*lanes] or nullptr
+  const void* bias_hh;                                     // A [panels][W*G*lanes] or nullptr
+  std::int64_t output_stride, cells_stride, saved_stride;  // from row to row; a step is B rows
+  std::int64_t chunk_frames;  // rows of one product over several steps, at least B
+};
+
+struct ForwardArgs : LayerArgs {
+  void* output;   // T [T, B, H]
+  void* h_n;      // T [B, H]
+  void* c_n;      // T [B, H] or nullptr
+  void* cells;    // A [T, B, H] or nullptr: not wanted
+  void* saved;    // T [T, B, S*H] or nullptr: not wanted
+  void* carry_h;  // A [2][B][padded H] scratch, rows in the groups' order
+  void* carry_c;  // A [B][padded H] scratch
+};
+
+struct BackwardArgs : LayerArgs {
+  const void* output;    // T [T, B, H]: the forward pass's
+  const void* cells;     // A [T, B, H] or nullptr: a cell without c
+  const void* saved;     // T [T, B, S*H] or nullptr: to be computed again
+  const void* d_output;  // T [T, B, H] or nullptr: zero
+  const void* d_cells;   // A [T, B, H] or nullptr: zero
+  const void* d_h_n;     // T [B, H] or nullptr: zero
+  const void* d_c_n;     // T [B, H] or nullptr: zero
+  const void* plain_hh;  // A [panels of H][G*H][2*lanes]: W_hh
+  const void* plain_ih;  // A [panels of I][G*H][2*lanes]: W_ih, or nullptr: no d_input
+  void* d_input;         // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
+  bool add_to_d_input;
+  void* d_weight_ih;  // A [G*H, I] out, or nullptr
+  void* d_weight_hh;  // A [G*H, H] out, or nullptr
+  void* d_bias_ih;    // A [G*H] out, or nullptr
+  void* d_bias_hh;    // A [G*H] out, or nullptr
+  void* d_h_0;        // A [B, H] out, or nullptr
+  void* d_c_0;        // A [B, H] out, or nullptr
+  void* carry_dh;     // A [B][padded H] scratch
+  void* carry_dc;     // A [B][padded H] scratch
+  void* dx_gates;     // A [chunk_frames][G*H] scratch
+  void* dg_gates;     // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
+  void* saved_again;  // A [chunk_frames][S*H] scratch where `saved` is nullptr
+  void* plain_x;      // A [panels of I][chunk_frames][2*lanes] scratch
+  void* plain_h;      // A [panels of H][chunk_frames][2*lanes] scratch
+};
+
+// One step of one direction, the weights read as they lie: rows of W times h.
+struct StepArgs {
+  std::int64_t B, I, H;
+  const void* input;      // A [B, I]
+  const void* h;          // A [B, H] or nullptr: zeros
+  const void* c;          // T [B, H] or nullptr: zeros
+  const void* weight_ih;  // T [G*H, I]
+  const void* weight_hh;  // T [G*H, H]
+  const void* bias_ih;    // T [G*H] or nullptr
+  const void* bias_hh;    // T [G*H] or nullptr
+  void* h_new;            // T [B, H]
+  void* c_new;            // T [B, H] or nullptr
+};
+
+// For one cell and storage type.
+struct CellKernels {
+  int lanes;          // of a vector
+  int panel_units;    // W*lanes: units of a panel of gates
+  int panel_vectors;  // W*G
+  int plain_columns;  // 2*lanes
+  std::size_t (*forward_scratch)(const LayerArgs&, std::int64_t own_panels, std::int64_t rows);
+  void (*forward)(const ForwardArgs&, const Place&);
+  std::size_t (*backward_scratch)(const BackwardArgs&);
+  void (*backward)(const BackwardArgs&, const Place&);
+  // Panels first .. last - 1 of W [G*H, K] as it lies, and of the biases [G*H] (or nullptr).
+  void (*pack_gates)(const void* weight, const void* bias, std::int64_t H, std::int64_t K,
+                     std::int64_t first, std::int64_t last, void* panels, void* bias_panels);
+  // Plain panels first .. last - 1 of W [K, N] as it lies.
+  void (*pack_plain)(const void* weight, std::int64_t K, std::int64_t N, std::int64_t first,
+                     std::int64_t last, void* panels);
+  // Units first .. last - 1.
+  void (*step)(const StepArgs&, std::int64_t first, std::int64_t last);
+};
+
+enum class CellStorage { kFloat32, kFloat64, kBFloat16 };
+
+// nullptr where the engine has no such cell. `cell` is the place in the list of cells/cells.h.
+using FindKernels = const CellKernels*(int cell, CellStorage storage);
+
+using FindAttention = const AttentionKernels*(Score score, CellStorage storage);
+
+struct InstructionSet {
+  const char* name;  // as FASTCELLS_CPU_ISA takes it
+  FindKernels* find;
+  std::uint64_t (*hash)(const void* bytes, std::int64_t count);
+  FindAttention* attention;
+};
+
+const InstructionSet& baseline_kernels();
+const InstructionSet& avx2_kernels();
+const InstructionSet& avx512_kernels();
+FindAttention baseline_attention, avx2_attention, avx512_attention;
+
+}  // namespace fastcells::cpu

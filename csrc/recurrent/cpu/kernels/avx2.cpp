@@ -1,0 +1,17 @@
+// The CPU kernels for AVX2 and FMA: 256-bit vectors.
+// The instruction set is switched on here, in front of every header, and not by flags of the build:
+// what this file defines is its own (cpu/simd/vector.h).
+#if defined(__x86_64__)
+#define FASTCELLS_AVX2 1
+#pragma GCC target("avx2,fma,f16c")
+#endif
+#include "recurrent/cpu/kernels/table.h"
+
+namespace fastcells::cpu {
+
+const InstructionSet& avx2_kernels() {
+  static constexpr InstructionSet set{"avx2", find_kernels, hash_bytes, avx2_attention};
+  return set;
+}
+
+}  // namespace fastcells::cpu

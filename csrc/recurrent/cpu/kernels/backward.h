@@ -1,0 +1,400 @@
+// One direction of a layer back through time: a thread's rows and units.
+//
+//   for each chunk of steps, the last computed first:
+//     (the gates of the chunk again, where they were not kept)
+//     for each step:  gradients of the gates, own units        barrier
+//                     carry_dh += dg W_hh, own units
+//     barrier;  dW, db and d_input of the chunk's frames, own rows of each      barrier
+//
+// Frames of a chunk lie group after group, step after step, row after row in dx_gates.
+#pragma once
+#include "recurrent/cpu/kernels/weights.h"
+
+namespace fastcells {
+namespace {
+
+template <class Cell, class T, class S>
+class Backward {
+  using Sh = Shape<Cell, T, S>;
+  using V = typename Sh::V;
+  static constexpr int L = Sh::L, G = Sh::G, C = Sh::kColumns;
+
+ public:
+  static std::size_t scratch_bytes(const cpu::BackwardArgs& a) {
+    return Backward(a, nullptr).arena_.used;
+  }
+
+  Backward(const cpu::BackwardArgs& a, const cpu::Place& place) : Backward(a, place.scratch) {
+    place_ = &place, group_ = &place.groups[place.group];
+    own_ = share_of(divide_up(a.H, C), place.rank, place.threads);
+  }
+
+  void run() {
+    start();
+    bool is_first = true;
+    for (int64_t end = a_.T; end > 0; is_first = false) {
+      const int64_t begin = chunk_begin(end);
+      list_frames(begin, end);
+      if (!a_.saved) compute_gates_again();
+      int64_t frame = group_frame_;
+      for (int64_t i = end - 1; i >= begin; --i) {
+        const int64_t t = steps_.step(i);
+        run_step(t, frame);
+        frame += group_->active[t];
+      }
+      add_up_chunk(is_first);
+      end = begin;
+    }
+    finish();
+  }
+
+ private:
+  Backward(const cpu::BackwardArgs& a, void* scratch)
+      : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)}, weights_(arena_, C) {
+    const bool is_recomputing = !a.saved;
+    const int64_t frames = a.chunk_frames;
+    frame_step_ = arena_.take<int64_t>(frames), frame_row_ = arena_.take<int64_t>(frames);
+    rows_ = arena_.take<const S*>(frames);
+    products_ = arena_.take<S>(kBlockRows * C);
+    if (is_recomputing) {
+      const int64_t block = at_most(frames, kBlockFrames);
+      x_rows_ = arena_.take<const S*>(block), h_rows_ = arena_.take<const S*>(block);
+      x_gates_ = arena_.take<S>(block * Sh::R * L), h_gates_ = arena_.take<S>(block * Sh::R * L);
+      if (sizeof(T) != sizeof(S)) {
+        x_converted_ = arena_.take<S>(block * a.I), h_converted_ = arena_.take<S>(block * a.H);
+      }
+      zeros_ = arena_.take<S>(a.H);
+    }
+  }
+
+  S* carry(void* carries, int64_t r) const {
+    return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
+  }
+  template <class X>
+  static const X* row_of(const void* base, int64_t row, int64_t stride) {
+    return base ? static_cast<const X*>(base) + row * stride : nullptr;
+  }
+
+  // Own units of the carries: the gradients of the final states.
+  void start() {
+    for (int64_t u = 0; u < a_.H && zeros_; ++u) zeros_[u] = S(0);
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      for (int64_t u = own_.first * C; u < own_.last * C; u += L) {
+        store(carry(a_.carry_dh, r) + u, given(a_.d_h_n, b, u));
+        if (Cell::kStates == 2) store(carry(a_.carry_dc, r) + u, given(a_.d_c_n, b, u));
+      }
+    }
+  }
+  V given(const void* grads, int64_t b, int64_t u) const {
+    if (!grads || u >= a_.H) return V(S(0));
+    return load_lanes<V>(static_cast<const T*>(grads) + b * a_.H + u, a_.H - u);
+  }
+
+  // ---- the frames of a chunk ----
+
+  int64_t frames_at(int64_t t) const {
+    int64_t frames = 0;
+    for (int g = 0; g < place_->group_count; ++g) frames += place_->groups[g].active[t];
+    return frames;
+  }
+  int64_t chunk_begin(int64_t end) const {
+    int64_t begin = end - 1, frames = frames_at(steps_.step(begin));
+    while (begin > 0) {
+      frames += frames_at(steps_.step(begin - 1));
+      if (frames > a_.chunk_frames) break;
+      --begin;
+    }
+    return begin;
+  }
+  void list_frames(int64_t begin, int64_t end) {
+    frames_ = 0;
+    for (int g = 0; g < place_->group_count; ++g) {
+      const cpu::RowGroup& group = place_->groups[g];
+      if (g == place_->group) group_frame_ = frames_;
+      for (int64_t i = end - 1; i >= begin; --i) {
+        const int64_t t = steps_.step(i);
+        for (int64_t r = 0; r < group.active[t]; ++r) {
+          frame_step_[frames_] = t, frame_row_[frames_] = group.order[r], ++frames_;
+        }
+      }
+    }
+  }
+  const T* input_row(int64_t f) const {
+    return row_of<T>(a_.input, frame_step_[f] * a_.B + frame_row_[f], a_.I);
+  }
+  // The states that entered row b's step t: where they begin; nullptr for zeros.
+  struct Entering {
+    const T* h;
+    const S* c;          // of a step before
+    const T* initial_c;  // in the place of c at the first step
+  };
+  FC_INLINE Entering entering(int64_t t, int64_t b) const {
+    if (steps_.is_first(t, b)) {
+      if (steps_.cut_initial(b)) return {};
+      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
+    }
+    const int64_t previous = steps_.previous(t), row = previous * a_.B + b;
+    if (steps_.cut_after(previous, b)) return {};
+    return {row_of<T>(a_.output, row, a_.output_stride), row_of<S>(a_.cells, row, a_.cells_stride),
+            nullptr};
+  }
+  template <class X>
+  FC_INLINE V units_of(const X* row, int64_t u) const {
+    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
+  }
+  FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[Cell::kStates]) const {
+    state[0] = units_of(from.h, u);
+    if constexpr (Cell::kStates == 2) {
+      state[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
+    }
+  }
+
+  // ---- one step ----
+
+  void run_step(int64_t t, int64_t frame) {
+    const int64_t n = group_->active[t], M = G * a_.H;
+    const Range units{own_.first * C, at_most(own_.last * C, a_.H)};
+    for (int64_t r = 0; r < n; ++r) {
+      const Row row = row_at(t, r, frame + r);
+      if (r + 1 < n) prefetch_saved(t * a_.B + group_->order[r + 1], units);
+      for (int64_t u = units.first; u < units.last; u += L) run_cell(row, u);
+    }
+    wait(place_->group_barrier, place_->yield);
+    for (int64_t r = 0; r < n; ++r) {
+      rows_[r] = static_cast<const S*>(a_.dg_gates) + (frame + r) * M;
+    }
+    for (int64_t j = own_.first; j < own_.last; ++j) {
+      // Back and forth, as on the way forward.
+      const int64_t q = t & 1 ? own_.last - 1 - (j - own_.first) : j;
+      S* const to = carry(a_.carry_dh, 0) + q * C;
+      product<Sh::kPlain>(n, RowOperand<S>{rows_}, M,
+                          static_cast<const S*>(a_.plain_hh) + q * M * C, to, a_.padded_H, to,
+                          a_.padded_H);
+    }
+  }
+
+  // One row at one step: where its values begin; nullptr for zeros.
+  struct Row {
+    bool cut;
+    const T* saved;        // [S*H]
+    const S* saved_again;  // [S*H], in the place of saved
+    const T* d_output;
+    const S* d_cells;
+    Entering entering;
+    const S* c;
+    S *carry_dh, *carry_dc;
+    S *dx_gates, *dg_gates;  // [G*H]
+  };
+  FC_INLINE Row row_at(int64_t t, int64_t r, int64_t frame) const {
+    const int64_t b = group_->order[r], row = t * a_.B + b;
+    Row x{};
+    x.cut = steps_.cut_after(t, b);
+    x.saved = row_of<T>(a_.saved, row, a_.saved_stride);
+    x.saved_again = row_of<S>(a_.saved_again, frame, Cell::kSaved * a_.H);
+    x.d_output = row_of<T>(a_.d_output, row, a_.output_stride);
+    x.entering = entering(t, b);
+    if constexpr (Cell::kStates == 2) {
+      x.d_cells = row_of<S>(a_.d_cells, row, a_.cells_stride);
+      x.c = row_of<S>(a_.cells, row, a_.cells_stride);
+      x.carry_dc = carry(a_.carry_dc, r);
+    }
+    x.carry_dh = carry(a_.carry_dh, r);
+    x.dx_gates = static_cast<S*>(a_.dx_gates) + frame * G * a_.H;
+    x.dg_gates = static_cast<S*>(a_.dg_gates) + frame * G * a_.H;
+    return x;
+  }
+  FC_INLINE void prefetch_saved(int64_t row, Range units) const {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    const T* const saved = row_of<T>(a_.saved, row, a_.saved_stride);
+    for (int k = 0; saved && k < Cell::kSaved; ++k) {
+      for (int64_t u = units.first; u < units.last; u += kLine) {
+        __builtin_prefetch(saved + k * a_.H + u);
+      }
+    }
+  }
+
+  FC_INLINE void run_cell(const Row& row, int64_t u) const {
+    const int64_t n = a_.H - u;
+    V saved[Cell::kSaved], prev[Cell::kStates], next[Cell::kStates], d_state[Cell::kStates];
+    V dx[G], dg[G];
+    FC_UNROLL
+    for (int k = 0; k < Cell::kSaved; ++k) {
+      saved[k] =
+          row.saved ? units_of(row.saved + k * a_.H, u) : units_of(row.saved_again + k * a_.H, u);
+    }
+    d_state[0] = (row.cut ? V(S(0)) : load(row.carry_dh + u)) + units_of(row.d_output, u);
+    load_entering(row.entering, u, prev);
+    next[0] = V(S(0));
+    if constexpr (Cell::kStates == 2) {
+      d_state[1] = (row.cut ? V(S(0)) : load(row.carry_dc + u)) + units_of(row.d_cells, u);
+      next[1] = units_of(row.c, u);
+    }
+    Cell::backward(saved, prev, next, d_state, dx, dg);
+    store(row.carry_dh + u, d_state[0]);
+    if constexpr (Cell::kStates == 2) store(row.carry_dc + u, d_state[1]);
+    FC_UNROLL
+    for (int k = 0; k < G; ++k) {
+      store_lanes(row.dx_gates + k * a_.H + u, dx[k], n);
+      if (!Cell::kAdditive) store_lanes(row.dg_gates + k * a_.H + u, dg[k], n);
+    }
+  }
+
+  // ---- recompute: all frames of the chunk at once, because every h is known ----
+
+  void compute_gates_again() {
+    const Range panels =
+        share_of(divide_up(a_.H, Sh::kUnits), place_->team_rank, place_->team_threads);
+    for (int64_t f0 = 0; f0 < frames_; f0 += kBlockFrames) {
+      const int64_t count = at_most(kBlockFrames, frames_ - f0);
+      for (int64_t i = 0; i < count; ++i) {
+        const T* h = entering(frame_step_[f0 + i], frame_row_[f0 + i]).h;
+        x_rows_[i] = as_arithmetic(input_row(f0 + i), a_.I, x_converted_ + i * a_.I);
+        h_rows_[i] = h ? as_arithmetic(h, a_.H, h_converted_ + i * a_.H) : zeros_;
+      }
+      for (int64_t q = panels.first; q < panels.last; ++q) {
+        gates(q, count, x_rows_, a_.I, a_.panels_ih, a_.bias_ih, x_gates_);
+        gates(q, count, h_rows_, a_.H, a_.panels_hh, a_.bias_hh, h_gates_);
+        for (int w = 0; w < Sh::W; ++w) {
+          const int64_t u = q * Sh::kUnits + w * L;
+          for (int64_t i = 0; i < count && u < a_.H; ++i) {
+            const int64_t gate = i * Sh::R * L + w * G * L;
+            cell_again(f0 + i, u, x_gates_ + gate, h_gates_ + gate);
+          }
+        }
+      }
+    }
+    wait(place_->team_barrier, place_->yield);
+  }
+  void gates(int64_t q, int64_t count, const S* const* rows, int64_t K, const void* panels,
+             const void* bias, S* to) {
+    constexpr int64_t kColumns = Sh::R * L;
+    const S* init = bias ? static_cast<const S*>(bias) + q * kColumns : nullptr;
+    product<Sh::R>(count, RowOperand<S>{rows}, K, static_cast<const S*>(panels) + q * K * kColumns,
+                   init, 0, to, kColumns);
+  }
+  FC_INLINE void cell_again(int64_t f, int64_t u, const S* x_gates, const S* h_gates) const {
+    V x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
+    FC_UNROLL
+    for (int k = 0; k < G; ++k) x[k] = load(x_gates + k * L), g[k] = load(h_gates + k * L);
+    load_entering(entering(frame_step_[f], frame_row_[f]), u, state);
+    Cell::forward(x, g, state, saved);
+    S* const to = static_cast<S*>(a_.saved_again) + f * Cell::kSaved * a_.H + u;
+    FC_UNROLL
+    for (int k = 0; k < Cell::kSaved; ++k) store_lanes(to + k * a_.H, saved[k], a_.H - u);
+  }
+
+  // ---- products over all frames of the chunk ----
+
+  void add_up_chunk(bool is_first) {
+    const int64_t M = G * a_.H;
+    const auto dx = static_cast<const S*>(a_.dx_gates);
+    const auto dg = static_cast<const S*>(a_.dg_gates);
+    const auto d_weight_ih = static_cast<S*>(a_.d_weight_ih);
+    const auto d_weight_hh = static_cast<S*>(a_.d_weight_hh);
+    if (d_weight_ih) pack_operand(a_.I, a_.plain_x, [this](int64_t f) { return input_row(f); });
+    if (d_weight_hh) {
+      pack_operand(a_.H, a_.plain_h,
+                   [this](int64_t f) { return entering(frame_step_[f], frame_row_[f]).h; });
+    }
+    wait(place_->team_barrier, place_->yield);
+    if (a_.d_input) add_input_gradient();
+    const Range own = share_of(M, place_->team_rank, place_->team_threads);
+    if (d_weight_ih) {
+      add_weight_gradient<Sh>(dx, M, static_cast<const S*>(a_.plain_x), a_.chunk_frames, a_.I,
+                              frames_, own, is_first, d_weight_ih, weights_);
+    }
+    if (d_weight_hh) {
+      add_weight_gradient<Sh>(dg, M, static_cast<const S*>(a_.plain_h), a_.chunk_frames, a_.H,
+                              frames_, own, is_first, d_weight_hh, weights_);
+    }
+    for (const auto& [grad, gates] : {std::pair{a_.d_bias_ih, dx}, {a_.d_bias_hh, dg}}) {
+      if (grad) add_bias_gradient<Sh>(gates, M, frames_, own, is_first, static_cast<S*>(grad));
+    }
+    wait(place_->team_barrier, place_->yield);
+  }
+
+  template <class Row>
+  void pack_operand(int64_t N, void* panels, Row row) const {
+    const Range frames = share_of(frames_, place_->team_rank, place_->team_threads);
+    for (int64_t f = frames.first; f < frames.last; ++f) {
+      const T* from = row(f);
+      for (int64_t q = 0; q * C < N; ++q) {
+        pack_plain_panel<Sh>(from, N, q, static_cast<S*>(panels) + (q * a_.chunk_frames + f) * C);
+      }
+    }
+  }
+
+  // d_input = dx W_ih: own panels of its columns, or own frames where there are few panels.
+  void add_input_gradient() {
+    const int64_t M = G * a_.H, panels = divide_up(a_.I, C);
+    const bool by_panels = panels >= 2 * place_->team_threads;
+    const Range all_panels{0, panels}, all_frames{0, frames_};
+    const auto share = [this](int64_t count) {
+      return share_of(count, place_->team_rank, place_->team_threads);
+    };
+    const Range qs = by_panels ? share(panels) : all_panels;
+    const Range fs = by_panels ? all_frames : share(frames_);
+    for (int64_t f0 = fs.first; f0 < fs.last; f0 += kBlockRows) {
+      const int64_t count = at_most(kBlockRows, fs.last - f0);
+      for (int64_t i = 0; i < count; ++i) {
+        rows_[i] = static_cast<const S*>(a_.dx_gates) + (f0 + i) * M;
+      }
+      for (int64_t q = qs.first; q < qs.last; ++q) {
+        product<Sh::kPlain>(count, RowOperand<S>{rows_}, M,
+                            static_cast<const S*>(a_.plain_ih) + q * M * C,
+                            static_cast<const S*>(nullptr), 0, products_, C);
+        for (int64_t i = 0; i < count; ++i) store_input_gradient(f0 + i, q, products_ + i * C);
+      }
+    }
+  }
+  FC_INLINE void store_input_gradient(int64_t f, int64_t q, const S* from) const {
+    const int64_t row = frame_step_[f] * a_.B + frame_row_[f];
+    S* const to = static_cast<S*>(a_.d_input) + row * a_.I + q * C;
+    for (int v = 0; v < Sh::kPlain; ++v) {
+      const int64_t n = a_.I - q * C - v * L;
+      if (n <= 0) break;
+      V sum = load(from + v * L);
+      if (a_.add_to_d_input) sum = sum + load_lanes<V>(to + v * L, n);
+      store_lanes(to + v * L, sum, n);
+    }
+  }
+
+  // What is left in the carries belongs to the initial states.
+  void finish() {
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      const bool cut = steps_.cut_initial(b);
+      for (int64_t u = own_.first * C; u < at_most(own_.last * C, a_.H); u += L) {
+        put_initial(a_.d_h_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dh, r) + u));
+        if (Cell::kStates == 2) {
+          put_initial(a_.d_c_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dc, r) + u));
+        }
+      }
+    }
+  }
+  void put_initial(void* grads, int64_t b, int64_t u, V x) const {
+    if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
+  }
+
+  const cpu::BackwardArgs& a_;
+  const Steps steps_;
+  Arena arena_;
+  const WeightScratch<S> weights_;
+  const cpu::Place* place_ = nullptr;
+  const cpu::RowGroup* group_ = nullptr;
+  Range own_{};                       // plain panels of units of this thread
+  int64_t frames_ = 0;                // of the chunk, all groups
+  int64_t group_frame_ = 0;           // the first of this group
+  int64_t *frame_step_, *frame_row_;  // [chunk frames] t, b
+  const S** rows_;                    // [chunk frames]
+  S* products_;                       // [kBlockRows][C]
+  // Recompute: a block of frames.
+  const S **x_rows_ = nullptr, **h_rows_ = nullptr;
+  S *x_gates_ = nullptr, *h_gates_ = nullptr;          // [frames][R*L]
+  S *x_converted_ = nullptr, *h_converted_ = nullptr;  // [frames][I], [H]: not as stored
+  S* zeros_ = nullptr;                                 // [H]
+};
+
+}  // namespace
+}  // namespace fastcells

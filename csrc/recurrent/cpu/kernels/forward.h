@@ -1,0 +1,252 @@
+// One direction of a layer through time: a thread's rows and units.
+//
+//   for each chunk of steps:  x_gates = input W_ih^T + b_ih     own units, all its frames at once
+//     for each step:          h_gates = h W_hh^T + b_hh         own units, then the cell on them
+//                             barrier: h of all units is needed by the next step
+//
+// A frame is a row at a step where it exists. h goes from step to step through two buffers; a
+// row's initial state lies in both, because a reverse row starts at any step.
+#pragma once
+#include <type_traits>
+
+#include "cpu/simd/pair.h"
+#include "recurrent/cpu/kernels/shape.h"
+
+namespace fastcells {
+namespace {
+
+template <class Cell, class T, class S>
+class Forward {
+  using Sh = Shape<Cell, T, S>;
+  using V = typename Sh::V;
+  static constexpr int L = Sh::L, G = Sh::G, W = Sh::W, R = Sh::R;
+
+ public:
+  static std::size_t scratch_bytes(const cpu::LayerArgs& a, int64_t own_panels, int64_t rows) {
+    Forward pass(a, own_panels, rows, nullptr);
+    return pass.arena_.used;
+  }
+
+  Forward(const cpu::ForwardArgs& a, const cpu::Place& place)
+      : Forward(a, panels_of(a, place).last - panels_of(a, place).first,
+                place.groups[place.group].rows, place.scratch) {
+    args_ = &a, place_ = &place, group_ = &place.groups[place.group];
+    panels_ = panels_of(a, place);
+  }
+
+  void run() {
+    start();
+    wait_for_group();
+    for (int64_t i = 0; i < a_.T;) i = run_chunk(i);
+  }
+
+ private:
+  Forward(const cpu::LayerArgs& a, int64_t own_panels, int64_t rows, void* scratch)
+      : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)} {
+    const int64_t frames = a.chunk_frames;
+    x_gates_ = arena_.take<S>(frames * own_panels * R * L);
+    h_gates_ = arena_.take<S>(2 * rows * R * L);
+    x_rows_ = arena_.take<const S*>(frames);
+    for (auto& h_rows : h_rows_) h_rows = arena_.take<const S*>(rows);
+    if (sizeof(T) != sizeof(S)) x_converted_ = arena_.take<S>(frames * a.I);
+  }
+
+  static Range panels_of(const cpu::LayerArgs& a, const cpu::Place& place) {
+    return share_of(divide_up(a.H, Sh::kUnits), place.rank, place.threads);
+  }
+
+  S* carry_h(int parity, int64_t r) const {
+    return static_cast<S*>(args_->carry_h) + (parity * a_.B + group_->first + r) * a_.padded_H;
+  }
+  S* carry_c(int64_t r) const {
+    return static_cast<S*>(args_->carry_c) + (group_->first + r) * a_.padded_H;
+  }
+
+  // Own units of the initial states, as carries and as what a row without steps ends with.
+  void start() {
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      const bool cut = steps_.cut_initial(b);
+      for (int parity : {0, 1}) h_rows_[parity][r] = carry_h(parity, r);
+      for (int64_t u = panels_.first * Sh::kUnits; u < panels_.last * Sh::kUnits; u += L) {
+        const V h = initial(args_->h_0, b, u);
+        if (u < a_.H) store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, h, a_.H - u);
+        for (int parity : {0, 1}) store(carry_h(parity, r) + u, cut ? V(S(0)) : h);
+        if constexpr (Cell::kStates == 2) {
+          const V c = initial(args_->c_0, b, u);
+          if (u < a_.H) store_lanes(static_cast<T*>(args_->c_n) + b * a_.H + u, c, a_.H - u);
+          store(carry_c(r) + u, cut ? V(S(0)) : c);
+        }
+      }
+    }
+  }
+  V initial(const void* states, int64_t b, int64_t u) const {
+    if (!states || u >= a_.H) return V(S(0));
+    return load_lanes<V>(static_cast<const T*>(states) + b * a_.H + u, a_.H - u);
+  }
+
+  // The steps from number i on whose frames fit a chunk; returns the number after them.
+  int64_t run_chunk(int64_t i) {
+    int64_t frames = 0, end = i;
+    for (; end < a_.T; ++end) {
+      const int64_t n = group_->active[steps_.step(end)];
+      if (end > i && frames + n > a_.chunk_frames) break;
+      for (int64_t r = 0; r < n; ++r) x_rows_[frames + r] = input_row(steps_.step(end), r, frames);
+      frames += n;
+    }
+    // One step alone computes each panel's share right before it is used, and from there on.
+    const bool is_one_step = end == i + 1;
+    for (int64_t j = 0; j < panels_.last - panels_.first && !is_one_step; ++j) {
+      multiply_input(j, frames, x_gates_ + j * a_.chunk_frames * R * L);
+    }
+    frames = 0;
+    for (; i < end; ++i) {
+      const int64_t t = steps_.step(i), n = group_->active[t];
+      run_step(i, t, n, frames, is_one_step);
+      frames += n;
+    }
+    return end;
+  }
+  void multiply_input(int64_t own, int64_t frames, S* x_gates) {
+    const int64_t q = panels_.first + own;
+    product<R>(frames, RowOperand<S>{x_rows_}, a_.I, panel(a_.panels_ih, q, a_.I),
+               panel(a_.bias_ih, q, 1), 0, x_gates, R * L);
+  }
+  const S* input_row(int64_t t, int64_t r, int64_t frames) {
+    const T* row = static_cast<const T*>(a_.input) + (t * a_.B + group_->order[r]) * a_.I;
+    return as_arithmetic(row, a_.I, x_converted_ + (frames + r) * a_.I);
+  }
+  static const S* panel(const void* panels, int64_t q, int64_t K) {
+    return panels ? static_cast<const S*>(panels) + q * K * R * L : nullptr;
+  }
+
+  // One unit vector of row r, and where its gates' products lie.
+  struct CellPlace {
+    int64_t r, u;
+    const S *x_gates, *h_gates;
+  };
+
+  void run_step(int64_t i, int64_t t, int64_t n, int64_t frame, bool is_one_step) {
+    const int parity = int(i & 1);
+    const int64_t count = panels_.last - panels_.first;
+    // Cells run in pairs: of two rows, or of one row in two panels, whose gates both are kept.
+    CellPlace waiting{};
+    bool is_waiting = false;
+    for (int64_t j = 0; j < count; ++j) {
+      // Back and forth: the end of one sweep is still in the cache when the next one starts.
+      const int64_t own = parity ? count - 1 - j : j, q = panels_.first + own, slot = j & 1;
+      S* const x_gates =
+          x_gates_ + (is_one_step ? slot * a_.chunk_frames : own * a_.chunk_frames + frame) * R * L;
+      S* const h_gates = h_gates_ + slot * group_->rows * R * L;
+      if (is_one_step) multiply_input(own, n, x_gates);
+      product<R>(n, RowOperand<S>{h_rows_[parity]}, a_.H, panel(a_.panels_hh, q, a_.H),
+                 panel(a_.bias_hh, q, 1), 0, h_gates, R * L,
+                 panel(a_.panels_hh, parity && q > 0 ? q - 1 : q + 1, a_.H));
+      for (int w = 0; w < W && q * Sh::kUnits + w * L < a_.H; ++w) {
+        const int64_t u = q * Sh::kUnits + w * L;
+        for (int64_t r = 0; r < n; ++r) {
+          const int64_t gate = r * R * L + w * G * L;
+          const CellPlace place{r, u, x_gates + gate, h_gates + gate};
+          if (is_waiting) run_cells<Pair<V>>(t, parity, waiting, place);
+          is_waiting = !is_waiting, waiting = place;
+        }
+        if (n < group_->rows) clear_absent(t, n, u);
+      }
+    }
+    if (is_waiting) run_cells<V>(t, parity, waiting, waiting);
+    wait_for_group();
+  }
+
+  // The cells of one place, or of two where A is a pair.
+  template <class A>
+  FC_INLINE void run_cells(int64_t t, int parity, const CellPlace& p,
+                           const CellPlace& second) const {
+    const auto both = [&](auto value) {
+      if constexpr (std::is_same_v<A, V>) {
+        return value(p);
+      } else {
+        return A(value(p), value(second));
+      }
+    };
+    A x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
+    FC_UNROLL
+    for (int k = 0; k < G; ++k) {
+      x[k] = both([k](const CellPlace& at) { return load(at.x_gates + k * L); });
+      g[k] = both([k](const CellPlace& at) { return load(at.h_gates + k * L); });
+    }
+    state[0] = both([&](const CellPlace& at) { return load(carry_h(parity, at.r) + at.u); });
+    if constexpr (Cell::kStates == 2) {
+      state[1] = both([&](const CellPlace& at) { return load(carry_c(at.r) + at.u); });
+    }
+    Cell::forward(x, g, state, saved);
+    if constexpr (std::is_same_v<A, V>) {
+      store_results(t, p, parity, state, saved);
+    } else {
+      V state_a[Cell::kStates], state_b[Cell::kStates], saved_a[Cell::kSaved],
+          saved_b[Cell::kSaved];
+      FC_UNROLL
+      for (int k = 0; k < Cell::kStates; ++k) state_a[k] = state[k].a, state_b[k] = state[k].b;
+      FC_UNROLL
+      for (int k = 0; k < Cell::kSaved; ++k) saved_a[k] = saved[k].a, saved_b[k] = saved[k].b;
+      store_results(t, p, parity, state_a, saved_a);
+      store_results(t, second, parity, state_b, saved_b);
+    }
+  }
+
+  FC_INLINE void store_results(int64_t t, const CellPlace& place, int parity,
+                               const V (&state)[Cell::kStates],
+                               const V (&saved)[Cell::kSaved]) const {
+    const int64_t r = place.r, u = place.u;
+    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
+    const V h = rounded_to<T>(state[0]);
+    const bool cut = steps_.cut_after(t, b), last = steps_.is_last(t, b);
+    store(carry_h(1 - parity, r) + u, cut ? V(S(0)) : h);
+    store_lanes(static_cast<T*>(args_->output) + row * a_.output_stride + u, h, n);
+    if (last) store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, h, n);
+    if constexpr (Cell::kStates == 2) {
+      store(carry_c(r) + u, cut ? V(S(0)) : state[1]);
+      if (args_->cells) {
+        store_lanes(static_cast<S*>(args_->cells) + row * a_.cells_stride + u, state[1], n);
+      }
+      if (last) store_lanes(static_cast<T*>(args_->c_n) + b * a_.H + u, state[1], n);
+    }
+    if (args_->saved) {
+      T* const to = static_cast<T*>(args_->saved) + row * a_.saved_stride + u;
+      FC_UNROLL
+      for (int k = 0; k < Cell::kSaved; ++k) store_lanes(to + k * a_.H, saved[k], n);
+    }
+  }
+
+  // Zeros where a row has no step.
+  void clear_absent(int64_t t, int64_t active, int64_t u) const {
+    const V zero(S(0));
+    for (int64_t r = active; r < group_->rows; ++r) {
+      const int64_t row = t * a_.B + group_->order[r], n = a_.H - u;
+      store_lanes(static_cast<T*>(args_->output) + row * a_.output_stride + u, zero, n);
+      if (args_->cells) {
+        store_lanes(static_cast<S*>(args_->cells) + row * a_.cells_stride + u, zero, n);
+      }
+      for (int k = 0; args_->saved && k < Cell::kSaved; ++k) {
+        store_lanes(static_cast<T*>(args_->saved) + row * a_.saved_stride + k * a_.H + u, zero, n);
+      }
+    }
+  }
+
+  void wait_for_group() const { wait(place_->group_barrier, place_->yield); }
+
+  const cpu::LayerArgs& a_;
+  const Steps steps_;
+  Arena arena_;
+  const cpu::ForwardArgs* args_ = nullptr;
+  const cpu::Place* place_ = nullptr;
+  const cpu::RowGroup* group_ = nullptr;
+  Range panels_{};
+  S* x_gates_;        // [own panels][chunk frames][R*L]
+  S* h_gates_;        // [2][rows][R*L]: of two panels
+  const S** x_rows_;  // [chunk frames]
+  const S** h_rows_[2];
+  S* x_converted_ = nullptr;  // [chunk frames][I] where storage is not arithmetic
+};
+
+}  // namespace
+}  // namespace fastcells

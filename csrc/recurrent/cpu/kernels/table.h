@@ -1,0 +1,73 @@
+// The functions of every cell and storage type at one instruction set, as a table.
+#pragma once
+#include "recurrent/cpu/kernels/backward.h"
+#include "recurrent/cpu/kernels/forward.h"
+#include "recurrent/cpu/kernels/hash.h"
+#include "recurrent/cpu/kernels/single_step.h"
+
+namespace fastcells {
+namespace {
+
+template <class Cell, class T, class S>
+std::size_t forward_scratch(const cpu::LayerArgs& a, int64_t own_panels, int64_t rows) {
+  return Forward<Cell, T, S>::scratch_bytes(a, own_panels, rows);
+}
+template <class Cell, class T, class S>
+void forward(const cpu::ForwardArgs& a, const cpu::Place& place) {
+  Forward<Cell, T, S>(a, place).run();
+}
+template <class Cell, class T, class S>
+std::size_t backward_scratch(const cpu::BackwardArgs& a) {
+  return Backward<Cell, T, S>::scratch_bytes(a);
+}
+template <class Cell, class T, class S>
+void backward(const cpu::BackwardArgs& a, const cpu::Place& place) {
+  Backward<Cell, T, S>(a, place).run();
+}
+template <class Cell, class T, class S>
+void step(const cpu::StepArgs& a, int64_t first, int64_t last) {
+  for (int64_t b = 0; b < a.B; ++b) Step<Cell, T, S>(a).run(b, {first, last});
+}
+
+template <class Cell, class T, class S>
+constexpr cpu::CellKernels kKernels = {
+    Shape<Cell, T, S>::L,
+    Shape<Cell, T, S>::kUnits,
+    Shape<Cell, T, S>::R,
+    Shape<Cell, T, S>::kColumns,
+    forward_scratch<Cell, T, S>,
+    forward<Cell, T, S>,
+    backward_scratch<Cell, T, S>,
+    backward<Cell, T, S>,
+    pack_gates<Cell, T, S>,
+    pack_plain<Cell, T, S>,
+    step<Cell, T, S>,
+};
+
+template <class Cell>
+const cpu::CellKernels* kernels_of(cpu::CellStorage storage) {
+  if constexpr (Cell::kTwoProducts)
+    return nullptr;  // left to the stepwise engine
+  else
+    switch (storage) {
+      case cpu::CellStorage::kFloat32: return &kKernels<Cell, float, float>;
+      case cpu::CellStorage::kFloat64: return &kKernels<Cell, double, double>;
+      case cpu::CellStorage::kBFloat16: return &kKernels<Cell, BFloat16Bits, float>;
+    }
+  return nullptr;
+}
+
+template <class... Cell>
+const cpu::CellKernels* find_in(CellList<Cell...>, int cell, cpu::CellStorage storage) {
+  const cpu::CellKernels* found = nullptr;
+  int index = 0;
+  ((index++ == cell ? void(found = kernels_of<Cell>(storage)) : void()), ...);
+  return found;
+}
+
+const cpu::CellKernels* find_kernels(int cell, cpu::CellStorage storage) {
+  return find_in(Cells{}, cell, storage);
+}
+
+}  // namespace
+}  // namespace fastcells

@@ -1,0 +1,160 @@
+#include "recurrent/cpu/packs.h"
+
+#include <ATen/Parallel.h>
+#include <pthread.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <tuple>
+#include <vector>
+
+#include "cpu/instruction_set.h"
+#include "cpu/team.h"
+
+namespace fastcells::cpu {
+namespace {
+
+using Hash = std::uint64_t;
+constexpr std::int64_t kHashBlock = 64 * 1024;        // bytes: what one thread takes at a time
+constexpr std::int64_t kBytesPerThread = 128 * 1024;  // less is not worth waking another thread
+
+// One hash of several.
+Hash combined(Hash a, Hash b) {
+  const Hash both[] = {a, b};
+  return instruction_set().hash(both, sizeof both);
+}
+
+template <class F>
+void for_blocks(std::int64_t blocks, std::int64_t bytes, const F& body) {
+  if (bytes < 2 * kBytesPerThread || available_threads() == 1) return body(0, blocks);
+  at::parallel_for(0, blocks, 1, body);
+}
+
+Hash hash_of(const at::Tensor& tensor) {
+  if (!tensor.defined()) return 0;
+  const auto* bytes = static_cast<const char*>(tensor.const_data_ptr());
+  const std::int64_t count = std::int64_t(tensor.nbytes());
+  const std::int64_t blocks = (count + kHashBlock - 1) / kHashBlock;
+  std::vector<Hash> hashes(blocks);
+  for_blocks(blocks, count, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      hashes[k] = instruction_set().hash(bytes + k * kHashBlock,
+                                         std::min(kHashBlock, count - k * kHashBlock));
+    }
+  });
+  return instruction_set().hash(hashes.data(), blocks * std::int64_t(sizeof(Hash)));
+}
+
+// A weight may be packed in several ways, and a view may lie where another begins.
+using Key =
+    std::tuple<const void*, const CellKernels*, bool /* gates */, std::int64_t, std::int64_t>;
+
+struct Entry {
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage;
+  Hash hash;
+  std::shared_ptr<Pack> pack;
+};
+
+std::mutex mutex;
+// Nobody holds the lock at a fork: the child would wait for a thread that it does not have.
+const int kAtFork =
+    pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+
+std::map<Key, Entry>& entries() {
+  static auto* const all = new std::map<Key, Entry>;  // outlives every thread that may still look
+  return *all;
+}
+
+void drop_dead() {  // under the mutex
+  for (auto it = entries().begin(); it != entries().end();) {
+    it = it->second.storage.expired() ? entries().erase(it) : std::next(it);
+  }
+}
+
+// The pack of this key and hash, or what `fill` makes of a new one.
+template <class Fill>
+std::shared_ptr<const Pack> find_or_fill(const Key& key, const at::Tensor& weight, Hash hash,
+                                         std::size_t panel_bytes, std::size_t bias_bytes,
+                                         const Fill& fill) {
+  std::shared_ptr<Pack> pack;
+  {
+    const std::lock_guard lock(mutex);
+    drop_dead();
+    const auto found = entries().find(key);
+    if (found != entries().end()) {
+      if (found->second.hash == hash) return found->second.pack;
+      // The weight has changed: its memory serves again unless another call still reads it.
+      if (found->second.pack.use_count() == 1) pack = std::move(found->second.pack);
+      entries().erase(found);
+    }
+  }
+  if (!pack || pack->bytes != panel_bytes + bias_bytes) {
+    pack = std::make_shared<Pack>();
+    pack->bytes = panel_bytes + bias_bytes;
+    pack->panels = allocate(panel_bytes);
+    if (bias_bytes) pack->bias = allocate(bias_bytes);
+  }
+  fill(*pack);
+  const std::lock_guard lock(mutex);
+  entries().insert_or_assign(key, Entry{weight.storage().getWeakStorageImpl(), hash, pack});
+  return pack;
+}
+
+std::size_t arithmetic_bytes(const at::Tensor& weight) {
+  return weight.scalar_type() == at::kDouble ? sizeof(double) : sizeof(float);
+}
+
+}  // namespace
+
+void FreeMemory::operator()(void* p) const { std::free(p); }
+
+Memory allocate(std::size_t bytes) {
+  constexpr std::size_t kLine = 64;
+  void* const p = std::aligned_alloc(kLine, std::max(kLine, (bytes + kLine - 1) / kLine * kLine));
+  if (!p) throw std::bad_alloc();
+  return Memory(p);
+}
+
+std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
+                                       const at::Tensor& weight, const at::Tensor& bias) {
+  const std::int64_t H = weight.size(0) / gates, K = weight.size(1);
+  const std::int64_t panels = (H + kernels.panel_units - 1) / kernels.panel_units;
+  const std::size_t row =
+      std::size_t(kernels.panel_vectors) * kernels.lanes * arithmetic_bytes(weight);
+  const Key key{weight.const_data_ptr(), &kernels, true, weight.size(0), K};
+  return find_or_fill(key, weight, combined(hash_of(weight), hash_of(bias)), panels * K * row,
+                      bias.defined() ? panels * row : 0, [&](Pack& pack) {
+                        const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
+                        for_blocks(panels, panels * K * row,
+                                   [&](std::int64_t begin, std::int64_t end) {
+                                     kernels.pack_gates(weight.const_data_ptr(), b, H, K, begin,
+                                                        end, pack.panels.get(), pack.bias.get());
+                                   });
+                      });
+}
+
+std::shared_ptr<const Pack> pack_plain(const CellKernels& kernels, const at::Tensor& weight) {
+  const std::int64_t K = weight.size(0), N = weight.size(1);
+  const std::int64_t panels = (N + kernels.plain_columns - 1) / kernels.plain_columns;
+  const std::size_t bytes =
+      std::size_t(panels * K) * kernels.plain_columns * arithmetic_bytes(weight);
+  const Key key{weight.const_data_ptr(), &kernels, false, K, N};
+  return find_or_fill(key, weight, hash_of(weight), bytes, 0, [&](Pack& pack) {
+    for_blocks(panels, bytes, [&](std::int64_t begin, std::int64_t end) {
+      kernels.pack_plain(weight.const_data_ptr(), K, N, begin, end, pack.panels.get());
+    });
+  });
+}
+
+std::size_t packed_bytes() {
+  const std::lock_guard lock(mutex);
+  drop_dead();
+  std::size_t bytes = 0;
+  for (const auto& [key, entry] : entries()) bytes += entry.pack->bytes;
+  return bytes;
+}
+
+}  // namespace fastcells::cpu

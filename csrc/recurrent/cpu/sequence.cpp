@@ -1,0 +1,150 @@
+#include "recurrent/cpu/sequence.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "cpu/instruction_set.h"
+#include "recurrent/cpu/packs.h"
+#include "cpu/team.h"
+
+namespace fastcells::cpu {
+namespace {
+
+// Scratch memory that a calling thread keeps for its next call, up to a size.
+class Workspace {
+ public:
+  char* at_least(std::size_t bytes) {
+    if (bytes > size_) memory_ = allocate(bytes), size_ = bytes;
+    return static_cast<char*>(memory_.get());
+  }
+  void trim() {
+    constexpr std::size_t kKept = 8 << 20;
+    if (size_ > kKept) memory_.reset(), size_ = 0;
+  }
+
+ private:
+  Memory memory_;
+  std::size_t size_ = 0;
+};
+
+thread_local Workspace workspace;
+
+}  // namespace
+
+const CellKernels* find_kernels(const CellFacts& cell, Storage storage, const LayerSizes& sizes,
+                                bool is_projected, std::string& why) {
+  if (is_projected) return why = "a projection takes the stepwise engine", nullptr;
+  if (cell.two_products) {
+    return why = "two products a step (reset_before) take the stepwise engine", nullptr;
+  }
+  if (storage == Storage::kFloat16) return why = "float16 takes the stepwise engine", nullptr;
+  if (sizes.T * sizes.B * sizes.H == 0) return why = "there is nothing to compute", nullptr;
+  return instruction_set().find(int(cell.kind), cell_storage(storage));
+}
+
+Plan plan_layer(const CellKernels& kernels, const CellFacts& cell, Storage storage,
+                const LayerSizes& s, bool is_training) {
+  const int bytes = storage == Storage::kFloat64 ? sizeof(double) : sizeof(float);
+  return cpu::plan(
+      {cell.gates, int(s.D), bytes, kernels.panel_units, s.T, s.B, s.I, s.H, is_training},
+      {available_threads(), kernels.lanes, cache_bytes()});
+}
+
+Grid::Grid(const Layer& layer, const CellKernels& kernels, bool is_training)
+    : plan_(plan_layer(kernels, layer.cell, layer.storage, layer.sizes, is_training)),
+      directions_(layer.sizes.D),
+      lanes_(kernels.lanes) {
+  list_rows(layer);
+}
+
+// Rows sorted by falling length and dealt out in turn, so that the groups have equal work; without
+// lengths in their order, each group a range.
+void Grid::list_rows(const Layer& layer) {
+  const auto& s = layer.sizes;
+  const int count = plan_.row_groups;
+  const std::int64_t* lengths =
+      layer.lengths.defined() ? layer.lengths.const_data_ptr<std::int64_t>() : nullptr;
+  std::vector<std::int32_t> sorted(s.B);
+  std::iota(sorted.begin(), sorted.end(), 0);
+  if (lengths) {
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [&](int a, int b) { return lengths[a] > lengths[b]; });
+  }
+  order_.reserve(s.B);
+  groups_.resize(count);
+  for (int g = 0; g < count; ++g) {
+    groups_[g].first = std::int64_t(order_.size());
+    if (lengths) {
+      for (std::int64_t i = g; i < s.B; i += count) order_.push_back(sorted[i]);
+    } else {
+      for (std::int64_t i = s.B * g / count; i < s.B * (g + 1) / count; ++i) order_.push_back(i);
+    }
+    groups_[g].rows = std::int64_t(order_.size()) - groups_[g].first;
+  }
+  active_.resize(count * s.T);
+  for (int g = 0; g < count; ++g) {
+    RowGroup& group = groups_[g];
+    group.order = order_.data() + group.first;
+    group.active = active_.data() + g * s.T;
+    std::int64_t n = group.rows;
+    for (std::int64_t t = 0; t < s.T; ++t) {
+      while (lengths && n > 0 && lengths[group.order[n - 1]] <= t) --n;
+      active_[g * s.T + t] = std::int32_t(n);
+      frames_ += n;
+    }
+  }
+}
+
+std::int64_t Grid::padded_units(std::int64_t columns) const {
+  return (columns + 2 * lanes_ - 1) / (2 * lanes_) * 2 * lanes_;
+}
+
+std::int64_t Grid::most_rows() const {
+  std::int64_t most = 0;
+  for (const RowGroup& group : groups_) most = std::max(most, group.rows);
+  return most;
+}
+
+LayerArgs Grid::arguments(const Layer& layer, std::int64_t d) const {
+  const auto& s = layer.sizes;
+  const Rows rows = layer.rows(d);
+  LayerArgs args{};
+  args.T = s.T, args.B = s.B, args.I = s.I, args.H = s.H;
+  args.padded_H = padded_units(s.H);
+  args.reverse = rows.reverse;
+  args.input = pointer(layer.input);
+  args.h_0 = pointer(layer.h_0, d * s.B * s.H), args.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  args.lengths = rows.lengths, args.resets = rows.resets;
+  args.output_stride = s.D * s.H, args.cells_stride = s.D * s.H;
+  args.saved_stride = s.saved * s.H;
+  return args;
+}
+
+void Grid::run(std::size_t bytes, const std::function<void(int, const Place&)>& body) {
+  std::vector<Barrier> team_barriers(plan_.direction_teams);
+  std::vector<Barrier> group_barriers(plan_.direction_teams * plan_.row_groups);
+  for (Barrier& barrier : team_barriers) barrier.threads = plan_.team_threads();
+  for (Barrier& barrier : group_barriers) barrier.threads = plan_.unit_threads;
+  char* const scratch = workspace.at_least(bytes * plan_.threads());
+  run_team(plan_.threads(), [&](int thread) {
+    const int team = thread / plan_.team_threads(), rank = thread % plan_.team_threads();
+    const int group = rank / plan_.unit_threads;
+    const Place place{groups_.data(),
+                      plan_.row_groups,
+                      group,
+                      rank % plan_.unit_threads,
+                      plan_.unit_threads,
+                      rank,
+                      plan_.team_threads(),
+                      &group_barriers[team * plan_.row_groups + group],
+                      &team_barriers[team],
+                      yield,
+                      scratch + bytes * thread};
+    for (std::int64_t d = team; d < directions_; d += plan_.direction_teams) body(int(d), place);
+  });
+  workspace.trim();
+}
+
+}  // namespace fastcells::cpu

@@ -1,0 +1,215 @@
+// The product of a step: W_hh, which stays where it is, times what was exchanged.
+//
+//   sums [16 rows of W_hh, 8 batch rows] of each tile, by mma.sync, all units of the layer K
+//
+// Rows of a tile are two halves of eight; what they are, and what a column is, the two ways say
+// themselves. A step over K is 64 bytes of a row. Lane l has of both operands the 16 bytes
+// l % 4 of it, of rows l / 4 and l / 4 + 8 of W_hh and of batch row l / 4: the order of K inside a
+// step is ours to choose, as long as both operands have it.
+//
+// The first kCached steps of a warp lie in registers, the others in shared memory, 16 bytes a lane.
+// Warps of one group of units divide K among them, and the first of them adds up.
+//
+// float32 is three products of TF32 (cuda/tf32.cuh).
+#pragma once
+#include "recurrent/cuda/sequence_block.cuh"
+#include "cuda/tf32.cuh"
+
+namespace fastcells {
+
+// Rows l / 4 and l / 4 + 8 of a tile, over one step.
+struct WeightFragment {
+  uint4 low, high;
+};
+
+// chains[0] + chains[1] += a b, over half a step: a of rows l / 4 and l / 4 + 8, two words each.
+template <class T>
+FC_DEVICE void multiply_half(float (&chain_0)[4], float (&chain_1)[4], bool is_second,
+                             const unsigned (&a)[4], const unsigned (&b)[2]) {
+  if constexpr (sizeof(T) == 2) {
+    ptx::mma_m16n8k16<T>(is_second ? chain_1 : chain_0, a, b);
+  } else {
+    unsigned a_high[4], a_low[4], b_high[2], b_low[2];
+    FC_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const SplitWord s = split(a[i]);
+      a_high[i] = s.high, a_low[i] = s.low;
+    }
+    FC_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const SplitWord s = split(b[i]);
+      b_high[i] = s.high, b_low[i] = s.low;
+    }
+    ptx::mma_m16n8k8_tf32(chain_1, a_low, b_high);
+    ptx::mma_m16n8k8_tf32(chain_1, a_high, b_low);
+    ptx::mma_m16n8k8_tf32(chain_0, a_high, b_high);
+  }
+}
+
+template <class Args, class Direction, class Traits>
+class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
+ protected:
+  using Block = SequenceBlock<Args, Direction, Traits>;
+  using Block::lane_, Block::part_, Block::shape_, Block::warp_, Block::N;
+  using typename Block::T;
+  static constexpr int M = Traits::kTiles, kCached = Traits::kCached;
+  // Steps whose operand is asked for at once: shared memory is some way off, the L2 a long one.
+  static constexpr int kAhead = Traits::kGrid && sizeof(T) == 2 ? 4 : 2;
+  using Sums = float[M][N][4];
+
+  FC_DEVICE explicit SequenceProduct(const Args& args) : Block(args) {
+    const auto at = SequenceShared::of(shape_);
+    const int own = shape_.stored_steps() * M * 2 * kWarpLanes;
+    const int warps = shape_.unit_warps * shape_.parts;
+    stored_ = ptx::shared_array<uint4>(0, std::int64_t(warps) * own) +
+              (part_ * shape_.unit_warps + warp_) * own;
+    staging_ = ptx::shared_array<uint4>(at.staging, warps * kWarpLanes) + this->thread();
+    partials_ = ptx::shared_array<float4>(at.partials, (at.exchange - at.partials) / 16);
+    first_step_ = part_ * shape_.part_steps();
+    const int left = shape_.steps() - first_step_;
+    own_steps_ = left < shape_.part_steps() ? left : shape_.part_steps();
+  }
+
+  // weight(half, column) is an element of this lane's row of a half tile, 0 past the edges.
+  template <class Weight>
+  FC_DEVICE void load_weights(const Weight& weight) {
+    FC_UNROLL
+    for (int s = 0; s < kCached; ++s) {
+      FC_UNROLL
+      for (int m = 0; m < M; ++m) {
+        cached_[s][m] = s < own_steps_ ? fragment(s, m, weight) : WeightFragment{};
+      }
+    }
+    for (int s = kCached; s < own_steps_; ++s) {
+      for (int m = 0; m < M; ++m) {
+        const WeightFragment f = fragment(s, m, weight);
+        stored_[stored_at(s, m)] = f.low, stored_[stored_at(s, m) + kWarpLanes] = f.high;
+      }
+    }
+  }
+
+  // sums = W times exchange `number`, in the warps that own units; all warps take part.
+  FC_DEVICE void multiply(int number, Sums& sums) const {
+    float chains[2][M][N][4] = {};
+    FC_UNROLL
+    for (int s = 0; s < kCached; s += kAhead) {
+      if (s >= own_steps_) break;
+      uint4 b[kAhead][N];
+      load_operand(number, s, b);
+      FC_UNROLL
+      for (int i = 0; i < kAhead; ++i) {
+        if (s + i < kCached) multiply_step(cached_[s + i], b[i], chains);
+      }
+    }
+    for (int s = kCached; s < own_steps_; s += kAhead) {
+      uint4 b[kAhead][N];
+      load_operand(number, s, b);
+      FC_UNROLL
+      for (int i = 0; i < kAhead; ++i) {
+        if (s + i >= own_steps_) break;
+        WeightFragment a[M];
+        FC_UNROLL
+        for (int m = 0; m < M; ++m) {
+          a[m].low = stored_[stored_at(s + i, m)];
+          a[m].high = stored_[stored_at(s + i, m) + kWarpLanes];
+        }
+        multiply_step(a, b[i], chains);
+      }
+    }
+    FC_UNROLL
+    for (int m = 0; m < M; ++m) {
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) {
+        FC_UNROLL
+        for (int i = 0; i < 4; ++i) sums[m][n][i] = chains[0][m][n][i] + chains[1][m][n][i];
+      }
+    }
+    if (shape_.parts > 1) add_parts(sums);
+  }
+
+ private:
+  FC_DEVICE int stored_at(int s, int m) const {
+    return ((s - kCached) * M + m) * 2 * kWarpLanes + lane_;
+  }
+  template <class Weight>
+  FC_DEVICE WeightFragment fragment(int s, int m, const Weight& weight) const {
+    return {quad(s, 2 * m, weight), quad(s, 2 * m + 1, weight)};
+  }
+  // This lane's 16 bytes of step s. By way of shared memory, so that the loop need not be unrolled:
+  // it stands in dozens of places.
+  template <class Weight>
+  FC_DEVICE uint4 quad(int s, int half, const Weight& weight) const {
+    constexpr int kWord = 4 / int(sizeof(T)), kQuad = 16 / int(sizeof(T));
+    const int column = (first_step_ + s) * (kStepBytes / int(sizeof(T))) + lane_ % 4 * kQuad;
+    const auto words = ptx::shared_cast<unsigned>(staging_);
+    FC_ROLLED
+    for (int i = 0; i < 4; ++i) {
+      unsigned word = bits_of(weight(half, column + i * kWord));
+      if (kWord == 2) word |= unsigned(bits_of(weight(half, column + i * kWord + 1))) << 16;
+      words[i] = word;
+    }
+    return staging_[0];
+  }
+
+  FC_DEVICE void load_operand(int number, int s, uint4 (&b)[kAhead][N]) const {
+    FC_UNROLL
+    for (int i = 0; i < kAhead; ++i) {
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) {
+        const int quad = (first_step_ + s + i) * (kStepBytes / 16) + lane_ % 4;
+        b[i][n] = s + i < own_steps_ ? this->exchanged(number, n * kTileRows + lane_ / 4, quad)
+                                     : uint4{0, 0, 0, 0};
+      }
+    }
+  }
+  FC_DEVICE static void multiply_step(const WeightFragment (&a)[M], const uint4 (&b)[N],
+                                      float (&chains)[2][M][N][4]) {
+    FC_UNROLL
+    for (int m = 0; m < M; ++m) {
+      const unsigned a_0[4] = {a[m].low.x, a[m].high.x, a[m].low.y, a[m].high.y};
+      const unsigned a_1[4] = {a[m].low.z, a[m].high.z, a[m].low.w, a[m].high.w};
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) {
+        const unsigned b_0[2] = {b[n].x, b[n].y}, b_1[2] = {b[n].z, b[n].w};
+        multiply_half<T>(chains[0][m][n], chains[1][m][n], false, a_0, b_0);
+        multiply_half<T>(chains[0][m][n], chains[1][m][n], true, a_1, b_1);
+      }
+    }
+  }
+
+  // The barrier in it also says that all warps are done with what was exchanged.
+  FC_DEVICE void add_parts(Sums& sums) const {
+    const auto partial = [&](int part, int m, int n) {
+      const int warp = (part - 1) * shape_.unit_warps + warp_;
+      return partials_ + ((warp * M + m) * N + n) * kWarpLanes + lane_;
+    };
+    each_tile([&](int m, int n) {
+      const float (&s)[4] = sums[m][n];
+      if (part_ > 0) partial(part_, m, n)[0] = float4{s[0], s[1], s[2], s[3]};
+    });
+    __syncthreads();
+    if (part_ > 0) return;
+    for (int part = 1; part < shape_.parts; ++part) {
+      each_tile([&](int m, int n) {
+        const float4 s = partial(part, m, n)[0];
+        sums[m][n][0] += s.x, sums[m][n][1] += s.y, sums[m][n][2] += s.z, sums[m][n][3] += s.w;
+      });
+    }
+  }
+  template <class F>
+  FC_DEVICE static void each_tile(const F& f) {
+    FC_UNROLL
+    for (int m = 0; m < M; ++m) {
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) f(m, n);
+    }
+  }
+
+  int first_step_, own_steps_;  // over K, of this part
+  ptx::Shared<uint4> stored_;   // [steps past kCached][tiles][low, high][lanes]: this warp's
+  ptx::Shared<uint4> staging_;  // this thread's
+  ptx::Shared<float4> partials_;
+  WeightFragment cached_[kCached > 0 ? kCached : 1][M];
+};
+
+}  // namespace fastcells

@@ -1,0 +1,113 @@
+"""What :func:`fastcells.explain` says of recurrent layers, and how an answer looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .. import _extension
+from ..functional.autocast import autocast_dtypes
+from ..functional.routing import choose_route, needs_grad
+
+__all__ = ["Explanation", "explain_recurrent"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer of :func:`explain`; `str()` gives it in a few lines."""
+
+    #: "cpu sequence", "cpu step", "cpu stepwise", "cuda stepwise", "cpu dot attention",
+    #: "cpu additive attention" or "reference"
+    kernel: str
+    cell: str  # or "dot attention", "additive attention"
+    dtype: torch.dtype  # storage of the tensors, after autocast
+    reason: str
+    notes: tuple[str, ...]
+    plan: str = ""  # instruction set, threads and blocks, of the first of several layers
+
+    def __str__(self) -> str:
+        lines = [f"{self.cell}, {self.dtype}: {self.kernel}", f"  why: {self.reason}"]
+        lines += [f"  plan: {self.plan}"] if self.plan else []
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+
+#: What each engine does, in a line.
+_ENGINES = {
+    "cpu sequence": "all steps in one team of threads, on packed weights",
+    "cpu step": "one step, the weights read where they lie",
+    "cuda sequence": "all steps in one kernel, W_hh on the chip",
+    "stepwise": (
+        "input product for all steps at once, then a matrix product and a fused step kernel per "
+        "step"
+    ),
+}
+
+
+def explain_recurrent(
+    layer: nn.Module,
+    input: Tensor | PackedSequence,
+    hx: Tensor | tuple[Tensor, Tensor] | None = None,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+) -> Explanation:
+    if not isinstance(getattr(layer, "cell", None), str):
+        raise TypeError(
+            f"explain: layer must be a layer or cell of fastcells, got {type(layer).__name__}"
+        )
+    data = input.data if isinstance(input, PackedSequence) else input
+    states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    route = choose_route((data, *states, *layer.parameters()))
+    is_packed = isinstance(input, PackedSequence) or isinstance(layer, nn.RNNCellBase)
+    is_projected = bool(getattr(layer, "proj_size", 0))
+    state = states[0] if states else None
+    dtypes = autocast_dtypes(layer.cell, data, state, is_projected, is_packed)
+    device, dtype = data.device.type, data.dtype if dtypes is None else dtypes.storage
+    if not route.is_kernel:
+        notes = ("plain torch operations, step by step",)
+        return Explanation("reference", layer.cell, dtype, route.reason, notes)
+    engine, plan, why_not = "stepwise", "", ""
+    if device in ("cpu", "cuda"):
+        tensors = (data, *states, *layer.parameters())
+        engine, plan, why_not = _ask(device, layer, input, dtype, tensors)
+    notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
+    if why_not:
+        notes.append(f"not the sequence engine: {why_not}")
+    if dtype in (torch.float16, torch.bfloat16):
+        notes.append("arithmetic and cell state in float32")
+    if isinstance(input, PackedSequence):
+        notes.append("the PackedSequence is padded first; lengths= saves both copies")
+    return Explanation(f"{device} {engine}", layer.cell, dtype, route.reason, tuple(notes), plan)
+
+
+def _ask(
+    device: str,
+    layer: nn.Module,
+    input: Tensor | PackedSequence,
+    dtype: torch.dtype,
+    tensors: Sequence[Tensor],
+) -> tuple[str, str, str]:
+    """Engine, plan and why not a faster engine, of the (first) layer."""
+    is_cell = isinstance(layer, nn.RNNCellBase)
+    if isinstance(input, PackedSequence):
+        steps, batch = input.batch_sizes.shape[0], int(input.batch_sizes[0])
+    elif is_cell:
+        steps, batch = 1, input.shape[0] if input.dim() == 2 else 1
+    else:
+        steps, batch = input.shape[:2] if input.dim() == 3 else (input.shape[0], 1)
+        if getattr(layer, "batch_first", False) and input.dim() == 3:
+            steps, batch = batch, steps
+    question = (
+        layer.cell,
+        2 if getattr(layer, "bidirectional", False) else 1,
+        (steps, batch, layer.input_size, layer.hidden_size),
+        dtype,
+        bool(getattr(layer, "proj_size", 0)),
+        needs_grad(tensors),
+    )
+    if device == "cuda":
+        return _extension._C.explain_cuda(*question)
+    return _extension._C.explain_cpu(*question, is_cell)

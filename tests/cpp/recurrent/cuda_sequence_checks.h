@@ -1,0 +1,111 @@
+// What the tests of the CUDA sequence kernels share: buffers of storage, sizes of a launch, errors.
+#pragma once
+#define FASTCELLS_EMULATED
+#include <cuda_runtime.h>
+
+#include <cstdio>
+
+#include "recurrent/cuda/plan.h"
+#include "recurrent/cells/dispatch.h"
+#include "sequence_problem.h"
+
+namespace fastcells {
+
+struct Launch {
+  int unit_warps, parts, blocks;  // of a block; of a cluster, or of the grid
+  unsigned seed;
+};
+
+// What the blocks of a grid exchange, in `direction`; of the right size, and zero.
+struct ExchangeBuffers {
+  std::vector<uint4> buffers;
+  std::vector<unsigned> flags;
+};
+
+// The kernel on all rows of `args`, with the shared memory that its layout asks for.
+template <class Traits, class Kernel, class Args>
+void run_emulated(const Launch& launch, Kernel kernel, Args args) {
+  const std::int64_t slices = (args.B + Traits::kRows - 1) / Traits::kRows;
+  const auto shape = Traits::shape(launch.unit_warps, launch.parts, launch.blocks, slices);
+  ExchangeBuffers exchange;
+  if (Traits::kGrid) {
+    exchange.buffers.resize(std::size_t(2 * slices * shape.exchange_bytes() / 16));
+    exchange.flags.resize(std::size_t(launch.blocks * launch.unit_warps));
+    args.directions[0].exchange = {exchange.buffers.data(), exchange.flags.data()};
+  }
+  const unsigned blocks = unsigned(Traits::kGrid ? launch.blocks : slices * launch.blocks);
+  const unsigned cluster = Traits::kCluster ? unsigned(launch.blocks) : 1;
+  simt::launch({blocks}, {unsigned(launch.unit_warps * cuda::kWarpLanes), unsigned(launch.parts)},
+               std::size_t(cuda::SequenceShared::of(shape).end),
+               {launch.seed, cluster, Traits::kGrid}, kernel, args);
+}
+
+template <class T>
+double rounded(double x) {
+  return double(float(T(float(x))));
+}
+inline double as_float(double x) { return double(float(x)); }
+
+template <class T>
+std::vector<T> stored(const Values& values) {
+  std::vector<T> result;
+  for (const double value : values) result.push_back(T(float(value)));
+  return result;
+}
+// Not yet written: NaN.
+template <class T>
+std::vector<T> unwritten(std::int64_t count) {
+  return std::vector<T>(std::size_t(count), T(NAN));
+}
+template <class T>
+T* address(std::vector<T>& buffer) {
+  return buffer.empty() ? nullptr : buffer.data();
+}
+
+// Largest difference, over 1 + the expected size; infinite where it is not a number.
+template <class T>
+double worst(const std::vector<T>& got, const Values& expected) {
+  double error = got.size() == expected.size() ? 0 : INFINITY;
+  for (std::size_t i = 0; i < expected.size() && i < got.size(); ++i) {
+    const double difference =
+        std::fabs(double(got[i]) - expected[i]) / (1 + std::fabs(expected[i]));
+    if (!(difference <= error)) error = std::isnan(difference) ? INFINITY : difference;
+  }
+  return error;
+}
+
+template <class T>
+const char* type_name() {
+  return std::is_same_v<T, float>    ? "float32 "
+         : std::is_same_v<T, __half> ? "float16 "
+                                     : "bfloat16";
+}
+
+template <class Cell, class Traits>
+bool report(const Case& c, const Launch& launch, double error, double tolerance) {
+  constexpr const char* kTiers[] = {"block", "cluster", "grid"};
+  const bool is_ok = error <= tolerance;
+  std::printf("%-11s %s T%d B%d H%d%s%s%s, %s, %d x %d warps, %d blocks, %d cached: %.1e%s\n",
+              Cell::kName, type_name<typename Traits::T>(), int(c.T), int(c.B), int(c.H),
+              c.reverse ? " reverse" : "", c.lengths ? " lengths" : "", c.resets ? " resets" : "",
+              kTiers[int(Traits::kTier)], launch.unit_warps, launch.parts, launch.blocks,
+              Traits::kCached, error, is_ok ? "" : "  FAILED");
+  return is_ok;
+}
+
+// check.operator()<Cell, T>() for every cell of one product and every type of storage.
+template <class Check>
+bool check_all(const Check& check) {
+  bool ok = true;
+  for_each_cell([&](auto cell, CellKind) {
+    using Cell = typename decltype(cell)::type;
+    if constexpr (!Cell::kTwoProducts) {
+      ok &= check.template operator()<Cell, float>();
+      ok &= check.template operator()<Cell, __half>();
+      ok &= check.template operator()<Cell, __nv_bfloat16>();
+    }
+  });
+  return ok;
+}
+
+}  // namespace fastcells

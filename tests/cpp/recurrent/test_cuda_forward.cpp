@@ -1,0 +1,109 @@
+// The CUDA sequence kernel forward, under the emulator, against plain loops in double: every cell,
+// every type of storage, one block, clusters and grids, both directions, lengths, resets, K in
+// parts, sizes that miss tiles.
+#include "cuda_sequence_checks.h"
+
+#include "recurrent/cuda/sequence_forward.cuh"
+
+namespace fastcells {
+namespace {
+
+template <class Cell, class T>
+struct Forward {
+  static constexpr int G = Cell::kGates, K = Cell::kSaved;
+
+  explicit Forward(const Case& c)
+      : problem(c, rounded<T>, as_float),
+        expected(Naive<Cell>::run(problem, rounded<T>)),
+        x_gates(unwritten<float>(c.T * c.B * G * c.H)),
+        bias_ih(stored<float>(problem.b_ih)),
+        bias_hh(stored<float>(problem.b_hh)),
+        w_hh(stored<T>(problem.w_hh)),
+        h_0(stored<T>(problem.h_0)),
+        c_0(stored<T>(problem.c_0)),
+        output(unwritten<T>(c.T * c.B * c.H)),
+        saved(unwritten<T>(c.T * c.B * K * c.H)),
+        h_n(unwritten<T>(c.B * c.H)),
+        c_n(unwritten<T>(c.B * c.H)),
+        cells(unwritten<float>(c.T * c.B * c.H)) {
+    for (std::int64_t row = 0; row < c.T * c.B; ++row) {  // NaN where no step exists
+      for (std::int64_t m = 0; m < G * c.H && problem.exists(row); ++m) {
+        double sum = 0;
+        for (std::int64_t k = 0; k < c.I; ++k) {
+          sum += problem.w_ih[m * c.I + k] * problem.input[row * c.I + k];
+        }
+        x_gates[row * G * c.H + m] = float(sum);
+      }
+    }
+  }
+
+  SequenceForwardArgs arguments() {
+    const Case& c = problem.c;
+    SequenceForwardArgs args{};
+    args.T = c.T, args.B = c.B, args.H = c.H;
+    args.lengths = address(problem.lengths);
+    args.resets = reinterpret_cast<const bool*>(address(problem.resets));
+    args.output_stride = args.cells_stride = c.H, args.saved_stride = K * c.H;
+    SequenceDirection& d = args.directions[0];
+    d.x_gates = x_gates.data(), d.weight_hh = w_hh.data();
+    d.bias_ih = address(bias_ih), d.bias_hh = address(bias_hh);
+    d.h_0 = address(h_0), d.c_0 = address(c_0);
+    d.output = output.data(), d.h_n = h_n.data(), d.c_n = c_n.data();
+    d.cells = cells.data(), d.saved = saved.data(), d.reverse = c.reverse;
+    return args;
+  }
+
+  double error() const {
+    double error = std::max(worst(output, expected.output), worst(h_n, expected.h_n));
+    error = std::max(error, worst(saved, expected.saved));
+    if (Cell::kStates == 1) return error;
+    return std::max({error, worst(cells, expected.cells), worst(c_n, expected.c_n)});
+  }
+
+  Problem<Cell> problem;
+  Results expected;
+  std::vector<float> x_gates, bias_ih, bias_hh;
+  std::vector<T> w_hh, h_0, c_0, output, saved, h_n, c_n;
+  std::vector<float> cells;
+};
+
+template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
+bool check(const Case& c, const Launch& launch) {
+  using Traits = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
+  Forward<Cell, T> run(c);
+  run_emulated<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
+  // A step's h is rounded to storage, and tips over by a unit where sums differ in their last bits.
+  // float32 is three products of TF32: a single one would be off by 1e-3.
+  const double tolerance = sizeof(T) == 4 ? 3e-6 : std::is_same_v<T, __half> ? 2e-3 : 1.6e-2;
+  return report<Cell, Traits>(c, launch, run.error(), tolerance);
+}
+
+// float32 takes every case, float16 and bfloat16 share them: the emulator is slow.
+struct CheckCell {
+  template <class Cell, class T>
+  bool operator()() const {
+    constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster, kGrid = Tier::kGrid;
+    bool ok = true;
+    if constexpr (!std::is_same_v<T, __half>) {
+      ok &= check<Cell, T, kBlock, 1, 4>({5, 3, 4, 20}, {4, 1, 1, 1});
+      ok &= check<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {4, 1, 2, 3});
+      ok &=
+          check<Cell, T, kGrid, 2, 3>({3, 37, 2, 24, true, true, false, true, false}, {1, 1, 3, 7});
+    }
+    if constexpr (!std::is_same_v<T, __nv_bfloat16>) {
+      ok &= check<Cell, T, kBlock, 2, 1>({4, 11, 3, 32, true, true, true}, {4, 2, 1, 2});
+      ok &= check<Cell, T, kCluster, 1, 1>({5, 2, 3, 61, true, false, true, false}, {2, 2, 4, 4});
+      ok &= check<Cell, T, kGrid, 1, 1>({4, 9, 3, 45, false, true, true}, {2, 2, 3, 6});
+    }
+    if constexpr (sizeof(T) == 4) {
+      ok &= check<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},
+                                           {1, 1, 8, 5});
+    }
+    return ok;
+  }
+};
+
+}  // namespace
+}  // namespace fastcells
+
+int main() { return fastcells::check_all(fastcells::CheckCell()) ? 0 : 1; }

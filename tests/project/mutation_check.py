@@ -1,0 +1,170 @@
+"""Breaks a line of each cell header in turn; the C++ test of the cells must notice every time.
+
+    python tests/project/mutation_check.py
+
+Works on copies of csrc/ in a temporary folder. tests/cpp/recurrent/test_cells.cpp compares each cell's
+backward with finite differences of its forward: it finds whatever parts the two. What it cannot
+find is a mistake in forward that backward shares, so that both describe the same wrong cell:
+
+* another row order of the gates, in forward and backward alike;
+* a constant added to the argument of a sigmoid or a tanh: backward knows gates by value alone.
+
+These are for tests/recurrent/test_kernels.py, which compares the kernels with fastcells.reference.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILERS = 2
+TIMEOUT = 300  # seconds a compiler or a test may take before something is wrong with the machine
+
+
+class Mutation(NamedTuple):
+    """In csrc/recurrent/cells/<header>, within `struct`, the only place with text `old` becomes `new`."""
+
+    header: str
+    struct: str
+    what: str
+    old: str
+    new: str
+
+
+def of(header, struct, *mutations):
+    return [Mutation(header, struct, *m) for m in mutations]
+
+
+MUTATIONS = [
+    *of(
+        "rnn.h", "Tanh",
+        ("derivative of the argument, not the value", "tanh_grad(y)", "tanh_grad(tanh(y))"),
+        ("derivative left out", "return tanh_grad(y)", "return y"),
+        ("forward negated", "return tanh(x)", "return -tanh(x)"),
+    ),
+    *of(
+        "rnn.h", "ReLU",
+        ("derivative upside down", "y <= A(0), A(0), A(1)", "y <= A(0), A(1), A(0)"),
+        ("derivative never zero", "select(y <= A(0), A(0), A(1))", "A(1)"),
+        ("leaks", "select(x < A(0), A(0), x)", "select(x < A(0), A(0.1) * x, x)"),
+    ),
+    *of(
+        "rnn.h", "RNN",
+        ("forward: - for +", "x[0] + g[0]", "x[0] - g[0]"),
+        ("forward: g dropped", "apply(x[0] + g[0])", "apply(x[0])"),
+        ("backward: + for *", "d_state[0] * Activation", "d_state[0] + Activation"),
+        ("backward: state's gradient kept", "d_state[0] = A(0)", "d_state[0] = dx[0]"),
+    ),
+    *of(
+        "lstm.h", "LSTM",
+        ("forward: i reads the rows of f", "sigmoid(x[0] + g[0])", "sigmoid(x[1] + g[1])"),
+        ("forward: i and f swapped", "saved[1] * state[1] + saved[0] * saved[2]",
+         "saved[0] * state[1] + saved[1] * saved[2]"),
+        ("forward: - for +", "state[1] + saved[0] * saved[2]", "state[1] - saved[0] * saved[2]"),
+        ("forward: + for *", "saved[3] * tanh(state[1])", "saved[3] + tanh(state[1])"),
+        ("backward: gradient of c dropped", "d_state[1] + d_state[0] * o", "d_state[0] * o"),
+        ("backward: i and f swapped", "dx[0] = dg[0] = dc * g * sigmoid_grad(i)",
+         "dx[0] = dg[0] = dc * g * sigmoid_grad(f)"),
+        ("backward: new c for the previous", "dc * prev[1]", "dc * next[1]"),
+        ("backward: tanh' dropped", "dc * i * tanh_grad(g)", "dc * i"),
+        ("backward: tanh left out", "d_state[0] * tanh_c", "d_state[0] * next[1]"),
+        ("backward: sign", "d_state[1] = dc * f", "d_state[1] = -dc * f"),
+        ("backward: reads the new h", "dc * i * tanh_grad(g)", "dc * i * tanh_grad(g + next[0])"),
+    ),
+    *of(
+        "gru.h", "GRU",
+        ("forward: r and z swapped", "tanh(x[2] + r * g[2])", "tanh(x[2] + z * g[2])"),
+        ("forward: r for z", "n + z * (state[0] - n)", "n + r * (state[0] - n)"),
+        ("forward: sign", "state[0] - n)", "state[0] + n)"),
+        ("forward: g_n saved wrongly", "saved[3] = g[2]", "saved[3] = x[2]"),
+        ("backward: 1 - z without 1", "dh * (A(1) - z) * tanh_grad(n)", "dh * z * tanh_grad(n)"),
+        ("backward: sign of n", "dh * (prev[0] - n)", "dh * (prev[0] + n)"),
+        ("backward: g_n dropped", "dx[2] * g_n * sigmoid_grad(r)", "dx[2] * sigmoid_grad(r)"),
+        ("backward: r dropped", "dg[2] = dx[2] * r", "dg[2] = dx[2]"),
+        ("backward: + for *", "d_state[0] = dh * z", "d_state[0] = dh + z"),
+    ),
+    *of(
+        "gru.h", "GRUResetBefore",
+        ("first product: r of other rows", "return sigmoid(x[0] + g[0]) * h",
+         "return sigmoid(x[1] + g[1]) * h"),
+        ("first product: h dropped", "sigmoid(x[0] + g[0]) * h", "sigmoid(x[0] + g[0])"),
+        ("forward: sign", "n + z * (state[0] - n)", "n - z * (state[0] - n)"),
+        ("backward: r and z swapped", "z = saved[1], n", "z = saved[0], n"),
+        ("backward: 1 - z without 1", "dh * (A(1) - z)", "dh * (-z)"),
+        ("backward: tanh' dropped", "(A(1) - z) * tanh_grad(n)", "(A(1) - z)"),
+        ("second stage: product's gradient dropped", "d_state[0] + d_reset_h * saved[0]",
+         "d_state[0] + d_reset_h"),
+        ("second stage: sign", "return d_reset_h * h", "return -d_reset_h * h"),
+    ),
+    *of(
+        "gru.h", "GRUArticle",
+        ("forward: z for 1 - z", "(A(1) - z) * g[2]", "z * g[2]"),
+        ("forward: r dropped", "z * (state[0] - r * q)", "z * (state[0] - q)"),
+        ("backward: - for +", "dh * (prev[0] - r * q) - dx[2]", "dh * (prev[0] - r * q) + dx[2]"),
+        ("backward: g_n dropped", "- dx[2] * g_n)", "- dx[2])"),
+        ("backward: q and r swapped", "dn * q * sigmoid_grad(r)", "dn * r * sigmoid_grad(r)"),
+        ("backward: tanh of another", "dn * r * tanh_grad(q)", "dn * r * tanh_grad(r)"),
+        ("backward: 1 - z dropped", "dg[2] = dx[2] * (A(1) - z)", "dg[2] = dx[2]"),
+    ),
+]  # fmt: skip
+
+
+def apply_mutation(mutation, csrc):
+    """Writes the mutated header, or stops the script: a list that no longer fits checks nothing."""
+    path = csrc / "recurrent" / "cells" / mutation.header
+    text = path.read_text(encoding="utf-8")
+    start = text.index(f"struct {mutation.struct} {{\n")
+    end = text.index("\n};\n", start)
+    body = text[start:end]
+    count = body.count(mutation.old)
+    if count != 1:
+        raise SystemExit(
+            f"mutation_check: {mutation.header}, struct {mutation.struct}: `{mutation.old}` is "
+            f"there {count} times, not once; bring MUTATIONS up to date"
+        )
+    path.write_text(text[:start] + body.replace(mutation.old, mutation.new) + text[end:], "utf-8")
+
+
+def run_test(csrc, folder):
+    """Compiles test_cells.cpp against `csrc` and runs it: its exit status, 0 when it passes."""
+    program = folder / "test_cells"
+    source = ROOT / "tests" / "cpp" / "recurrent" / "test_cells.cpp"
+    compiler = os.environ.get("CXX", "g++").split()
+    command = [*compiler, "-std=c++17", "-O1", f"-I{csrc}", str(source), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    if done.returncode:
+        raise SystemExit(f"mutation_check: {' '.join(command)} failed:\n{done.stderr}")
+    return subprocess.run([program], capture_output=True, timeout=TIMEOUT).returncode
+
+
+def check(mutation):
+    """Whether the test fails, as it should, on a copy of csrc/ with this mutation."""
+    with tempfile.TemporaryDirectory() as folder:
+        csrc = Path(folder, "csrc")
+        shutil.copytree(ROOT / "csrc", csrc)
+        if mutation is not None:
+            apply_mutation(mutation, csrc)
+        return run_test(csrc, Path(folder)) != 0
+
+
+def main():
+    if check(None):
+        raise SystemExit("mutation_check: test_cells.cpp fails on csrc/ as it is")
+    passed = 0
+    with ThreadPoolExecutor(COMPILERS) as pool:
+        for mutation, is_caught in zip(MUTATIONS, pool.map(check, MUTATIONS), strict=True):
+            verdict = "caught" if is_caught else "NOT CAUGHT"
+            print(f"{mutation.struct:15} {mutation.what:45} {verdict}", flush=True)
+            passed += is_caught
+    failed = len(MUTATIONS) - passed
+    print(f"{passed} passed, {failed} failed")
+    return failed != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
