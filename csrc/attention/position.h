@@ -47,7 +47,9 @@ class AttentionPositions {
     if (a_.mask.kind == AttentionMask::Kind::kBool) {
       return static_cast<const bool*>(a_.mask.data)[at] ? score : kNothing;
     }
-    const A bias = static_cast<A>(static_cast<const T*>(a_.mask.data)[at]);
+    const A bias = a_.mask.kind == AttentionMask::Kind::kAddedWide
+                       ? static_cast<const A*>(a_.mask.data)[at]
+                       : static_cast<A>(static_cast<const T*>(a_.mask.data)[at]);
     return bias == kNothing ? kNothing : score + bias;
   }
 
