@@ -57,9 +57,7 @@ def read_sources(with_cuda):
     lines = (ROOT / "csrc" / "sources.txt").read_text(encoding="utf-8").splitlines()
     names = [line.partition("#")[0].strip() for line in lines]
     return [
-        f"csrc/{name}"
-        for name in names
-        if name and (with_cuda or "cuda" not in Path(name).parts)
+        f"csrc/{name}" for name in names if name and (with_cuda or "cuda" not in Path(name).parts)
     ]
 
 

@@ -1,22 +1,19 @@
-// The only file that knows Python: the ops' schemas (TORCH_LIBRARY) and plain queries (pybind11).
+// The ops' schemas (TORCH_LIBRARY) and the module fastcells._C with its plain queries (pybind11).
+// Only this file and recurrent/cpu/at_once.cpp know Python.
 #include <ATen/Config.h>
 #include <ATen/Parallel.h>
-#include <ATen/PythonTorchFunctionTLS.h>
-#include <ATen/autocast_mode.h>
-#include <ATen/record_function.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 #include <torch/version.h>
 
 #include "checks.h"
-#include "recurrent/cpu/engine.h"
 #include "cpu/instruction_set.h"
-#include "recurrent/cpu/packs.h"
 #include "ops.h"
+#include "recurrent/cpu/at_once.h"
+#include "recurrent/cpu/engine.h"
+#include "recurrent/cpu/packs.h"
 #include "recurrent/layer.h"
 
 #ifdef FASTCELLS_WITH_CUDA
@@ -94,26 +91,23 @@ TORCH_LIBRARY_IMPL(fastcells, ADInplaceOrView, m) {
   }
 }
 
-TORCH_LIBRARY_IMPL(fastcells, CPU, m) {
-  m.impl("recurrent_forward", fastcells::recurrent_forward_cpu);
-  m.impl("recurrent_backward", fastcells::recurrent_backward_cpu);
-  m.impl("recurrent_step", fastcells::recurrent_step_cpu);
-  m.impl("attention_forward", fastcells::attention_forward_cpu);
-  m.impl("attention_backward", fastcells::attention_backward_cpu);
-  m.impl("additive_attention_forward", fastcells::additive_attention_forward_cpu);
-  m.impl("additive_attention_backward", fastcells::additive_attention_backward_cpu);
+namespace {
+
+void implement_ops(torch::Library& m) {
+  m.impl("recurrent_forward", fastcells::recurrent_forward);
+  m.impl("recurrent_backward", fastcells::recurrent_backward);
+  m.impl("recurrent_step", fastcells::recurrent_step);
+  m.impl("attention_forward", fastcells::attention_forward);
+  m.impl("attention_backward", fastcells::attention_backward);
+  m.impl("additive_attention_forward", fastcells::additive_attention_forward);
+  m.impl("additive_attention_backward", fastcells::additive_attention_backward);
 }
 
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastcells, CPU, m) { implement_ops(m); }
 #ifdef FASTCELLS_WITH_CUDA
-TORCH_LIBRARY_IMPL(fastcells, CUDA, m) {
-  m.impl("recurrent_forward", fastcells::recurrent_forward_cuda);
-  m.impl("recurrent_backward", fastcells::recurrent_backward_cuda);
-  m.impl("recurrent_step", fastcells::recurrent_step_cuda);
-  m.impl("attention_forward", fastcells::attention_forward_cuda);
-  m.impl("attention_backward", fastcells::attention_backward_cuda);
-  m.impl("additive_attention_forward", fastcells::additive_attention_forward_cuda);
-  m.impl("additive_attention_backward", fastcells::additive_attention_backward_cuda);
-}
+TORCH_LIBRARY_IMPL(fastcells, CUDA, m) { implement_ops(m); }
 #endif
 
 namespace {
@@ -184,100 +178,6 @@ Explanation explain_cuda(const std::string& name, int64_t directions, std::array
 }
 #endif
 
-// Whether torch would do anything to a call besides computing it: a mode, a transform, a tracer,
-// autocast, a profiler.
-bool is_watched() {
-  const auto included = c10::impl::tls_local_dispatch_key_set().included_;
-  constexpr c10::DispatchKeySet kUsual(
-      {c10::DispatchKey::BackendSelect, c10::DispatchKey::ADInplaceOrView});
-  return !kUsual.has_all(included) || at::autocast::is_autocast_enabled(at::kCPU) ||
-         at::impl::torch_function_mode_enabled() || at::hasCallbacks() ||
-         c10::impl::TorchDispatchModeTLS::any_modes_set();
-}
-
-// Tensors out of Python's objects, undefined for None. `is_plain` ends when one is neither, as a
-// subclass of Tensor is, and begins only where nothing watches.
-class PlainTensors {
- public:
-  const at::Tensor& operator()(PyObject* object) {
-    static const at::Tensor absent;
-    if (object && THPVariable_CheckExact(object)) return THPVariable_Unpack(object);
-    is_plain = is_plain && object == Py_None;
-    return absent;
-  }
-  const at::Tensor& operator()(const py::dict& parameters, const char* name) {
-    return (*this)(PyDict_GetItemString(parameters.ptr(), name));
-  }
-  bool is_plain = !is_watched();
-};
-
-py::object wrapped(at::Tensor tensor) {
-  if (!tensor.defined()) return py::none();
-  return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor)));
-}
-
-// recurrent/cpu/engine.h: step_at_once, on a cell module's own dictionary of parameters: what is not plainly
-// there (a parametrization, a subclass of Tensor) is None here, and left to the op.
-py::object step_at_once(const std::string& cell, py::handle input, py::handle h, py::handle c,
-                        const py::dict& parameters) {
-  PlainTensors tensor;
-  const fastcells::cpu::StepTensors tensors{tensor(input.ptr()),
-                                            tensor(h.ptr()),
-                                            tensor(c.ptr()),
-                                            tensor(parameters, "weight_ih"),
-                                            tensor(parameters, "weight_hh"),
-                                            tensor(parameters, "bias_ih"),
-                                            tensor(parameters, "bias_hh")};
-  if (!tensor.is_plain || !tensors.input.defined() || !tensors.h.defined() ||
-      !tensors.weight_ih.defined() || !tensors.weight_hh.defined()) {
-    return py::none();
-  }
-  at::Tensor h_new, c_new;
-  {
-    const py::gil_scoped_release no_gil;
-    if (!fastcells::cpu::step_at_once(fastcells::find_cell(cell), tensors, h_new, c_new)) {
-      h_new = at::Tensor();
-    }
-  }
-  if (!h_new.defined()) return py::none();
-  if (!c_new.defined()) return wrapped(std::move(h_new));
-  return py::make_tuple(wrapped(std::move(h_new)), wrapped(std::move(c_new)));
-}
-
-// recurrent/cpu/engine.h: stack_at_once, on a module's own dictionary of parameters, in the lists of names
-// that a torch.nn.RNNBase keeps: one a layer and direction. None where the op must be asked.
-py::object stack_at_once(const std::string& cell, int64_t directions, bool is_batch_first,
-                         py::handle input, py::handle h, py::handle c, py::handle lengths,
-                         py::handle resets, const py::dict& parameters,
-                         const std::vector<std::vector<std::string>>& names) {
-  PlainTensors tensor;
-  fastcells::cpu::StackTensors tensors{tensor(input.ptr()),   tensor(h.ptr()),      tensor(c.ptr()),
-                                       tensor(lengths.ptr()), tensor(resets.ptr()), {}};
-  bool is_complete = tensors.input.defined() && tensors.input.dim() == 3;
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (i % directions == 0) tensors.weights.emplace_back();
-    for (const std::string& name : names[i]) {
-      const at::Tensor& weight = tensor(parameters, name.c_str());
-      is_complete = is_complete && weight.defined();
-      tensors.weights.back().push_back(weight);
-    }
-  }
-  if (!tensor.is_plain || !is_complete) return py::none();
-  std::optional<fastcells::LayerOutputs> outputs;
-  {
-    const py::gil_scoped_release no_gil;
-    if (is_batch_first) {
-      tensors.input = tensors.input.transpose(0, 1);
-      const bool is_matrix = tensors.resets.defined() && tensors.resets.dim() == 2;
-      if (is_matrix) tensors.resets = tensors.resets.t();
-    }
-    outputs = fastcells::cpu::stack_at_once(fastcells::find_cell(cell), directions, tensors);
-    if (outputs && is_batch_first) outputs->output = outputs->output.transpose(0, 1);
-  }
-  if (!outputs) return py::none();
-  return py::make_tuple(wrapped(outputs->output), wrapped(outputs->h_n), wrapped(outputs->c_n));
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -286,17 +186,14 @@ PYBIND11_MODULE(_C, m) {
   m.def("explain_cpu", &explain_cpu, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_step"),
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
-  m.def("step_at_once", &step_at_once,
-        "One step of a cell module: its new states, or None where only the op can tell.");
+  fastcells::cpu::bind_at_once(m);
 #ifdef FASTCELLS_WITH_CUDA
   m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"),
         "(engine, plan, why not a faster one) of a layer on the current CUDA device.");
 #endif
-  m.def("stack_at_once", &stack_at_once,
-        "All layers of a module: (output, h_n, c_n or None), or None where only the op can tell.");
   m.def(
-      "instruction_set", [] { return fastcells::cpu::instruction_set().name; },
+      "instruction_set", [] { return fastcells::cpu::name_of(fastcells::cpu::instruction_set()); },
       "The instruction set of the CPU kernels: baseline, avx2 or avx512.");
   m.def("packed_bytes", &fastcells::cpu::packed_bytes,
         "Bytes of weights packed for the CPU kernels, of weights that are alive.");

@@ -10,7 +10,7 @@
 #include <sstream>
 #include <string>
 
-#include "recurrent/cells/dispatch.h"
+#include "storage.h"
 
 namespace fastcells {
 

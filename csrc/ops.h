@@ -52,9 +52,9 @@ using RecurrentStep = std::tuple<at::Tensor, at::Tensor>(std::string_view cell,
                                                          const OptionalTensor& c,
                                                          at::TensorList weights);
 
-RecurrentForward recurrent_forward_cpu, recurrent_forward_cuda;
-RecurrentBackward recurrent_backward_cpu, recurrent_backward_cuda;
-RecurrentStep recurrent_step_cpu, recurrent_step_cuda;
+RecurrentForward recurrent_forward;
+RecurrentBackward recurrent_backward;
+RecurrentStep recurrent_step;
 
 // Attention of N heads, Tq queries and Tk keys of width E and values of width Ev; head n reads key
 // head n / (N / Nk). Equations: docs/attention.md.
@@ -98,9 +98,9 @@ using AdditiveAttentionBackward =
         const at::Tensor& output, const at::Tensor& logsumexp, double dropout_p,
         bool needs_mask_grad);
 
-AttentionForward attention_forward_cpu, attention_forward_cuda;
-AttentionBackward attention_backward_cpu, attention_backward_cuda;
-AdditiveAttentionForward additive_attention_forward_cpu, additive_attention_forward_cuda;
-AdditiveAttentionBackward additive_attention_backward_cpu, additive_attention_backward_cuda;
+AttentionForward attention_forward;
+AttentionBackward attention_backward;
+AdditiveAttentionForward additive_attention_forward;
+AdditiveAttentionBackward additive_attention_backward;
 
 }  // namespace fastcells

@@ -14,9 +14,10 @@ struct HeadMatrix {
   std::int64_t batch, head, row;
 };
 
-// [B, N, Tq, Tk] of bool (true: attend), or added to the scores: of T (kAdded), or of A (kAddedWide),
-// which beside 16-bit tensors keeps the width that a caller's float32 mask came with. Only false and
-// minus infinity hide a key. The stride of a dimension that is broadcast is 0, that of the keys 1.
+// [B, N, Tq, Tk] of bool (true: attend), or added to the scores: of T (kAdded), or of A
+// (kAddedWide), which beside 16-bit tensors keeps the width that a caller's float32 mask came with.
+// Only false and minus infinity hide a key. The stride of a dimension that is broadcast is 0, that
+// of the keys 1.
 struct AttentionMask {
   enum class Kind { kNone, kBool, kAdded, kAddedWide } kind;
   const void* data;

@@ -1,8 +1,5 @@
-// What every device's entry points of the attention ops do around its engine: check, run, and give
-// an additive call's results without the dimension of heads.
+// What computes an attention call: the engines' common form, one a device.
 #pragma once
-#include <tuple>
-
 #include "attention/problem.h"
 
 namespace fastcells {
@@ -28,21 +25,5 @@ class AttentionEngine {
                                            const AttentionGradients& given,
                                            bool wants_mask) const = 0;
 };
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> run_attention(const AttentionEngine& engine,
-                                                             const AttentionProblem& problem,
-                                                             bool return_weights);
-// Without the units.
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> run_attention_backward(
-    const AttentionEngine& engine, const AttentionProblem& problem, const AttentionGradients& given,
-    bool needs_mask_grad);
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
-run_additive_attention_backward(const AttentionEngine& engine, const AttentionProblem& problem,
-                                const AttentionGradients& given, bool needs_mask_grad);
-
-constexpr const char* kAttentionForward = "fastcells::attention_forward";
-constexpr const char* kAttentionBackward = "fastcells::attention_backward";
-constexpr const char* kAdditiveForward = "fastcells::additive_attention_forward";
-constexpr const char* kAdditiveBackward = "fastcells::additive_attention_backward";
 
 }  // namespace fastcells

@@ -11,30 +11,30 @@ namespace fastcells::cpu {
 namespace {
 
 // Those that this processor runs, the best first.
-std::vector<const InstructionSet*> supported() {
-  std::vector<const InstructionSet*> sets;
+std::vector<InstructionSet> supported() {
+  std::vector<InstructionSet> sets;
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    sets.push_back(&avx512_kernels());
+    sets.push_back(InstructionSet::kAvx512);
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    sets.push_back(&avx2_kernels());
+    sets.push_back(InstructionSet::kAvx2);
   }
 #endif
-  sets.push_back(&baseline_kernels());
+  sets.push_back(InstructionSet::kBaseline);
   return sets;
 }
 
-const InstructionSet& choose() {
+InstructionSet choose() {
   const auto sets = supported();
   const char* const wish = std::getenv("FASTCELLS_CPU_ISA");
-  if (!wish || !*wish) return *sets.front();
+  if (!wish || !*wish) return sets.front();
   std::string names;
-  for (const InstructionSet* set : sets) {
-    if (std::string(wish) == set->name) return *set;
-    names += (names.empty() ? "" : ", ") + std::string(set->name);
+  for (const InstructionSet set : sets) {
+    if (std::string(wish) == name_of(set)) return set;
+    names += (names.empty() ? "" : ", ") + std::string(name_of(set));
   }
   TORCH_CHECK_VALUE(false,
                     "fastcells: FASTCELLS_CPU_ISA must name an instruction set of this "
@@ -44,17 +44,18 @@ const InstructionSet& choose() {
 
 }  // namespace
 
-const InstructionSet& instruction_set() {
-  static const InstructionSet& chosen = choose();
+InstructionSet instruction_set() {
+  static const InstructionSet chosen = choose();
   return chosen;
 }
 
-CellStorage cell_storage(Storage storage) {
-  switch (storage) {
-    case Storage::kFloat64: return CellStorage::kFloat64;
-    case Storage::kBFloat16: return CellStorage::kBFloat16;
-    default: return CellStorage::kFloat32;
+const char* name_of(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::kBaseline: return "baseline";
+    case InstructionSet::kAvx2: return "avx2";
+    case InstructionSet::kAvx512: return "avx512";
   }
+  return "unknown";
 }
 
 std::int64_t cache_bytes() {

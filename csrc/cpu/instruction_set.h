@@ -1,15 +1,16 @@
 // Which instruction set the CPU kernels use: the best that the processor has, or the one that
-// FASTCELLS_CPU_ISA names ("baseline", "avx2", "avx512"), read once.
+// FASTCELLS_CPU_ISA names ("baseline", "avx2", "avx512"), read once. Each topic keeps a table of
+// its kernels for each (recurrent/cpu/kernels, attention/cpu/kernels).
 #pragma once
-#include "recurrent/cpu/kernels/args.h"
-#include "recurrent/cells/dispatch.h"
+#include <cstdint>
 
 namespace fastcells::cpu {
 
+enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
+
 // Throws if FASTCELLS_CPU_ISA names one that is unknown or that this processor lacks.
-const InstructionSet& instruction_set();
-// What its tables have; float16 has no kernels, and must not come here.
-CellStorage cell_storage(Storage storage);
+InstructionSet instruction_set();
+const char* name_of(InstructionSet set);
 // Bytes of a core's second-level cache.
 std::int64_t cache_bytes();
 

@@ -1,4 +1,4 @@
-// The 16-bit types of storage on CUDA, for dispatch.h.
+// The 16-bit types of storage on CUDA, for storage.h.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -1,9 +1,9 @@
 // Scalar maths shared by every cell, on host and device. Torch-free.
 //
-// A is the arithmetic type: float, double, or a vector of either (cpu/simd/vector.h), which joins by
-// overloading select(), larger(), below_zero(), if_negative() and power_of_two(), and sigmoid() and
-// tanh() for the cells. Derivatives are written in terms of the *output*, which is what the forward
-// pass keeps.
+// A is the arithmetic type: float, double, or a vector of either (cpu/simd/vector.h), which joins
+// by overloading select(), larger(), below_zero(), if_negative() and power_of_two(), and sigmoid()
+// and tanh() for the cells. Derivatives are written in terms of the *output*, which is what the
+// forward pass keeps.
 //
 // float on the host is branch-free polynomial code, the same for a vector. Errors against double
 // (tests/cpp/test_activations.cpp, tests/cpp/vector_checks.h): exp 1.0 ulp, tanh 1.5 ulp, sigmoid
@@ -13,15 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define FC_HD __host__ __device__ __forceinline__
-#define FC_UNROLL _Pragma("unroll")
-#define FC_ROLLED _Pragma("unroll 1")
-#else
-#define FC_HD inline
-#define FC_UNROLL _Pragma("GCC unroll 16")
-#define FC_ROLLED
-#endif
+#include "host_device.h"
 
 namespace fastcells {
 

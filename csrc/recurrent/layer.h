@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "recurrent/cells/dispatch.h"
 #include "ops.h"
+#include "recurrent/cells/dispatch.h"
 #include "recurrent/rows.h"
 
 namespace fastcells {

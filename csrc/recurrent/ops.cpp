@@ -1,9 +1,16 @@
-#include "recurrent/entry.h"
+// The recurrent ops of every device: check, run the device's engine, return what the schema says.
+#include "ops.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 
 #include "checks.h"
+#include "op_scope.h"
+#include "recurrent/cpu/engine.h"
+#include "recurrent/engine.h"
+
+#ifdef FASTCELLS_WITH_CUDA
+#include "recurrent/cuda/engine.h"
+#endif
 
 namespace fastcells {
 namespace {
@@ -11,6 +18,15 @@ namespace {
 constexpr const char* kForward = "fastcells::recurrent_forward";
 constexpr const char* kBackward = "fastcells::recurrent_backward";
 constexpr const char* kStep = "fastcells::recurrent_step";
+
+const Engine& engine_of(const at::Tensor& input) {
+#ifdef FASTCELLS_WITH_CUDA
+  if (input.is_cuda()) return cuda::engine();
+#endif
+  TORCH_CHECK_NOT_IMPLEMENTED(input.is_cpu(), "fastcells: no recurrent kernels for ",
+                              input.device());
+  return cpu::engine();
+}
 
 at::Tensor or_absent(const at::Tensor& tensor, const at::Tensor& like) {
   return tensor.defined() ? tensor : at::empty({0}, like.options());
@@ -59,37 +75,46 @@ LayerGradients check_gradients(const Layer& layer, const LayerGradients& given) 
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> run_forward(
-    const LayerArguments& arguments, std::string_view keep, const Engine& engine) {
-  at::AutoDispatchBelowADInplaceOrView guard;
-  const Layer layer = check_layer(kForward, arguments);
-  const LayerOutputs out = engine.forward(layer, parse_keep(keep));
-  const at::Tensor& like = layer.input;
-  return {out.output, out.h_n, or_absent(out.c_n, like), or_absent(out.cells, like),
-          or_absent(out.saved, like)};
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> recurrent_forward(
+    std::string_view cell, int64_t directions, const at::Tensor& input, const OptionalTensor& h_0,
+    const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
+    const OptionalTensor& resets, std::string_view keep) {
+  const OpScope scope(input);
+  const Layer layer =
+      check_layer(kForward, {cell, directions, input, h_0, c_0, weights, lengths, resets});
+  const LayerOutputs out = engine_of(input).forward(layer, parse_keep(keep));
+  return {out.output, out.h_n, or_absent(out.c_n, input), or_absent(out.cells, input),
+          or_absent(out.saved, input)};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> run_backward(
-    const LayerArguments& arguments, const LayerGradients& grads, const LayerOutputs& outputs,
-    const c10::List<bool>& needs, const Engine& engine) {
-  at::AutoDispatchBelowADInplaceOrView guard;
-  const Layer layer = check_layer(kBackward, arguments);
-  TORCH_CHECK(needs.size() == 3 + arguments.weights.size(), kBackward, ": needs must have 3 + ",
-              arguments.weights.size(), " values, got ", needs.size());
+std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> recurrent_backward(
+    std::string_view cell, int64_t directions, const OptionalTensor& grad_output,
+    const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+    const OptionalTensor& grad_cells, const at::Tensor& input, const OptionalTensor& h_0,
+    const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
+    const OptionalTensor& resets, const at::Tensor& output, const at::Tensor& cells,
+    const at::Tensor& saved, c10::List<bool> needs) {
+  const OpScope scope(input);
+  const Layer layer =
+      check_layer(kBackward, {cell, directions, input, h_0, c_0, weights, lengths, resets});
+  TORCH_CHECK(needs.size() == 3 + weights.size(), kBackward, ": needs must have 3 + ",
+              weights.size(), " values, got ", needs.size());
   LayerNeeds wanted{needs[0], needs[1], layer.cell.states == 2 && needs[2], {}};
   for (size_t k = 3; k < needs.size(); ++k) wanted.weights.push_back(needs[k]);
-  InputGradients result =
-      engine.backward(layer, check_outputs(layer, outputs), check_gradients(layer, grads), wanted);
-  const at::Tensor& like = layer.input;
-  for (at::Tensor& weight : result.weights) weight = or_absent(weight, like);
-  return {or_absent(result.input, like), or_absent(result.h_0, like), or_absent(result.c_0, like),
-          result.weights};
+  const LayerGradients grads =
+      check_gradients(layer, {grad_output.value_or(at::Tensor()), grad_h_n.value_or(at::Tensor()),
+                              grad_c_n.value_or(at::Tensor()), grad_cells.value_or(at::Tensor())});
+  InputGradients result = engine_of(input).backward(
+      layer, check_outputs(layer, {output, {}, {}, cells, saved}), grads, wanted);
+  for (at::Tensor& weight : result.weights) weight = or_absent(weight, input);
+  return {or_absent(result.input, input), or_absent(result.h_0, input),
+          or_absent(result.c_0, input), result.weights};
 }
 
-std::tuple<at::Tensor, at::Tensor> run_step(std::string_view cell, const at::Tensor& input,
-                                            const OptionalTensor& h, const OptionalTensor& c,
-                                            at::TensorList weights, const Engine& engine) {
-  at::AutoDispatchBelowADInplaceOrView guard;
+std::tuple<at::Tensor, at::Tensor> recurrent_step(std::string_view cell, const at::Tensor& input,
+                                                  const OptionalTensor& h, const OptionalTensor& c,
+                                                  at::TensorList weights) {
+  const OpScope scope(input);
   TORCH_CHECK(input.dim() == 2, kStep, ": input must have shape (B, I), got ",
               shape_text(input.sizes()));
   const auto one_direction = [](const OptionalTensor& state) {
@@ -99,7 +124,7 @@ std::tuple<at::Tensor, at::Tensor> run_step(std::string_view cell, const at::Ten
   const OptionalTensor h_0 = one_direction(h), c_0 = one_direction(c);
   const Layer layer =
       check_layer(kStep, {cell, 1, sequence, h_0, c_0, weights, std::nullopt, std::nullopt});
-  const LayerOutputs out = engine.step(layer);
+  const LayerOutputs out = engine_of(input).step(layer);
   return {out.h_n.squeeze(0), out.c_n.defined() ? out.c_n.squeeze(0) : or_absent({}, input)};
 }
 

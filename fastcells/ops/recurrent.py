@@ -26,6 +26,7 @@ __all__ = [
 #: {cell: {"gates", "states", "saved"}} as the kernels describe them.
 CELL_FACTS: dict[str, dict[str, int]] = {} if _C is None else _C.cells()
 
+
 def recurrent_forward(
     cell: str,
     directions: int,

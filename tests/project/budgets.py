@@ -188,9 +188,28 @@ def faults_of(path, text):
 # ---- arrows ----
 
 # What nvcc compiles, or a C++ test links alone.
-TORCH_FREE = re.compile(r"(math|cells|cpu/isa)/|recurrent/(step_|rows)|.*\.(cuh|cu)$")
+TORCH_FREE = re.compile(
+    r"(math|cpu/simd|recurrent/cells|(recurrent|attention)/cpu/kernels)/"
+    r"|(storage|host_device)\.h$|attention/(args|position|philox)\.h$"
+    r"|recurrent/(rows\.h|stepwise/(step_|stages))|recurrent/(cpu|cuda)/plan\.|.*\.(cuh|cu)$"
+)
 TORCH_HEADER = re.compile(r"(torch|ATen|c10|pybind11)/|Python\.h$")
 CUDA_HEADER = re.compile(r"(cuda(?!/plan\.h$)|cublas|curand|cooperative_groups|mma\.h)")
+PYTHON_HEADER = re.compile(r"pybind11/|Python\.h$|torch/csrc/.*(python|pybind)")
+TOPICS = ("recurrent", "attention")
+#: (files, what none of them may include, why); a rule that matches no file is a fault itself.
+CPP_ARROWS = [
+    (TORCH_FREE, TORCH_HEADER, "is to be torch-free"),
+    (re.compile(r"recurrent/cuda/plan\."), CUDA_HEADER, "knows no CUDA header"),
+    (re.compile(r"(?!bindings\.cpp|recurrent/cpu/at_once\.)"), PYTHON_HEADER, "knows no Python"),
+    (re.compile(r"recurrent/"), re.compile(r"attention/"), "topics stand side by side"),
+    (re.compile(r"attention/"), re.compile(r"recurrent/"), "topics stand side by side"),
+    (
+        re.compile(r"(cpu|cuda|math)/|(storage|host_device|checks|op_scope)\.h$"),
+        re.compile(rf"({'|'.join(TOPICS)})/"),
+        "device floors know no topic",
+    ),
+]
 # Who may import whom; a file that is not here (explain, testing, __init__) may import anything.
 IMPORTS = {
     "layers": {"functional", "checks"},
@@ -223,14 +242,15 @@ def check_includes(csrc, path, forbidden, seen=()):
     return faults
 
 
-def check_cpp_arrows(csrc):
+def check_cpp_arrows(csrc, arrows=CPP_ARROWS):
+    paths = sorted(p for p in csrc.rglob("*") if p.suffix in CPP_SUFFIXES)
     faults = []
-    for path in sorted(p for p in csrc.rglob("*") if p.suffix in CPP_SUFFIXES):
-        name = path.relative_to(csrc).as_posix()
-        if TORCH_FREE.match(name):
-            faults += check_includes(csrc, path, TORCH_HEADER)[:1]
-        if name in ("recurrent/cuda/plan.h", "recurrent/cuda/plan.cpp"):
-            faults += check_includes(csrc, path, CUDA_HEADER)[:1]
+    for files, forbidden, why in arrows:
+        found = [p for p in paths if files.match(p.relative_to(csrc).as_posix())]
+        if not found:
+            faults.append(f"no file matches {files.pattern}: the rule ({why}) checks nothing")
+        for path in found:
+            faults += [f"{fault}: {why}" for fault in check_includes(csrc, path, forbidden)[:1]]
     return faults
 
 

@@ -55,7 +55,9 @@ def is_torch_entry_point(source):
     """The .cpp files that are compiled only, or differently, with CUDA."""
     if source.suffix != ".cpp":
         return False
-    return "cuda" in source.relative_to(CSRC).parts or "FASTCELLS_WITH_CUDA" in source.read_text("utf-8")
+    return "cuda" in source.relative_to(CSRC).parts or "FASTCELLS_WITH_CUDA" in source.read_text(
+        "utf-8"
+    )
 
 
 def toolkit_include(nvcc):

@@ -27,7 +27,7 @@ TIMEOUT = 300  # seconds a compiler or a test may take before something is wrong
 
 
 class Mutation(NamedTuple):
-    """In csrc/recurrent/cells/<header>, within `struct`, the only place with text `old` becomes `new`."""
+    """In csrc/recurrent/cells/<header>, within `struct`: the one place with `old` becomes `new`."""
 
     header: str
     struct: str

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 
+#include "attention/cpu/kernels/args.h"
 #include "checks.h"
 #include "cpu/instruction_set.h"
 #include "cpu/team.h"
@@ -18,9 +19,18 @@ namespace {
 constexpr int64_t kWorkPerThread = 1 << 18;
 constexpr int64_t kMostKeyChunks = 8;
 
+FindAttention& attention_table() {
+  switch (instruction_set()) {
+    case InstructionSet::kAvx512: return avx512_attention;
+    case InstructionSet::kAvx2: return avx2_attention;
+    case InstructionSet::kBaseline: break;
+  }
+  return baseline_attention;
+}
+
 const AttentionKernels& kernels_of(const AttentionProblem& p) {
-  const CellStorage storage = cell_storage(storage_of(p.op, p.query.scalar_type()));
-  return *instruction_set().attention(p.is_additive() ? Score::kAdditive : Score::kDot, storage);
+  const Storage storage = storage_of(p.op, p.query.scalar_type());
+  return *attention_table()(p.is_additive() ? Score::kAdditive : Score::kDot, storage);
 }
 
 int threads_for(const AttentionProblem& p, int64_t tasks) {

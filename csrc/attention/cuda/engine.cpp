@@ -4,9 +4,9 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "checks.h"
 #include "attention/cuda/additive/launch.h"
 #include "attention/cuda/dot/launch.h"
+#include "checks.h"
 
 namespace fastcells::cuda {
 namespace {

@@ -5,8 +5,8 @@
 // The operand a is StridedRows or a ColumnOperand. As in cpu/simd/product.h a tile's accumulators
 // stay in registers over all k, and the order of a sum does not depend on the tile.
 #pragma once
+#include "cpu/simd/lanes.h"
 #include "cpu/simd/product.h"
-#include "recurrent/cpu/kernels/shape.h"
 
 namespace fastcells {
 namespace {

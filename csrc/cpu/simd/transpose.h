@@ -1,6 +1,6 @@
 // Blocks of a row-major matrix as columns and back: lanes hold rows.
 #pragma once
-#include "recurrent/cpu/kernels/shape.h"
+#include "cpu/simd/lanes.h"
 
 namespace fastcells {
 namespace {

@@ -11,7 +11,6 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu/instruction_set.h"
 #include "cpu/team.h"
 
 namespace fastcells::cpu {
@@ -24,7 +23,7 @@ constexpr std::int64_t kBytesPerThread = 128 * 1024;  // less is not worth wakin
 // One hash of several.
 Hash combined(Hash a, Hash b) {
   const Hash both[] = {a, b};
-  return instruction_set().hash(both, sizeof both);
+  return cell_table().hash(both, sizeof both);
 }
 
 template <class F>
@@ -41,11 +40,11 @@ Hash hash_of(const at::Tensor& tensor) {
   std::vector<Hash> hashes(blocks);
   for_blocks(blocks, count, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
-      hashes[k] = instruction_set().hash(bytes + k * kHashBlock,
-                                         std::min(kHashBlock, count - k * kHashBlock));
+      hashes[k] =
+          cell_table().hash(bytes + k * kHashBlock, std::min(kHashBlock, count - k * kHashBlock));
     }
   });
-  return instruction_set().hash(hashes.data(), blocks * std::int64_t(sizeof(Hash)));
+  return cell_table().hash(hashes.data(), blocks * std::int64_t(sizeof(Hash)));
 }
 
 // A weight may be packed in several ways, and a view may lie where another begins.

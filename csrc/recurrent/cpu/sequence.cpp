@@ -6,8 +6,8 @@
 #include <numeric>
 
 #include "cpu/instruction_set.h"
-#include "recurrent/cpu/packs.h"
 #include "cpu/team.h"
+#include "recurrent/cpu/packs.h"
 
 namespace fastcells::cpu {
 namespace {
@@ -33,6 +33,15 @@ thread_local Workspace workspace;
 
 }  // namespace
 
+const CellTable& cell_table() {
+  switch (instruction_set()) {
+    case InstructionSet::kAvx512: return avx512_kernels();
+    case InstructionSet::kAvx2: return avx2_kernels();
+    case InstructionSet::kBaseline: break;
+  }
+  return baseline_kernels();
+}
+
 const CellKernels* find_kernels(const CellFacts& cell, Storage storage, const LayerSizes& sizes,
                                 bool is_projected, std::string& why) {
   if (is_projected) return why = "a projection takes the stepwise engine", nullptr;
@@ -41,7 +50,7 @@ const CellKernels* find_kernels(const CellFacts& cell, Storage storage, const La
   }
   if (storage == Storage::kFloat16) return why = "float16 takes the stepwise engine", nullptr;
   if (sizes.T * sizes.B * sizes.H == 0) return why = "there is nothing to compute", nullptr;
-  return instruction_set().find(int(cell.kind), cell_storage(storage));
+  return cell_table().find(int(cell.kind), storage);
 }
 
 Plan plan_layer(const CellKernels& kernels, const CellFacts& cell, Storage storage,

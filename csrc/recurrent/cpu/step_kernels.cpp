@@ -6,8 +6,7 @@
 
 #include <algorithm>
 
-#include "recurrent/stepwise/step_backward.h"
-#include "recurrent/stepwise/step_forward.h"
+#include "recurrent/stepwise/stages.h"
 
 namespace fastcells {
 namespace {
@@ -22,75 +21,36 @@ struct Cpu {
 // Fewer elements than this are not worth waking another thread for (about 5 us of work).
 constexpr int64_t kElementsPerThread = 2048;
 
-template <class Step>
-void for_each_element(const Step& step, int64_t rows, int64_t units) {
+constexpr auto for_each_element = [](const auto& step, int64_t rows, int64_t units) {
   const int64_t grain = std::max<int64_t>(1, kElementsPerThread / std::max<int64_t>(1, units));
   at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       for (int64_t u = 0; u < units; ++u) step(b, u);
     }
   });
-}
-
-template <class Types>
-void forward_of_any_cell(Stage stage, const StepForwardArgs& a) {
-  if (stage == Stage::kStart) {
-    for_each_element(StartStep<Types>{a}, a.rows.B, std::max(a.P, a.H));
-  } else {
-    for_each_element(ProjectForwardStep<Types>{a}, a.rows.B, a.P);
-  }
-}
-
-template <class Cell, class Types>
-void forward_of(Stage stage, const StepForwardArgs& a) {
-  if (stage == Stage::kForward) {
-    for_each_element(ForwardStep<Cell, Types>{a}, a.rows.B, a.H);
-  } else if constexpr (Cell::kTwoProducts) {
-    for_each_element(ResetForwardStep<Cell, Types>{a}, a.rows.B, a.H);
-  }
-}
-
-template <class Types>
-void backward_of_any_cell(Stage stage, const StepBackwardArgs& a) {
-  if (stage == Stage::kPrevious) {
-    for_each_element(PreviousStep<Types>{a}, a.rows.T * a.rows.B, a.P);
-  } else if (stage == Stage::kProjectBackward) {
-    for_each_element(ProjectBackwardStep<Types>{a}, a.rows.B, a.P);
-  } else {
-    for_each_element(FinishStep<Types>{a}, a.rows.B, std::max(a.P, a.H));
-  }
-}
-
-template <class Cell, class Types>
-void backward_of(Stage stage, const StepBackwardArgs& a) {
-  if (stage == Stage::kBackward) {
-    for_each_element(BackwardStep<Cell, Types>{a}, a.rows.B, a.H);
-  } else if constexpr (Cell::kTwoProducts) {
-    for_each_element(ResetBackwardStep<Cell, Types>{a}, a.rows.B, a.H);
-  }
-}
+};
 
 class CpuStepKernels final : public StepKernels {
  public:
   void forward(Stage stage, const Layer& layer, const StepForwardArgs& args) const override {
     dispatch_storage<Cpu>(layer.storage, [&](auto types) {
       using Types = decltype(types);
-      if (stage == Stage::kStart || stage == Stage::kProjectForward) {
-        return forward_of_any_cell<Types>(stage, args);
+      if (knows_no_cell(stage)) {
+        return run_forward_of_any_cell<Types>(stage, args, for_each_element);
       }
       dispatch_cell(layer.cell.kind, [&](auto cell) {
-        forward_of<typename decltype(cell)::type, Types>(stage, args);
+        run_forward_of<typename decltype(cell)::type, Types>(stage, args, for_each_element);
       });
     });
   }
   void backward(Stage stage, const Layer& layer, const StepBackwardArgs& args) const override {
     dispatch_storage<Cpu>(layer.storage, [&](auto types) {
       using Types = decltype(types);
-      if (stage != Stage::kBackward && stage != Stage::kResetBackward) {
-        return backward_of_any_cell<Types>(stage, args);
+      if (knows_no_cell(stage)) {
+        return run_backward_of_any_cell<Types>(stage, args, for_each_element);
       }
       dispatch_cell(layer.cell.kind, [&](auto cell) {
-        backward_of<typename decltype(cell)::type, Types>(stage, args);
+        run_backward_of<typename decltype(cell)::type, Types>(stage, args, for_each_element);
       });
     });
   }

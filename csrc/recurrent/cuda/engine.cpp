@@ -9,6 +9,7 @@
 
 #include "recurrent/cuda/launch.h"
 #include "recurrent/gate_gradients.h"
+#include "recurrent/stepwise/stages.h"
 #include "recurrent/stepwise/stepwise.h"
 
 namespace fastcells::cuda {
@@ -20,7 +21,7 @@ class CudaStepKernels final : public StepKernels {
  public:
   void forward(Stage stage, const Layer& layer, const StepForwardArgs& args) const override {
     int error = 0;
-    if (stage == Stage::kStart || stage == Stage::kProjectForward) {
+    if (knows_no_cell(stage)) {
       error = launch_step_forward_any(stage, layer.storage, args, stream());
     } else {
       dispatch_cell(layer.cell.kind, [&](auto cell) {
@@ -32,7 +33,7 @@ class CudaStepKernels final : public StepKernels {
   }
   void backward(Stage stage, const Layer& layer, const StepBackwardArgs& args) const override {
     int error = 0;
-    if (stage != Stage::kBackward && stage != Stage::kResetBackward) {
+    if (knows_no_cell(stage)) {
       error = launch_step_backward_any(stage, layer.storage, args, stream());
     } else {
       dispatch_cell(layer.cell.kind, [&](auto cell) {

@@ -1,9 +1,9 @@
 // Launchers of the kernels: the bridge from the entry points (.cpp) to the .cu files.
 // Torch-free, plain data; `stream` is a cudaStream_t. Each returns the launch's cudaError_t as int.
 #pragma once
+#include "recurrent/cells/dispatch.h"
 #include "recurrent/cuda/plan.h"
 #include "recurrent/cuda/sequence_args.h"
-#include "recurrent/cells/dispatch.h"
 #include "recurrent/stepwise/step_args.h"
 
 namespace fastcells {

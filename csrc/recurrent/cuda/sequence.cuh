@@ -1,9 +1,9 @@
 // Launchers of the sequence kernels: a plan becomes a choice of template and a launch.
 #pragma once
+#include "cuda/storage.cuh"
 #include "recurrent/cuda/launch.h"
 #include "recurrent/cuda/sequence_backward.cuh"
 #include "recurrent/cuda/sequence_forward.cuh"
-#include "cuda/storage.cuh"
 
 namespace fastcells {
 

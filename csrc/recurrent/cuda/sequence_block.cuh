@@ -13,8 +13,8 @@
 #pragma once
 #include <type_traits>
 
-#include "recurrent/cuda/plan.h"
 #include "cuda/ptx.cuh"
+#include "recurrent/cuda/plan.h"
 #include "recurrent/rows.h"
 
 namespace fastcells {

@@ -12,8 +12,8 @@
 //
 // float32 is three products of TF32 (cuda/tf32.cuh).
 #pragma once
-#include "recurrent/cuda/sequence_block.cuh"
 #include "cuda/tf32.cuh"
+#include "recurrent/cuda/sequence_block.cuh"
 
 namespace fastcells {
 

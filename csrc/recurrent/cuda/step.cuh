@@ -1,4 +1,4 @@
-// The fused step kernels on CUDA: one thread an element, the maths of recurrent/step_*.h.
+// The fused step kernels on CUDA: one thread an element, the maths of recurrent/stepwise/step_*.h.
 //
 // They are bound by memory and launch latency: x_gates, h_gates and what the way back needs are
 // read or written once, neighbouring threads on neighbouring addresses. Storage is T (float16 and
@@ -7,8 +7,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/storage.cuh"
-#include "recurrent/stepwise/step_backward.h"
-#include "recurrent/stepwise/step_forward.h"
+#include "recurrent/stepwise/stages.h"
 
 namespace fastcells {
 

@@ -7,20 +7,6 @@
 
 namespace fastcells {
 
-Keep parse_keep(std::string_view keep) {
-  if (keep == "nothing") return Keep::kNothing;
-  if (keep == "cells") return Keep::kCells;
-  if (keep == "states") return Keep::kStates;
-  TORCH_CHECK_VALUE(keep == "everything", "fastcells::recurrent_forward: keep must be 'nothing', ",
-                    "'cells', 'states' or 'everything', got '", std::string(keep), "'");
-  return Keep::kEverything;
-}
-
-void* pointer(const at::Tensor& tensor, int64_t index) {
-  if (!tensor.defined()) return nullptr;
-  return static_cast<char*>(tensor.data_ptr()) + index * tensor.element_size();
-}
-
 void product_out(at::Tensor out, const at::Tensor& a, const at::Tensor& b) {
   if (out.scalar_type() == a.scalar_type()) {
     at::mm_out(out, a, b);
@@ -143,23 +129,6 @@ class ForwardPass {
 };
 
 }  // namespace
-
-LayerOutputs empty_outputs(const Layer& layer, Keep keep) {
-  const auto& s = layer.sizes;
-  const auto storage = layer.input.options();
-  const bool has_c = layer.cell.states == 2;
-  LayerOutputs outputs;
-  outputs.output = at::empty({s.T, s.B, s.D * s.P}, storage);
-  outputs.h_n = at::empty({s.D, s.B, s.P}, storage);
-  if (has_c) outputs.c_n = at::empty({s.D, s.B, s.H}, storage);
-  if (has_c && keep != Keep::kNothing) {
-    outputs.cells = at::empty({s.T, s.B, s.D * s.H}, storage.dtype(layer.arithmetic()));
-  }
-  if (keep == Keep::kEverything) {
-    outputs.saved = at::empty({s.D, s.T, s.B, s.saved * s.H}, storage);
-  }
-  return outputs;
-}
 
 LayerOutputs stepwise_forward(const Layer& layer, Keep keep, const StepKernels& kernels) {
   LayerOutputs outputs = empty_outputs(layer, keep);

@@ -1,7 +1,7 @@
 // Arguments of the fused step kernels: plain data, so that they pass from a .cpp to a .cu.
 //
 // Letters: T steps, B rows, H hidden units, P width of h (H, or proj_size), G gates, S values
-// saved, D directions. Types: T storage, M matrix operand, A arithmetic (recurrent/cells/dispatch.h). All pointers
+// saved, D directions. Types: T storage, M matrix operand, A arithmetic (storage.h). All pointers
 // are at one step t and one direction unless a shape says otherwise; the engine owns every buffer.
 // Element (b, u) is read and written by one thread alone, so `in, out` buffers are updated in
 // place. Strides are in elements, from one row to the next.

@@ -1,7 +1,8 @@
 // The forward step of any cell, element by element, on host and device. Torch-free.
 //
 // Each struct is one stage: operator()(b, u) handles unit u of row b. The CPU runs them in a loop
-// (recurrent/cpu/step_kernels.cpp), CUDA a thread an element (recurrent/cuda/step.cuh): the same code on both.
+// (recurrent/cpu/step_kernels.cpp), CUDA a thread an element (recurrent/cuda/step.cuh): the same
+// code on both.
 #pragma once
 #include "recurrent/cells/cells.h"
 #include "recurrent/stepwise/step_args.h"

@@ -4,8 +4,8 @@
 #pragma once
 #include <cstdio>
 
-#include "attention_problem.h"
 #include "attention/cpu/kernels/table.h"
+#include "attention_problem.h"
 
 namespace fastcells {
 

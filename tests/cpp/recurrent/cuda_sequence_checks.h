@@ -5,8 +5,8 @@
 
 #include <cstdio>
 
-#include "recurrent/cuda/plan.h"
 #include "recurrent/cells/dispatch.h"
+#include "recurrent/cuda/plan.h"
 #include "sequence_problem.h"
 
 namespace fastcells {

@@ -7,10 +7,10 @@
 #include <numeric>
 #include <thread>
 
+#include "guarded.h"
 #include "recurrent/cpu/kernels/backward.h"
 #include "recurrent/cpu/kernels/forward.h"
 #include "recurrent/cpu/kernels/single_step.h"
-#include "guarded.h"
 #include "sequence_problem.h"
 
 namespace fastcells {

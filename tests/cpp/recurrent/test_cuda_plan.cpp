@@ -1,5 +1,5 @@
-// Which kernels a layer gets on which GPU (recurrent/cuda/plan.h): pure, so nothing runs, and no GPU is
-// needed.
+// Which kernels a layer gets on which GPU (recurrent/cuda/plan.h): pure, so nothing runs, and no
+// GPU is needed.
 #include "recurrent/cuda/plan.cpp"
 
 #include <cstdio>

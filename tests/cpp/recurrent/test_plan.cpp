@@ -1,4 +1,5 @@
-// Which grid of threads the CPU engine gives to which layer (recurrent/cpu/plan.h): pure, so nothing runs.
+// Which grid of threads the CPU engine gives to which layer (recurrent/cpu/plan.h): pure, so
+// nothing runs.
 //
 // The table has cases that any sensible figures of a machine decide alike; what lies between them
 // is the model's to say, and is held to the bounds that the kernels rely on.

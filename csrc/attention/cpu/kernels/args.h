@@ -1,5 +1,6 @@
 // What the attention engine of the CPU asks of an instruction set: arguments and a table of
-// functions, as recurrent/cpu/kernels/args.h does for the cells. Torch-free.
+// functions. No function is defined here, so that none is compiled for two instruction sets.
+// Torch-free.
 //
 // A call is cut into tasks that write different memory, so their order does not matter. Letters:
 // attention/args.h.
@@ -8,6 +9,7 @@
 #include <cstdint>
 
 #include "attention/args.h"
+#include "storage.h"
 
 namespace fastcells::cpu {
 
@@ -37,5 +39,9 @@ struct AttentionKernels {
 
 // Scaled products, or sum_d units_d tanh(q_d + k_d), with E the number of units.
 enum class Score { kDot, kAdditive };
+
+// The kernels of one instruction set; nullptr for a storage that has none.
+using FindAttention = const AttentionKernels*(Score score, Storage storage);
+FindAttention baseline_attention, avx2_attention, avx512_attention;
 
 }  // namespace fastcells::cpu

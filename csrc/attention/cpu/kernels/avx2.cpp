@@ -9,7 +9,7 @@
 
 namespace fastcells::cpu {
 
-const AttentionKernels* avx2_attention(Score score, CellStorage storage) {
+const AttentionKernels* avx2_attention(Score score, Storage storage) {
   return find_attention(score, storage);
 }
 

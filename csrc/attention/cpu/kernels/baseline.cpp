@@ -4,7 +4,7 @@
 
 namespace fastcells::cpu {
 
-const AttentionKernels* baseline_attention(Score score, CellStorage storage) {
+const AttentionKernels* baseline_attention(Score score, Storage storage) {
   return find_attention(score, storage);
 }
 

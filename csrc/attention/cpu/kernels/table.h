@@ -3,7 +3,6 @@
 #include "attention/cpu/kernels/backward.h"
 #include "attention/cpu/kernels/forward.h"
 #include "attention/cpu/kernels/rows_backward.h"
-#include "recurrent/cpu/kernels/args.h"
 
 namespace fastcells {
 namespace {
@@ -43,17 +42,17 @@ struct AttentionPasses {
 };
 
 template <bool kAdditive>
-const cpu::AttentionKernels* attention_of(cpu::CellStorage storage) {
+const cpu::AttentionKernels* attention_of(Storage storage) {
   switch (storage) {
-    case cpu::CellStorage::kFloat32: return &AttentionPasses<float, float, kAdditive>::kKernels;
-    case cpu::CellStorage::kFloat64: return &AttentionPasses<double, double, kAdditive>::kKernels;
-    case cpu::CellStorage::kBFloat16:
-      return &AttentionPasses<BFloat16Bits, float, kAdditive>::kKernels;
+    case Storage::kFloat32: return &AttentionPasses<float, float, kAdditive>::kKernels;
+    case Storage::kFloat64: return &AttentionPasses<double, double, kAdditive>::kKernels;
+    case Storage::kBFloat16: return &AttentionPasses<BFloat16Bits, float, kAdditive>::kKernels;
+    case Storage::kFloat16: return nullptr;
   }
   return nullptr;
 }
 
-const cpu::AttentionKernels* find_attention(cpu::Score score, cpu::CellStorage storage) {
+const cpu::AttentionKernels* find_attention(cpu::Score score, Storage storage) {
   return score == cpu::Score::kAdditive ? attention_of<true>(storage)
                                         : attention_of<false>(storage);
 }

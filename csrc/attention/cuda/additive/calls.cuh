@@ -3,10 +3,10 @@
 // emulator.
 #pragma once
 #include "attention/cuda/additive/backward.cuh"
+#include "attention/cuda/additive/few_queries.cuh"
 #include "attention/cuda/additive/forward.cuh"
 #include "attention/cuda/additive/product.cuh"
 #include "attention/cuda/additive/softmax.cuh"
-#include "attention/cuda/additive/few_queries.cuh"
 
 namespace fastcells::additive {
 

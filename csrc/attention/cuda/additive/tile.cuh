@@ -12,8 +12,8 @@
 #pragma once
 #include <cstring>
 
-#include "attention/position.h"
 #include "attention/cuda/additive/launch.h"
+#include "attention/position.h"
 #include "cuda/warp.cuh"
 
 namespace fastcells::additive {

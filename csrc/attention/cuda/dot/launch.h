@@ -3,7 +3,7 @@
 // Not float64. Every buffer is the caller's; what is `out` is written whole.
 #pragma once
 #include "attention/args.h"
-#include "recurrent/cells/dispatch.h"
+#include "storage.h"
 
 namespace fastcells::cuda {
 

@@ -1,5 +1,5 @@
 // What the CPU engine asks of an instruction set: plain arguments and a table of functions. No
-// function is defined here, so that none is compiled twice. Torch-free.
+// function is defined here, so that none is compiled for two instruction sets. Torch-free.
 //
 // Letters as in docs/notation.md. T is storage, A the arithmetic type (float, double for float64).
 // One call is one thread's share of one direction; all buffers are the engine's. A panel of gates
@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "attention/cpu/kernels/args.h"
+#include "storage.h"
 
 namespace fastcells::cpu {
 
@@ -128,23 +128,18 @@ struct CellKernels {
   void (*step)(const StepArgs&, std::int64_t first, std::int64_t last);
 };
 
-enum class CellStorage { kFloat32, kFloat64, kBFloat16 };
-
-// nullptr where the engine has no such cell. `cell` is the place in the list of cells/cells.h.
-using FindKernels = const CellKernels*(int cell, CellStorage storage);
-
-using FindAttention = const AttentionKernels*(Score score, CellStorage storage);
-
-struct InstructionSet {
-  const char* name;  // as FASTCELLS_CPU_ISA takes it
-  FindKernels* find;
+// The kernels of one instruction set.
+struct CellTable {
+  // nullptr where the engine has no such cell or storage. `cell` is the place in the list of
+  // recurrent/cells/cells.h.
+  const CellKernels* (*find)(int cell, Storage storage);
   std::uint64_t (*hash)(const void* bytes, std::int64_t count);
-  FindAttention* attention;
 };
 
-const InstructionSet& baseline_kernels();
-const InstructionSet& avx2_kernels();
-const InstructionSet& avx512_kernels();
-FindAttention baseline_attention, avx2_attention, avx512_attention;
+const CellTable& baseline_kernels();
+const CellTable& avx2_kernels();
+const CellTable& avx512_kernels();
+// That of the instruction set in use (sequence.cpp).
+const CellTable& cell_table();
 
 }  // namespace fastcells::cpu

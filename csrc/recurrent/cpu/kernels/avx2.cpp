@@ -9,9 +9,9 @@
 
 namespace fastcells::cpu {
 
-const InstructionSet& avx2_kernels() {
-  static constexpr InstructionSet set{"avx2", find_kernels, hash_bytes, avx2_attention};
-  return set;
+const CellTable& avx2_kernels() {
+  static constexpr CellTable table{find_kernels, hash_bytes};
+  return table;
 }
 
 }  // namespace fastcells::cpu

@@ -9,9 +9,9 @@
 
 namespace fastcells::cpu {
 
-const InstructionSet& avx512_kernels() {
-  static constexpr InstructionSet set{"avx512", find_kernels, hash_bytes, avx512_attention};
-  return set;
+const CellTable& avx512_kernels() {
+  static constexpr CellTable table{find_kernels, hash_bytes};
+  return table;
 }
 
 }  // namespace fastcells::cpu

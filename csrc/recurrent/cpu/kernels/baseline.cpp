@@ -3,9 +3,9 @@
 
 namespace fastcells::cpu {
 
-const InstructionSet& baseline_kernels() {
-  static constexpr InstructionSet set{"baseline", find_kernels, hash_bytes, baseline_attention};
-  return set;
+const CellTable& baseline_kernels() {
+  static constexpr CellTable table{find_kernels, hash_bytes};
+  return table;
 }
 
 }  // namespace fastcells::cpu

@@ -1,17 +1,13 @@
-// Sizes that follow from the cell and the vector, the loop over rows and steps, scratch memory:
-// what the passes share.
+// Sizes that follow from the cell and the vector, the loop over rows and steps, the barrier: what
+// the passes share.
 #pragma once
+#include "cpu/simd/lanes.h"
+#include "cpu/simd/product.h"
 #include "recurrent/cells/cells.h"
 #include "recurrent/cpu/kernels/args.h"
-#include "cpu/simd/product.h"
 
 namespace fastcells {
 namespace {
-
-using std::int64_t;
-
-FC_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-FC_INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Storage T_, arithmetic S, and the panels of a cell.
 template <class Cell, class T_, class S_>
@@ -28,41 +24,9 @@ struct Shape {
   static constexpr int kColumns = kPlain * L;
 };
 
-struct Range {
-  int64_t first, last;
-};
-// The share of thread `rank` of `threads` in `count` things.
-FC_INLINE Range share_of(int64_t count, int rank, int threads) {
-  return {count * rank / threads, count * (rank + 1) / threads};
-}
-
-// Whole vectors, or the first n lanes at an edge.
-template <class V, class T>
-FC_INLINE V load_lanes(const T* p, int64_t n) {
-  return n >= V::kLanes ? load(p) : load_first(p, int(n));
-}
-template <class V, class T>
-FC_INLINE void store_lanes(T* p, V x, int64_t n) {
-  if (n >= V::kLanes) {
-    store(p, x);
-  } else {
-    store_first(p, x, int(n));
-  }
-}
-
-// Scratch memory, handed out in whole cache lines. From nullptr it only counts.
-struct Arena {
-  char* base;
-  std::size_t used = 0;
-  template <class X>
-  FC_INLINE X* take(int64_t count) {
-    char* const p = base + used;
-    used += (std::size_t(count) * sizeof(X) + 63) & ~std::size_t(63);
-    return base ? reinterpret_cast<X*>(p) : nullptr;
-  }
-};
-
-// recurrent/rows.h, for the steps of one direction in the order in which they are computed.
+// recurrent/rows.h, for the steps of one direction in the order in which they are computed. Written
+// again, as its functions are inline: compiled here they would be weak symbols with this
+// instruction set's code, which the linker could give to every caller.
 struct Steps {
   const cpu::LayerArgs& a;
   FC_INLINE int64_t step(int64_t i) const { return a.reverse ? a.T - 1 - i : i; }
@@ -99,20 +63,6 @@ inline void wait(cpu::Barrier* barrier, void (*yield)()) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
-  }
-}
-
-// Rows of storage as rows of arithmetic: in place where they are the same, else converted.
-template <class S, class T>
-FC_INLINE const S* as_arithmetic(const T* row, int64_t n, S* converted) {
-  if constexpr (sizeof(T) == sizeof(S)) {
-    return row;
-  } else {
-    using V = Vector<S>;
-    for (int64_t j = 0; j < n; j += V::kLanes) {
-      store_lanes(converted + j, load_lanes<V>(row + j, n - j), n - j);
-    }
-    return converted;
   }
 }
 

@@ -45,27 +45,28 @@ constexpr cpu::CellKernels kKernels = {
 };
 
 template <class Cell>
-const cpu::CellKernels* kernels_of(cpu::CellStorage storage) {
+const cpu::CellKernels* kernels_of(Storage storage) {
   if constexpr (Cell::kTwoProducts)
     return nullptr;  // left to the stepwise engine
   else
     switch (storage) {
-      case cpu::CellStorage::kFloat32: return &kKernels<Cell, float, float>;
-      case cpu::CellStorage::kFloat64: return &kKernels<Cell, double, double>;
-      case cpu::CellStorage::kBFloat16: return &kKernels<Cell, BFloat16Bits, float>;
+      case Storage::kFloat32: return &kKernels<Cell, float, float>;
+      case Storage::kFloat64: return &kKernels<Cell, double, double>;
+      case Storage::kBFloat16: return &kKernels<Cell, BFloat16Bits, float>;
+      case Storage::kFloat16: return nullptr;
     }
   return nullptr;
 }
 
 template <class... Cell>
-const cpu::CellKernels* find_in(CellList<Cell...>, int cell, cpu::CellStorage storage) {
+const cpu::CellKernels* find_in(CellList<Cell...>, int cell, Storage storage) {
   const cpu::CellKernels* found = nullptr;
   int index = 0;
   ((index++ == cell ? void(found = kernels_of<Cell>(storage)) : void()), ...);
   return found;
 }
 
-const cpu::CellKernels* find_kernels(int cell, cpu::CellStorage storage) {
+const cpu::CellKernels* find_kernels(int cell, Storage storage) {
   return find_in(Cells{}, cell, storage);
 }
 

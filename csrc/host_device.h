@@ -1,0 +1,12 @@
+// Functions for the host and for a CUDA device, and loops that are unrolled or stay loops on both.
+#pragma once
+
+#ifdef __CUDACC__
+#define FC_HD __host__ __device__ __forceinline__
+#define FC_UNROLL _Pragma("unroll")
+#define FC_ROLLED _Pragma("unroll 1")
+#else
+#define FC_HD inline
+#define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_ROLLED
+#endif
