@@ -2,9 +2,10 @@
 
     python tests/project/mutation_check.py
 
-Works on copies of csrc/ in a temporary folder. tests/cpp/recurrent/test_cells.cpp compares each cell's
-backward with finite differences of its forward: it finds whatever parts the two. What it cannot
-find is a mistake in forward that backward shares, so that both describe the same wrong cell:
+Works on copies of csrc/ in a temporary folder. tests/cpp/recurrent/test_cells.cpp compares
+each cell's backward with finite differences of its forward: it finds whatever parts the two. What
+it cannot find is a mistake in forward that backward shares, so that both describe the same wrong
+cell:
 
 * another row order of the gates, in forward and backward alike;
 * a constant added to the argument of a sigmoid or a tanh: backward knows gates by value alone.
