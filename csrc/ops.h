@@ -59,13 +59,16 @@ RecurrentStep recurrent_step;
 // Attention of N heads, Tq queries and Tk keys of width E and values of width Ev; head n reads key
 // head n / (N / Nk). Equations: docs/attention.md.
 //   query, key, value  [B, N, Tq, E], [B, Nk, Tk, E], [B, Nk, Tk, Ev] of one dtype, any strides
-//   mask               [1|B, 1|N, 1|Tq, 1|Tk]: bool (true: attend) or storage (added to the score)
+//   mask               [1|B, 1|N, 1|Tq, 1|Tk]: bool (true: attend), or storage or float32 (added to
+//                      the score, in arithmetic); only false and minus infinity hide a key
 //   key_lengths        int64 [B]: keys from there on do not exist, and are not read
 //   seed               int64 [1], needed for dropout: attention/philox.h
 //   left, right        key j is seen by query i iff -left <= j - (i + offset) <= right; none
 //                      on a side where it is negative
 //   output             [B, N, Tq, Ev] storage; 0 for a query that sees no key
-//   logsumexp          [B, N, Tq] arithmetic, of the masked scores; -infinity for such a query
+//   logsumexp          [B, N, Tq, 2] arithmetic, in two parts: the largest of the masked scores, and
+//                      the logarithm of the sum of exponentials below it; -infinity and 0 for a
+//                      query that sees no key
 //   weights            [B, N, Tq, Tk] storage, after dropout; absent unless asked for
 using AttentionForward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
     const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -73,8 +76,8 @@ using AttentionForward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
     double scale, double softcap, int64_t left, int64_t right, int64_t offset, double dropout_p,
     bool return_weights);
 
-// Its gradients: of query, key, value, and of an added mask, summed over what was broadcast (absent
-// unless asked for). output and logsumexp are the forward pass's.
+// Its gradients: of query, key, value, and of an added mask, in its dtype, summed over what was
+// broadcast (absent unless asked for). output and logsumexp are the forward pass's.
 using AttentionBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
     const at::Tensor& grad_output, const OptionalTensor& grad_weights, const at::Tensor& query,
     const at::Tensor& key, const at::Tensor& value, const OptionalTensor& mask,

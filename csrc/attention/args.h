@@ -45,7 +45,8 @@ struct AttentionArgs {
 
 struct AttentionForwardArgs : AttentionArgs {
   void* output;     // T [B, N, Tq, Ev] out
-  void* logsumexp;  // A [B, N, Tq] out
+  void* logsumexp;  // A [B, N, Tq, 2] out: a row's largest score, and the logarithm of its sum of
+                    // exponentials below it; minus infinity and 0 for a row that sees nothing
   void* weights;    // T [B, N, Tq, Tk] out, or nullptr
 };
 

@@ -6,7 +6,7 @@ namespace fastcells {
 
 struct AttentionOutputs {
   at::Tensor output;     // [B, N, Tq, Ev]
-  at::Tensor logsumexp;  // [B, N, Tq] arithmetic
+  at::Tensor logsumexp;  // [B, N, Tq, 2] arithmetic: attention/args.h
   at::Tensor weights;    // [B, N, Tq, Tk], or undefined
 };
 

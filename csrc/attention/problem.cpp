@@ -46,10 +46,11 @@ void check_dtype(const char* op, const at::Tensor& query) {
 void take_mask(AttentionProblem& p, const OptionalTensor& mask, bool is_additive) {
   if (!mask || !mask->defined()) return;
   const auto& s = p.sizes;
-  TORCH_CHECK_TYPE(mask->scalar_type() == at::kBool || mask->scalar_type() == p.query.scalar_type(),
-                   p.op, ": mask must have dtype Bool (true: attend) or the query's, ",
+  const auto dtype = mask->scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kBool || dtype == at::kFloat || dtype == p.query.scalar_type(),
+                   p.op, ": mask must have dtype Bool (true: attend), or Float or the query's, ",
                    c10::toString(p.query.scalar_type()), " (added to the scores), got ",
-                   c10::toString(mask->scalar_type()));
+                   c10::toString(dtype));
   TORCH_CHECK(mask->device() == p.query.device(), p.op, ": mask must be on ", p.query.device(),
               ", where the query is, got ", mask->device());
   const std::array<int64_t, 4> full{s.B, s.N, s.Tq, s.Tk};
@@ -59,7 +60,10 @@ void take_mask(AttentionProblem& p, const OptionalTensor& mask, bool is_additive
   TORCH_CHECK(fits, p.op, ": mask must have shape ",
               is_additive ? "(1|B, 1|Tq, 1|Tk)" : "(1|B, 1|N, 1|Tq, 1|Tk)",
               " with (B, N, Tq, Tk) = ", shape_text(full), ", got ", shape_text(mask->sizes()));
-  p.mask = four.contiguous();
+  p.mask_dtype = dtype;
+  // Of another dtype than the query's it is of the arithmetic's, at least: nothing is rounded.
+  const bool is_plain = dtype == at::kBool || dtype == p.query.scalar_type();
+  p.mask = (is_plain ? four : four.to(p.arithmetic())).contiguous();
 }
 
 void take_lengths(AttentionProblem& p, const OptionalTensor& lengths) {
@@ -137,8 +141,11 @@ void set_arguments(const AttentionProblem& p, AttentionArgs& a) {
   a.query = head_matrix(p.query), a.key = head_matrix(p.key), a.value = head_matrix(p.value);
   if (p.mask.defined()) {
     const auto stride = [&](int64_t d) { return p.mask.size(d) == 1 ? 0 : p.mask.stride(d); };
-    const bool is_bool = p.mask.scalar_type() == at::kBool;
-    a.mask = {is_bool ? AttentionMask::Kind::kBool : AttentionMask::Kind::kAdded,
+    using Kind = AttentionMask::Kind;
+    const auto dtype = p.mask.scalar_type();
+    a.mask = {dtype == at::kBool               ? Kind::kBool
+              : dtype == p.query.scalar_type() ? Kind::kAdded
+                                               : Kind::kAddedWide,
               p.mask.const_data_ptr(),
               stride(0),
               stride(1),
@@ -205,7 +212,7 @@ AttentionGradients check_attention_gradients(const AttentionProblem& p,
   check_like_query(p.op, "output", output, p.query);
   g.grad_output = with_rows(shaped("grad_output", grad_output, {s.B, s.N, s.Tq, s.Ev}));
   g.output = with_rows(shaped("output", output, {s.B, s.N, s.Tq, s.Ev}));
-  g.logsumexp = shaped("logsumexp", logsumexp, {s.B, s.N, s.Tq}).contiguous();
+  g.logsumexp = shaped("logsumexp", logsumexp, {s.B, s.N, s.Tq, 2}).contiguous();
   FC_CHECK_DTYPE(p.op, logsumexp, p.arithmetic());
   if (grad_weights && grad_weights->defined()) {
     check_like_query(p.op, "grad_weights", *grad_weights, p.query);

@@ -17,9 +17,10 @@ struct AttentionProblem {
   AttentionSizes sizes;
   at::Tensor query, key, value;  // [B, N, Tq, E], [B, Nk, Tk, E], [B, Nk, Tk, Ev]; last stride 1
   at::Tensor units;              // [E] contiguous: the scale of an additive score; else undefined
-  at::Tensor mask;               // [1|B, 1|N, 1|Tq, 1|Tk] contiguous, or undefined
-  at::Tensor key_lengths;        // [B] contiguous, or undefined
-  at::Tensor seed;               // [1], or undefined without dropout
+  at::Tensor mask;  // [1|B, 1|N, 1|Tq, 1|Tk] contiguous, or undefined: bool, storage or arithmetic
+  at::ScalarType mask_dtype = at::kBool;  // as the caller has it, and its gradient
+  at::Tensor key_lengths;                 // [B] contiguous, or undefined
+  at::Tensor seed;                        // [1], or undefined without dropout
   double scale = 1, softcap = 0, dropout_p = 0;
   int64_t left = -1, right = -1, offset = 0;
 
@@ -51,7 +52,7 @@ AttentionProblem check_additive_attention(const char* op, const at::Tensor& quer
 // What a way back is given besides, in the shapes of the problem (an additive call: one head).
 struct AttentionGradients {
   at::Tensor output, grad_output;  // [B, N, Tq, Ev], last stride 1
-  at::Tensor logsumexp;            // [B, N, Tq] contiguous, arithmetic
+  at::Tensor logsumexp;            // [B, N, Tq, 2] contiguous, arithmetic
   at::Tensor grad_weights;         // [B, N, Tq, Tk] contiguous, or undefined
 };
 AttentionGradients check_attention_gradients(const AttentionProblem& problem,

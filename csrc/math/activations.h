@@ -37,10 +37,10 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the neare
 
 // 2^n, where shifted = n + kRound and n is an integer in -126 .. 127; 0 for -127.
 inline float power_of_two(float shifted) {
-  std::int32_t bits, zero;
+  std::uint32_t bits, zero;  // unsigned: NaN and infinity come by, and wrap around
   std::memcpy(&bits, &shifted, sizeof bits);
   std::memcpy(&zero, &kRound, sizeof zero);
-  const std::int32_t power_bits = (bits - zero + 127) * (1 << 23);
+  const std::uint32_t power_bits = (bits - zero + 127) << 23;
   float power;
   std::memcpy(&power, &power_bits, sizeof power);
   return power;

@@ -2,7 +2,7 @@
 // (Milakov and Gimelshein 2018, arXiv 1805.02867), on host and device. Torch-free.
 //
 // A is one row of scores, or a vector of rows (cpu/simd/vector.h). A score of minus infinity is a
-// key that the row does not see; a row that sees none has sum 0 and logsumexp minus infinity.
+// key that the row does not see; a row that sees none has sum 0.
 #pragma once
 #include <limits>
 
@@ -42,7 +42,10 @@ struct OnlineSoftmax {
   FC_HD A reference() const { return select(max < A(kLowest), A(S(0)), max); }
   // 1 / sum, or 0 for a row that sees nothing.
   FC_HD A normaliser() const { return select(sum <= A(S(0)), A(S(0)), A(S(1)) / sum); }
-  FC_HD A logsumexp() const { return select(sum <= A(S(0)), A(kNothing), max + natural_log(sum)); }
+  // The logsumexp is max + log_sum(), kept in its two parts: beside a maximum of -1e9, as a mask
+  // may make it, the logarithm of the sum would be rounded away, and with it the weights on a way
+  // back.
+  FC_HD A log_sum() const { return select(sum <= A(S(0)), A(S(0)), natural_log(sum)); }
 };
 
 }  // namespace fastcells

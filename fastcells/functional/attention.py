@@ -22,7 +22,7 @@ from .attention_autograd import (
     DotOptions,
     forward_without_graph,
 )
-from .autocast import cast, low_dtype, without_autocast
+from .autocast import cast, low_dtype, wide_mask, without_autocast
 from .routing import (
     choose_attention_route,
     is_traced_or_transformed,
@@ -104,8 +104,10 @@ def scaled_dot_product_attention(
         query, key, value: `[..., Tq, E]`, `[..., Tk, E]`, `[..., Tk, Ev]`, of one dtype: float32,
             float64, bfloat16 or float16; the last of the leading dimensions are the heads. Leading
             dimensions broadcast.
-        attn_mask: broadcastable to `[..., Tq, Tk]`: bool (True: attend), floating (added to the
-            score, with a gradient of its own shape), or a CausalBias of torch.nn.attention.bias.
+        attn_mask: broadcastable to `[..., Tq, Tk]`: bool (True: attend), float32 or the query's
+            dtype (added to the score in float32 at least, with a gradient of its own shape and
+            dtype), or a CausalBias of torch.nn.attention.bias. Only False and -inf hide a key:
+            any other number, finfo.min too, is added.
         dropout_p: probability of a weight to be zeroed, applied whenever it is above 0. Which ones
             depends on a seed from torch's generator and on the position alone.
         is_causal: query i sees the keys up to i; with causal_alignment="bottom_right" those up to
@@ -147,7 +149,8 @@ def scaled_dot_product_attention(
         )
     low = low_dtype(query)
     if low is not None:
-        query, key, value, attn_mask = cast((query, key, value, attn_mask), low)
+        query, key, value = cast((query, key, value), low)
+        attn_mask = wide_mask(attn_mask, low)
     checks.check_attention(SDPA, query, key, value, attn_mask, dropout_p)
     rows, columns, width = query.shape[-2], key.shape[-2], query.shape[-1]
     leading, *canonical = _as_batch_of_heads(query, key, value, attn_mask, key_lengths, enable_gqa)
@@ -223,7 +226,7 @@ def _as_batch_of_heads(
     checks.check_key_lengths(SDPA, key_lengths, batch, query)
     if mask is not None:
         checks.check_broadcastable(SDPA, mask, (*leading, query.shape[-2], key.shape[-2]))
-        mask = _mask_as_batch_of_heads(mask, batch, has_heads, query.dtype)
+        mask = _mask_as_batch_of_heads(mask, batch, has_heads)
     variables = [query, key, value]
     if any(t.dim() != 4 or t.shape[0] != leading[0] for t in variables):
         variables = [_expanded(t, leading, batch, has_heads, enable_gqa) for t in variables]
@@ -259,12 +262,8 @@ def _product(sizes: Sequence[int]) -> int:
     return product
 
 
-def _mask_as_batch_of_heads(
-    mask: Tensor, batch: tuple[int, ...], has_heads: bool, dtype: torch.dtype
-) -> Tensor:
+def _mask_as_batch_of_heads(mask: Tensor, batch: tuple[int, ...], has_heads: bool) -> Tensor:
     """A mask of up to all dimensions as `[1|B, 1|N, 1|Tq, 1|Tk]`."""
-    if mask.dtype != torch.bool:
-        mask = mask.to(dtype)
     missing = len(batch) + has_heads + 2 - mask.dim()
     mask = mask.reshape(*(1,) * missing, *mask.shape)
     if not has_heads:
@@ -308,7 +307,8 @@ def additive_attention(
         query, key, value: `[B, Tq, D]`, `[B, Tk, D]`, `[B, Tk, E]`, of one dtype: float32,
             float64, bfloat16 or float16.
         scale: `[D]`.
-        attn_mask: broadcastable to `[B, Tq, Tk]`: bool (True: attend) or floating (added).
+        attn_mask: broadcastable to `[B, Tq, Tk]`: bool (True: attend), or float32 or the query's
+            dtype (added), as for :func:`scaled_dot_product_attention`.
         key_lengths: int64 `[B]`; keys from there on do not exist, whatever they hold.
         dropout_p, return_weights: as for :func:`scaled_dot_product_attention`.
 
@@ -328,7 +328,8 @@ def additive_attention(
     )
     low = low_dtype(query)
     if low is not None:
-        query, key, value, scale, attn_mask = cast((query, key, value, scale, attn_mask), low)
+        query, key, value, scale = cast((query, key, value, scale), low)
+        attn_mask = wide_mask(attn_mask, low)
     checks.check_attention(ADDITIVE, query, key, value, attn_mask, dropout_p)
     checks.check_additive(ADDITIVE, query, key, value, scale)
     batch, rows, _ = query.shape
@@ -336,7 +337,6 @@ def additive_attention(
     if attn_mask is not None:
         checks.check_broadcastable(ADDITIVE, attn_mask, (batch, rows, key.shape[1]))
         attn_mask = attn_mask.reshape(*(1,) * (3 - attn_mask.dim()), *attn_mask.shape)
-        attn_mask = attn_mask if attn_mask.dtype == torch.bool else attn_mask.to(query.dtype)
     output, weights = run_attention(
         "additive",
         (query, key, value, scale),

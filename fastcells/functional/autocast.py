@@ -23,7 +23,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["AutocastDtypes", "autocast_dtypes", "cast", "low_dtype", "without_autocast"]
+__all__ = [
+    "AutocastDtypes",
+    "autocast_dtypes",
+    "cast",
+    "low_dtype",
+    "wide_mask",
+    "without_autocast",
+]
 
 
 class AutocastDtypes(NamedTuple):
@@ -68,9 +75,15 @@ def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | 
     ]
 
 
+def wide_mask(mask: Tensor | None, low: torch.dtype) -> Tensor | None:
+    """A mask beside tensors that were cast to `low`: as it is, for the kernels add it in float32;
+    float32 where it is of another 16-bit dtype. torch rounds it to `low`."""
+    is_other = mask is not None and mask.dtype in (torch.float16, torch.bfloat16)
+    return mask.to(torch.float32) if is_other and mask.dtype != low else mask
+
+
 def low_dtype(input: Tensor) -> torch.dtype | None:
-    """Autocast's dtype where it is on and casts `input`, else None: for attention, all of whose
-    tensors torch casts to it."""
+    """Autocast's dtype where it is on and casts `input`, else None: for attention."""
     device = input.device.type
     if not _is_on(device) or input.dtype == torch.float64:
         return None

@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 
 from ..checks.multihead import check_multihead
 from ..functional.attention import scaled_dot_product_attention
+from ..functional.routing import is_traced_or_transformed
 
 __all__ = ["MultiheadAttention"]
 
@@ -23,7 +24,8 @@ class MultiheadAttention(nn.MultiheadAttention):
     come from the fused call (`need_weights=True` is the default, and no slower path); a query all
     of whose keys are masked gives the output bias, weights 0 and gradients 0, where torch has NaN;
     masks stay as they come, bool ones as bool, and none is expanded over the heads; a causal mask
-    beside a key_padding_mask or need_weights skips what it hides.
+    that is_causal announces skips what it hides. The hint changes no result: torch lets it take the
+    place of a mask that is another.
 
     Args of a call:
         key_lengths: int64 `[B]`, on the input's device, each in 0..S: the keys of each row; what
@@ -80,9 +82,7 @@ class MultiheadAttention(nn.MultiheadAttention):
             )  # fmt: skip
         heads = self._project(query, key, value, batch_dim)
         heads, added = self._with_added_keys(*heads)
-        takes_hint = is_causal and self._takes_hint(
-            heads, key_padding_mask, attn_mask, need_weights, added
-        )
+        takes_hint = is_causal and self._takes_hint(heads, attn_mask, added)
         mask = self._merge(heads, key_padding_mask, None if takes_hint else attn_mask, added)
         if key_lengths is not None and added:
             mask, key_lengths = _lengths_as_mask(mask, key_lengths, heads[1].shape[2], added), None
@@ -148,19 +148,17 @@ class MultiheadAttention(nn.MultiheadAttention):
         return (query, key, value), key.shape[2] - before
 
     @staticmethod
-    def _takes_hint(
-        heads: tuple[Tensor, Tensor, Tensor],
-        key_padding_mask: Tensor | None,
-        attn_mask: Tensor,
-        need_weights: bool,
-        added: int,
-    ) -> bool:
-        """Whether is_causal, which says that attn_mask is the causal mask, stands in its place.
-        torch lets it where there is nothing else to mask and no weights are asked for."""
-        if added or attn_mask.requires_grad:
+    def _takes_hint(heads: tuple[Tensor, Tensor, Tensor], attn_mask: Tensor, added: int) -> bool:
+        """Whether attn_mask may be left out, as is_causal says: where it is looked at and is the
+        causal mask. The hint saves work, and changes no result."""
+        if added or attn_mask.requires_grad or not attn_mask.is_cpu or attn_mask.dim() != 2:
             return False
-        as_torch = key_padding_mask is None and not need_weights
-        return as_torch or heads[0].shape[2] == heads[1].shape[2]
+        if heads[0].shape[2] != heads[1].shape[2] or is_traced_or_transformed():
+            return False
+        hidden = torch.ones_like(attn_mask, dtype=torch.bool).triu_(1)
+        if attn_mask.dtype != torch.bool:
+            hidden = torch.zeros_like(attn_mask).masked_fill_(hidden, -torch.inf)
+        return torch.equal(attn_mask, hidden)
 
     def _merge(
         self,
@@ -194,11 +192,14 @@ def _with_columns(mask: Tensor, added: int) -> Tensor:
 
 
 def _both(first: Tensor | None, second: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """One mask out of two."""
+    """One mask out of two, as wide as the wider of those that are added."""
     if first is None or second is None:
         return second if first is None else first
     if first.dtype == torch.bool and second.dtype == torch.bool:
         return first & second
+    for mask in (first, second):
+        if mask.dtype == torch.float32:
+            dtype = torch.promote_types(dtype, torch.float32)
     return sum(_as_scores(mask, dtype) for mask in (first, second))
 
 

@@ -136,14 +136,15 @@ def _results(query: Tensor, keys: int, width: int, return_weights: bool):
     rows = query.shape[:-1]
     return (
         query.new_empty(*rows, width),
-        query.new_empty(rows, dtype=arithmetic_dtype(query.dtype)),
+        query.new_empty((*rows, 2), dtype=arithmetic_dtype(query.dtype)),
         query.new_empty(*rows, keys) if return_weights else query.new_empty(0),
     )
 
 
 def _grads(variables: tuple[Tensor, ...], mask: Tensor | None, needs_mask_grad: bool):
     grads = [v.new_empty(v.shape) for v in variables]
-    return *grads, variables[0].new_empty(mask.shape if needs_mask_grad else (0,))
+    is_added = needs_mask_grad and mask is not None and mask.dtype != torch.bool
+    return *grads, mask.new_empty(mask.shape) if is_added else variables[0].new_empty(0)
 
 
 def _fake_attention_forward(

@@ -40,18 +40,37 @@ def _exists(lengths: Tensor, keys: int) -> Tensor:
     return torch.arange(keys, device=lengths.device) < lengths[:, None]
 
 
+def _shown(mask: Tensor) -> Tensor:
+    """Where a mask lets a key be seen: only False and -inf hide it."""
+    return mask if mask.dtype == torch.bool else mask != -math.inf
+
+
 def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """A bool mask leaves the scores where it is True; any other is added."""
+    """A bool mask leaves the scores where it is True; any other is added. What it hides is -inf,
+    whatever the score."""
     if mask is None:
         return scores
-    if mask.dtype == torch.bool:
-        return torch.where(mask, scores, -math.inf)
-    return scores + mask.to(scores.dtype)
+    added = scores if mask.dtype == torch.bool else scores + mask.to(scores.dtype)
+    return torch.where(_shown(mask), added, -math.inf)
+
+
+def _seen_by_some(
+    mask: Tensor | None,  # [1|B, 1|N, 1|Tq, 1|Tk], or without the heads
+    window: Tensor | None,  # [Tq, Tk]
+    exists: Tensor | None,  # [B, 1, Tk], or [B, 1, 1, Tk]
+) -> Tensor | None:
+    """[..., 1|Tk]: the keys that some query sees; the others may hold NaN, and are to reach no
+    product, forward or backward."""
+    seen = None
+    for part in (None if mask is None else _shown(mask), window, exists):
+        if part is not None:
+            seen = part if seen is None else seen & part
+    return None if seen is None else seen.any(dim=-2)
 
 
 def scores(
     query: Tensor,  # [B, N, Tq, E]
-    key: Tensor,  # [B, Nk, Tk, E]
+    key: Tensor,  # [B, N, Tk, E]
     mask: Tensor | None,  # [1|B, 1|N, 1|Tq, 1|Tk]
     key_lengths: Tensor | None,  # [B]
     scale: float,
@@ -62,7 +81,6 @@ def scores(
 ) -> Tensor:
     """s = scale * q.k, capped to softcap * tanh(s / softcap), plus the mask; [B, N, Tq, Tk], -inf
     where query i does not see key j."""
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1) if key.shape[1] else key
     s = (scale * query) @ key.transpose(-1, -2)
     if softcap > 0:
         s = softcap * torch.tanh(s / softcap)
@@ -149,7 +167,8 @@ def attention(
     Args:
         query: `[B, N, Tq, E]`; head n reads head n // (N // Nk) of key and value.
         key, value: `[B, Nk, Tk, E]`, `[B, Nk, Tk, Ev]`.
-        mask: `[1|B, 1|N, 1|Tq, 1|Tk]`; bool (True: attend) or added to the score.
+        mask: `[1|B, 1|N, 1|Tq, 1|Tk]`; bool (True: attend) or added to the score, in float32 at
+            least. Only False and -inf hide a key.
         key_lengths: `[B]` int64; keys from there on do not exist, whatever they hold.
         seed: `[1]` int64, needed iff dropout_p > 0; see :func:`keep_mask`.
         scale, softcap, left, right, offset: see :func:`scores` and :func:`seen_keys`.
@@ -160,13 +179,16 @@ def attention(
     """
     storage, compute = query.dtype, _compute_dtype(query.dtype)
     query, key, value = query.to(compute), key.to(compute), value.to(compute)
-    if key_lengths is not None:  # NaN past a row's end must reach no product, forward or backward
-        exists = _exists(key_lengths, key.shape[-2])[:, None, :, None]
-        key, value = torch.where(exists, key, 0.0), torch.where(exists, value, 0.0)
+    group = query.shape[1] // key.shape[1] if key.shape[1] else 1
+    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    window = seen_keys(query.shape[-2], key.shape[-2], left, right, offset, key.device)
+    exists = None if key_lengths is None else _exists(key_lengths, key.shape[-2])[:, None, None]
+    seen = _seen_by_some(mask, window, exists)
+    if seen is not None:
+        key = torch.where(seen[..., None], key, 0.0)
+        value = torch.where(seen[..., None], value, 0.0)
     s = scores(query, key, mask, key_lengths, scale, softcap, left, right, offset)
     weights = _dropped_out(softmax(s), seed, dropout_p)
-    heads = value.shape[1]
-    value = value.repeat_interleave(query.shape[1] // heads, dim=1) if heads else value
     return (weights @ value).to(storage), weights.to(storage)
 
 
@@ -206,9 +228,11 @@ def additive_attention(
     """
     storage, compute = query.dtype, _compute_dtype(query.dtype)
     query, key, value, scale = (t.to(compute) for t in (query, key, value, scale))
-    if key_lengths is not None:
-        exists = _exists(key_lengths, key.shape[-2])[:, :, None]
-        key, value = torch.where(exists, key, 0.0), torch.where(exists, value, 0.0)
+    exists = None if key_lengths is None else _exists(key_lengths, key.shape[-2])[:, None]
+    seen = _seen_by_some(mask, None, exists)
+    if seen is not None:
+        key = torch.where(seen[..., None], key, 0.0)
+        value = torch.where(seen[..., None], value, 0.0)
     s = additive_scores(query, key, scale, mask, key_lengths)
     weights = _dropped_out(softmax(s), seed, dropout_p)
     return (weights @ value).to(storage), weights.to(storage)

@@ -90,7 +90,7 @@ AttentionOutputs forward(const AttentionProblem& p, bool wants_weights) {
   const auto options = p.query.options();
   AttentionOutputs out;
   out.output = at::empty({s.B, s.N, s.Tq, s.Ev}, options);
-  out.logsumexp = at::empty({s.B, s.N, s.Tq}, options.dtype(p.arithmetic()));
+  out.logsumexp = at::empty({s.B, s.N, s.Tq, 2}, options.dtype(p.arithmetic()));
   if (wants_weights) out.weights = at::empty({s.B, s.N, s.Tq, s.Tk}, options);
   AttentionForwardArgs a{};
   set_arguments(p, a);
@@ -158,7 +158,7 @@ AttentionInputGradients backward(const AttentionProblem& p, const AttentionGradi
   const auto dtype = p.query.scalar_type();
   grads.query = sum_parts(query_parts, dtype);
   if (p.is_additive()) grads.units = unit_parts.sum(0).to(dtype);
-  if (wants_mask) grads.mask = sum_parts(parts, dtype);
+  if (wants_mask) grads.mask = sum_parts(parts, p.mask_dtype);
   return grads;
 }
 

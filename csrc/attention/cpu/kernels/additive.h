@@ -73,9 +73,13 @@ struct Additive {
     }
   }
 
-  bool is_exact_group(int64_t j) const {
-    bool exact = true;
-    for (int m = 0; m < kGroup; ++m) exact = exact && is_exact(query_reach, key_reach[j + m]);
+  // Which keys of a group have exact powers beside these queries, a bit each. It is asked of each
+  // key by itself: what one of them holds changes no bit of its neighbours.
+  static constexpr unsigned kAll = (1u << kGroup) - 1;
+  unsigned exact_keys(int64_t j) const {
+    unsigned exact = 0;
+    for (int m = 0; m < kGroup; ++m)
+      exact |= unsigned(is_exact(query_reach, key_reach[j + m])) << m;
     return exact;
   }
 
@@ -84,13 +88,13 @@ struct Additive {
     S total = 0;
     for (int64_t d = 0; d < D; ++d) total += scale[d];
     for (int64_t j = 0; j < count; j += kGroup) {
+      const unsigned exact = kFast ? exact_keys(j) : 0;
       if constexpr (kFast) {
-        if (is_exact_group(j)) {
-          fast_scores(j, V(total), out + j * stride, stride);
-          continue;
-        }
+        if (exact != 0) fast_scores(j, V(total), out + j * stride, stride);
       }
-      for (int64_t m = j; m < at_most(count, j + kGroup); ++m) exact_scores(m, out + m * stride);
+      for (int64_t m = j; exact != kAll && m < at_most(count, j + kGroup); ++m) {
+        if (!(exact >> (m - j) & 1)) exact_scores(m, out + m * stride);
+      }
     }
   }
 
@@ -107,13 +111,12 @@ struct Additive {
         }
       }
       S* const to = d_key + j * D;
-      if constexpr (kFast) {
-        if (is_exact_group(j)) {
-          group_gradients<true>(j, d, d_query, to, d_scale);
-          continue;
-        }
+      const unsigned exact = kFast ? exact_keys(j) : 0;
+      if (exact == kAll) {
+        group_gradients<true>(j, exact, d, d_query, to, d_scale);
+      } else {
+        group_gradients<false>(j, exact, d, d_query, to, d_scale);
       }
-      group_gradients<false>(j, d, d_query, to, d_scale);
     }
   }
 
@@ -162,10 +165,11 @@ struct Additive {
     }
   }
 
-  // A missing key's `gradient` is 0, and its operands are any.
-  template <bool kPowers>
-  void group_gradients(int64_t j, const V (&gradient)[kGroup][R], S* d_query, S* d_key,
-                       S* d_scale) const {
+  // A missing key's `gradient` is 0, and its operands are any. `exact`: the keys with exact powers,
+  // all of them with kAllPowers.
+  template <bool kAllPowers>
+  void group_gradients(int64_t j, unsigned exact, const V (&gradient)[kGroup][R], S* d_query,
+                       S* d_key, S* d_scale) const {
     for (int64_t d = 0; d < D; ++d) {
       V of_query[R], of_scale[R], of_key[kGroup];
       FC_UNROLL
@@ -179,11 +183,16 @@ struct Additive {
         FC_UNROLL
         for (int r = 0; r < R; ++r) {
           V half;
-          if constexpr (kPowers) {
+          bool has_power = false;
+          if constexpr (kFast) {
+            has_power = kAllPowers || (exact >> m & 1) != 0;
             V t(S(1));
-            multiply_add(t, V::load(query_power + d * P + r * L), V(key_power[(j + m) * D + d]));
-            half = reciprocal(t);
-          } else {
+            if (has_power) {
+              multiply_add(t, V::load(query_power + d * P + r * L), V(key_power[(j + m) * D + d]));
+              half = reciprocal(t);
+            }
+          }
+          if (!has_power) {
             const int64_t key = at_most(j + m, count - 1);
             half = half_minus_tanh(V::load(query + d * P + r * L) +
                                    V(keys.first[key * keys.stride + d]));

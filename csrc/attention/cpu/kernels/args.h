@@ -16,7 +16,7 @@ namespace fastcells::cpu {
 struct AttentionBackwardArgs : AttentionArgs {
   HeadMatrix grad_output, output;  // T
   const void* grad_weights;        // T [B, N, Tq, Tk] or nullptr: zero
-  const void* logsumexp;           // A [B, N, Tq]
+  const void* logsumexp;           // A [B, N, Tq, 2]: the forward pass's
   std::int64_t key_chunks;         // parts of Tk that are tasks of their own
   void* d_query;                   // A [key_chunks, B, N, Tq, E] out: to be summed up
   void* d_key;                     // T [B, Nk, Tk, E] out

@@ -2,7 +2,7 @@
 // every head that reads them. Scores and weights are computed again from the logsumexp; nothing is
 // shared between tasks but the gradient of the queries, which has a part a key range.
 #pragma once
-#include "attention/cpu/kernels/additive_powers.h"
+#include "attention/cpu/kernels/backward_scratch.h"
 #include "attention/cpu/kernels/hidden.h"
 
 namespace fastcells {
@@ -14,55 +14,10 @@ class AttentionBackward {
   using V = typename Shape::V;
   static constexpr int L = Shape::L, R = Shape::R, P = Shape::P, kPanels = Shape::kPanels;
   static constexpr int64_t kKeys = Shape::kKeys, kQueries = Shape::kQueries;
-  // From one key's row of a tile to the next: not a multiple of a cache's span.
-  static constexpr int64_t kStride = kQueries + P;
-
-  static int64_t padded(int64_t width) { return divide_up(width, P) * P; }
-  static int64_t chunk_keys(const cpu::AttentionBackwardArgs& a) {
-    return divide_up(divide_up(a.Tk, kKeys), a.key_chunks) * kKeys;
-  }
-
-  struct Scratch {
-    S* query;         // [panels][E][P], scaled
-    S* query_rows;    // [kQueries][padded E], scaled
-    S* d_output;      // [panels][Ev][P]
-    S* d_rows;        // [kQueries][padded Ev]
-    S* logsumexp;     // [kQueries]; infinity for a query that sees nothing or is none
-    S* delta;         // [kQueries]
-    S* d_query;       // [panels][E][P]
-    S* weights;       // [kKeys][kStride]
-    S* d_scores;      // [kKeys][kStride]
-    S* bias;          // [kKeys][P]
-    S* factor;        // [kKeys][P]
-    S* slope;         // [kKeys][P]
-    S* grad_weights;  // [kKeys][P]
-    S* key_copy;      // [kKeys][E]
-    S* clean;         // [kKeys][E]: keys without what is not finite
-    S* value_copy;    // [kKeys][Ev]
-    S* d_key;         // [chunk][padded E]; of an additive score [chunk / 4][E][4]
-    S* d_value;       // [chunk][padded Ev]
-    S* d_units;       // [E][P]
-    AdditivePowers<Shape> powers;
-    std::size_t bytes;
-    Scratch(const cpu::AttentionBackwardArgs& a, char* base) {
-      Arena arena{base};
-      const int64_t tile = kKeys * P, chunk = chunk_keys(a);
-      query = arena.take<S>(kQueries * a.E);
-      query_rows = arena.take<S>(kQueries * padded(a.E));
-      d_output = arena.take<S>(kQueries * a.Ev);
-      d_rows = arena.take<S>(kQueries * padded(a.Ev));
-      logsumexp = arena.take<S>(kQueries), delta = arena.take<S>(kQueries);
-      d_query = arena.take<S>(kQueries * a.E);
-      weights = arena.take<S>(kKeys * kStride), d_scores = arena.take<S>(kKeys * kStride);
-      bias = arena.take<S>(tile), factor = arena.take<S>(tile);
-      slope = arena.take<S>(tile), grad_weights = arena.take<S>(tile);
-      clean = arena.take<S>(kKeys * a.E);
-      key_copy = arena.take<S>(kKeys * a.E), value_copy = arena.take<S>(kKeys * a.Ev);
-      d_key = arena.take<S>(chunk * padded(a.E)), d_value = arena.take<S>(chunk * padded(a.Ev));
-      if constexpr (kAdditive) d_units = arena.take<S>(a.E * P), powers.take(arena, a.E);
-      bytes = arena.used;
-    }
-  };
+  using Scratch = AttentionBackwardScratch<Shape, kAdditive>;
+  static constexpr int64_t kStride = Scratch::kStride;
+  static int64_t padded(int64_t width) { return Scratch::padded(width); }
+  static int64_t chunk_keys(const cpu::AttentionBackwardArgs& a) { return Scratch::chunk_keys(a); }
 
  public:
   static int64_t tasks(const cpu::AttentionBackwardArgs& a) { return a.B * a.Nk * a.key_chunks; }
@@ -174,23 +129,26 @@ class AttentionBackward {
   }
 
   void load_queries() {
+    const S* const parts = static_cast<const S*>(a_.logsumexp) + first_row(q_) * 2;
+    for (int64_t i = 0; i < kQueries; ++i) {
+      const bool sees = i < q_.count && parts[2 * i] != Shape::kNothing;
+      s_.largest[i] = sees ? parts[2 * i] : -Shape::kNothing;
+      s_.log_sum[i] = sees ? parts[2 * i + 1] : S(0);
+    }
     load_matrix(a_.query, a_.E, score_scale(), s_.query, s_.query_rows);
     for (int p = 0; kAdditive && p < panels(); ++p) {
       s_.powers.take_queries(p, s_.query + p * a_.E * P, a_.E);
     }
     load_matrix(a_.grad_output, a_.Ev, S(1), s_.d_output, s_.d_rows);
-    const S* const logsumexp = static_cast<const S*>(a_.logsumexp) + first_row(q_);
-    for (int64_t i = 0; i < kQueries; ++i) {
-      const bool sees = i < q_.count && logsumexp[i] != Shape::kNothing;
-      s_.logsumexp[i] = sees ? logsumexp[i] : -Shape::kNothing;
-      s_.delta[i] = i < q_.count ? output_times_gradient(i) : S(0);
-    }
+    for (int p = 0; p < panels(); ++p) set_delta(p);
   }
-  // As lanes, and as rows padded with zeros to whole panels and blocks.
+  // As lanes, and as rows padded with zeros to whole panels and blocks; zeros, too, for a query
+  // that sees nothing.
   void load_matrix(const HeadMatrix& m, int64_t width, S factor, S* lanes, S* rows) {
     const int64_t stride = padded(width);
     fill(rows, kQueries * stride, S(0));
     for (int64_t i = 0; i < q_.count; ++i) {
+      if (s_.largest[i] == -Shape::kNothing) continue;
       const T* const from = matrix_rows<T>(m, q_.b, q_.n, q_.i + i);
       for (int64_t e = 0; e < width; e += L) {
         (load_lanes<V>(from + e, width - e) * V(factor)).store(rows + i * stride + e);
@@ -203,14 +161,23 @@ class AttentionBackward {
       }
     }
   }
-  S output_times_gradient(int64_t i) const {
-    const T* const o = matrix_rows<T>(a_.output, q_.b, q_.n, q_.i + i);
-    const S* const d = s_.d_rows + i * padded(a_.Ev);
-    V sum(S(0));
-    for (int64_t e = 0; e < a_.Ev; e += L) {
-      sum = sum + load_lanes<V>(o + e, a_.Ev - e) * V::load(d + e);
+  // Output times gradient, in the order of the values' products with it (panel_product): where a
+  // query sees one key its output is that key's value, and the two cancel to nothing.
+  void set_delta(int p) {
+    const Queries q = panel(p);
+    const T* const rows = matrix_rows<T>(a_.output, q.b, q.n, q.i);
+    FC_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const int64_t count = q.count - r * L;
+      rows_to_lanes(count > 0 ? rows + r * L * a_.output.row : rows, a_.output.row, count, a_.Ev,
+                    s_.output + r * L, P, S(1));
+      const S* const gradient = s_.d_output + p * a_.Ev * P + r * L;
+      V sum(S(0));
+      for (int64_t e = 0; e < a_.Ev; ++e) {
+        multiply_add(sum, V::load(s_.output + e * P + r * L), V::load(gradient + e * P));
+      }
+      sum.store(s_.delta + p * P + r * L);
     }
-    return sum_of(sum);
   }
 
   // delta += sum_j w_ij grad_weights_ij, over all keys, not the task's alone.
@@ -228,7 +195,8 @@ class AttentionBackward {
           for (int c = 0; c < P; c += L) {
             V w = V::load(s_.weights + j * kStride + c);
             if (a_.dropout.is_on) w = w * V::load(s_.factor + j * P + c);
-            (V::load(delta + c) + w * V::load(s_.grad_weights + j * P + c)).store(delta + c);
+            const V share = unless_zero(w, w * V::load(s_.grad_weights + j * P + c));
+            (V::load(delta + c) + share).store(delta + c);
           }
         }
       }
@@ -245,7 +213,7 @@ class AttentionBackward {
     }
   }
 
-  // weights [keys][kStride]: e^(score - logsumexp), before dropout.
+  // weights [keys][kStride]: e^(score - largest - log_sum), before dropout.
   void compute_weights(int p, Keys keys, StridedRows<S> rows, S* weights) {
     const S* const query = s_.query + p * a_.E * P;
     if constexpr (kAdditive) {
@@ -259,10 +227,11 @@ class AttentionBackward {
     panel_scores.finish(keys, weights, kStride, s_.slope, largest);
     if (a_.dropout.is_on) panel_scores.fill_dropout(keys, s_.factor);
     for (int r = 0; r < R; ++r) {
-      const V reference = V::load(s_.logsumexp + p * P + r * L);
+      const V most = V::load(s_.largest + p * P + r * L);
+      const V log_sum = V::load(s_.log_sum + p * P + r * L);
       for (int64_t j = 0; j < keys.count(); ++j) {
         S* const w = weights + j * kStride + r * L;
-        exp_below(V::load(w) - reference).store(w);
+        exp_below((V::load(w) - most) - log_sum).store(w);
       }
     }
   }
@@ -347,12 +316,16 @@ class AttentionBackward {
       S* const d = d_scores + j * kStride + r * L;
       V weight = V::load(w), gradient = V::load(d);
       if (a_.grad_weights) gradient = gradient + V::load(s_.grad_weights + j * P + r * L);
-      if (a_.dropout.is_on) {
-        const V factor = V::load(s_.factor + j * P + r * L);
-        gradient = gradient * factor;
-        (weight * factor).store(w);
+      if (!a_.dropout.is_on) {
+        unless_zero(weight, weight * (gradient - delta)).store(d);
+        continue;
       }
-      unless_zero(weight, weight * (gradient - delta)).store(d);
+      // Beside a weight of 1 nothing is left for others. Without dropout the difference is 0 there
+      // by itself; here the factor has rounded its two terms in different places.
+      const V factor = V::load(s_.factor + j * P + r * L);
+      const V slope = weight * (gradient * factor - delta);
+      unless_zero(weight, select(weight < V(S(1)), slope, V(S(0)))).store(d);
+      (weight * factor).store(w);
     }
   }
 

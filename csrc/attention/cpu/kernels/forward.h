@@ -175,7 +175,11 @@ class AttentionForward {
       if (count <= 0) continue;
       T* const to = static_cast<T*>(a_.output) + (row + r * L) * a_.Ev;
       lanes_to_rows(lanes + r * L, P, count, a_.Ev, to, a_.Ev, softmax_[p][r].normaliser());
-      store_lanes(static_cast<S*>(a_.logsumexp) + row + r * L, softmax_[p][r].logsumexp(), count);
+      const V largest = softmax_[p][r].max, log_sum = softmax_[p][r].log_sum();
+      S* const parts = static_cast<S*>(a_.logsumexp) + (row + r * L) * 2;
+      for (int64_t l = 0; l < at_most(count, L); ++l) {
+        parts[2 * l] = largest.v[l], parts[2 * l + 1] = log_sum.v[l];
+      }
     }
   }
 

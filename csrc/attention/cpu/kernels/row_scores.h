@@ -52,6 +52,7 @@ class RowScores {
     if (a_.softcap > 0) cap(keys.count(), scores, slope);
     if (a_.mask.kind == AttentionMask::Kind::kBool) add_mask<bool>(keys, scores);
     if (a_.mask.kind == AttentionMask::Kind::kAdded) add_mask<T>(keys, scores);
+    if (a_.mask.kind == AttentionMask::Kind::kAddedWide) add_mask<S>(keys, scores);
   }
 
   // factor [count]: keep / (1 - p).

@@ -93,7 +93,8 @@ class RowsForward {
         keys.count(), s_.scores, [&](int64_t j) { return of.value(keys.first + j); }, a_.Ev,
         s_.output);
     store_row(s_.output, a_.Ev, softmax.normaliser(), static_cast<T*>(a_.output) + row_ * a_.Ev);
-    static_cast<S*>(a_.logsumexp)[row_] = softmax.logsumexp();
+    static_cast<S*>(a_.logsumexp)[2 * row_] = softmax.max;
+    static_cast<S*>(a_.logsumexp)[2 * row_ + 1] = softmax.log_sum();
     if (a_.weights) store_weights(keys, softmax.normaliser());
   }
 

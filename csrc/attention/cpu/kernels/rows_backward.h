@@ -1,5 +1,5 @@
 // The way back of attention of a few queries (attention/cpu/kernels/rows.h). A task owns a range of
-// keys of one key head, as in cpu/isa/attention_backward.h.
+// keys of one key head, as in backward.h.
 #pragma once
 #include "attention/cpu/kernels/rows.h"
 
@@ -86,12 +86,22 @@ class RowsBackward {
       store_lanes(to + e, load_lanes<V>(from + e, count - e), count - e);
     }
   }
-  static S dot(const S* x, const T* y, int64_t count) {
+  // A weight of 0 takes nothing of y, even of NaN.
+  static S dot(const S* weights, const T* y, int64_t count) {
     V sum(S(0));
     for (int64_t e = 0; e < count; e += L) {
-      sum = sum + load_lanes<V>(x + e, count - e) * load_lanes<V>(y + e, count - e);
+      const V w = load_lanes<V>(weights + e, count - e);
+      sum = sum + unless_zero(w, w * load_lanes<V>(y + e, count - e));
     }
     return sum_of(sum);
+  }
+  // Output times gradient, in the order of the values' products with it: where a query sees one key
+  // its output is that key's value, and the two cancel to nothing.
+  S delta_of(const T* output) const {
+    const T* const row[4] = {output, output, output, output};
+    S sums[4];
+    four_dots(s_.d_output, row, a_.Ev, sums);
+    return sums[0];
   }
 
   void add_query(const Queries& q) {
@@ -99,20 +109,20 @@ class RowsBackward {
     S* const d_query = static_cast<S*>(a_.d_query) + (chunk_ * a_.B * a_.N * a_.Tq + row) * a_.E;
     clear_row(d_query, a_.E);
     const Keys all = seen_by_some(a_, q), keys = own_.within(all);
-    const S logsumexp = static_cast<const S*>(a_.logsumexp)[row];
-    if (keys.is_empty() || logsumexp == kNothing) return;
+    const S* const parts = static_cast<const S*>(a_.logsumexp) + 2 * row;
+    if (keys.is_empty() || parts[0] == kNothing) return;
     load_row(matrix_rows<T>(a_.query, q.b, q.n, q.i), a_.E, S(kAdditive ? 1 : a_.scale), s_.query);
     load_row(matrix_rows<T>(a_.grad_output, q.b, q.n, q.i), a_.Ev, S(1), s_.d_output);
     const Scores of(a_, q, s_.query);
-    S delta = dot(s_.d_output, matrix_rows<T>(a_.output, q.b, q.n, q.i), a_.Ev);
+    S delta = delta_of(matrix_rows<T>(a_.output, q.b, q.n, q.i));
     const T* grad_weights = nullptr;
     if (a_.grad_weights) {
       grad_weights = static_cast<const T*>(a_.grad_weights) + row * a_.Tk;
-      weights_of(of, all, logsumexp);
+      weights_of(of, all, parts);
       if (a_.dropout.is_on) apply_factor(s_.weights, all.count());
       delta += dot(s_.weights, grad_weights + all.first, all.count());
     }
-    weights_of(of, keys, logsumexp);
+    weights_of(of, keys, parts);
     score_gradients(of, keys, delta, grad_weights);
     if (a_.d_mask) add_mask_gradient(q, keys);
     if (a_.dropout.is_on) apply_factor(s_.weights, keys.count());
@@ -137,11 +147,12 @@ class RowsBackward {
   }
 
   // Before dropout; and what dropout makes of them.
-  void weights_of(const Scores& of, Keys keys, S logsumexp) {
+  void weights_of(const Scores& of, Keys keys, const S* parts) {
     of.compute(keys, s_.weights, s_.slope);
     for (int64_t j = 0; j < keys.count(); j += L) {
       const int64_t n = keys.count() - j;
-      store_lanes(s_.weights + j, exp_below(load_lanes<V>(s_.weights + j, n) - V(logsumexp)), n);
+      const V below = load_lanes<V>(s_.weights + j, n) - V(parts[0]);
+      store_lanes(s_.weights + j, exp_below(below - V(parts[1])), n);
     }
     if (a_.dropout.is_on) of.fill_dropout(keys, s_.factor);
   }
@@ -161,7 +172,9 @@ class RowsBackward {
       if (grad_weights) d = d + load_lanes<V>(grad_weights + keys.first + j, n);
       if (a_.dropout.is_on) d = d * load_lanes<V>(s_.factor + j, n);
       const V weight = load_lanes<V>(s_.weights + j, n);
-      store_lanes(s_.d_scores + j, unless_zero(weight, weight * (d - V(delta))), n);
+      V slope = weight * (d - V(delta));
+      if (a_.dropout.is_on) slope = select(weight < V(S(1)), slope, V(S(0)));
+      store_lanes(s_.d_scores + j, unless_zero(weight, slope), n);
     }
   }
 

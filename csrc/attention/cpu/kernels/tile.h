@@ -108,6 +108,7 @@ class ScorePanel {
       cut_window(before, keys.first, scores, stride);
       cut_window(after, keys.first, scores, stride);
     }
+    if (q_.count < P) hide_missing(keys.count(), scores, stride);
     FC_UNROLL
     for (int r = 0; r < R; ++r) largest[r] = V(Shape::kNothing);
     for (int64_t j = 0; j < keys.count(); ++j) {
@@ -152,10 +153,10 @@ class ScorePanel {
 
   // A false or an infinitely low mask takes the score's place, whatever the score.
   void add_mask(Keys keys, S* scores, int64_t stride) {
-    if (a_.mask.kind == AttentionMask::Kind::kBool) {
-      load_mask<bool>(keys);
-    } else {
-      load_mask<T>(keys);
+    switch (a_.mask.kind) {
+      case AttentionMask::Kind::kBool: load_mask<bool>(keys); break;
+      case AttentionMask::Kind::kAddedWide: load_mask<S>(keys); break;
+      default: load_mask<T>(keys);
     }
     const V lowest = V(std::numeric_limits<S>::lowest());
     for (int64_t j = 0; j < keys.count(); ++j) {
@@ -216,6 +217,18 @@ class ScorePanel {
         const V lane = lane_numbers(r * L);
         const V seen = select(lane < from, nothing, V::load(p));
         select(to < lane, nothing, seen).store(p);
+      }
+    }
+  }
+  // Lanes past the last query are no queries and see nothing: a key that every query is hidden from
+  // may hold NaN, and their product with it would be NaN.
+  void hide_missing(int64_t count, S* scores, int64_t stride) const {
+    const V nothing = V(Shape::kNothing), end = V(S(q_.count));
+    for (int64_t j = 0; j < count; ++j) {
+      FC_UNROLL
+      for (int r = 0; r < R; ++r) {
+        S* const p = scores + j * stride + r * L;
+        select(lane_numbers(r * L) < end, V::load(p), nothing).store(p);
       }
     }
   }
