@@ -34,6 +34,11 @@ inline Storage storage_of(const char* op, at::ScalarType dtype) {
   }
 }
 
+// Lengths (int64) must lie in 0 .. most, which `limit` names. On a CPU they are looked at; on a
+// GPU, where that would wait for the device, they are asserted there.
+void check_lengths_in_range(const char* op, const char* name, const at::Tensor& lengths,
+                            int64_t most, const char* limit);
+
 }  // namespace fastcells
 
 #define FC_CHECK_SHAPE(op, tensor, names, ...)                                                  \

@@ -66,7 +66,8 @@ RecurrentStep recurrent_step;
 //   left, right        key j is seen by query i iff -left <= j - (i + offset) <= right; none
 //                      on a side where it is negative
 //   output             [B, N, Tq, Ev] storage; 0 for a query that sees no key
-//   logsumexp          [B, N, Tq, 2] arithmetic, in two parts: the largest of the masked scores, and
+//   logsumexp          [B, N, Tq, 2] arithmetic, in two parts: the largest of the masked scores,
+//   and
 //                      the logarithm of the sum of exponentials below it; -infinity and 0 for a
 //                      query that sees no key
 //   weights            [B, N, Tq, Tk] storage, after dropout; absent unless asked for

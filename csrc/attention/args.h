@@ -36,8 +36,12 @@ struct AttentionArgs {
   HeadMatrix query, key, value;  // T
   AttentionMask mask;
   const std::int64_t* key_lengths;  // [B] or nullptr: Tk
-  double scale, softcap;            // softcap 0: none
-  std::int64_t left, right;         // negative: no limit
+  // [B, Nk, Tk], or nullptr: all. Keys that some query sees, where a mask is given. CUDA kernels
+  // take zeros in the place of the others, which may hold anything; a CPU's look at the mask
+  // itself.
+  const bool* seen;
+  double scale, softcap;     // softcap 0: none
+  std::int64_t left, right;  // negative: no limit
   std::int64_t offset;
   AttentionDropout dropout;
   const void* units;  // A [E]: the scale of an additive score; else nullptr

@@ -14,11 +14,20 @@ struct KeyRange {
   std::int64_t first, last;
 };
 
+// Keys of batch row b. A length out of range is refused before a kernel runs (problem.cpp: on a GPU
+// by an assertion on the device, as nothing may wait for its value there); should the assertion not
+// stop the call, nothing is read past the keys.
+FC_HD std::int64_t length_of(const AttentionArgs& a, std::int64_t b) {
+  if (!a.key_lengths) return a.Tk;
+  const std::int64_t length = a.key_lengths[b];
+  return length < 0 ? 0 : length < a.Tk ? length : a.Tk;
+}
+
 template <class T, class A>
 class AttentionPositions {
  public:
   FC_HD AttentionPositions(const AttentionArgs& args, std::int64_t b, std::int64_t n)
-      : a_(args), b_(b), n_(n), length_(args.key_lengths ? args.key_lengths[b] : args.Tk) {}
+      : a_(args), b_(b), n_(n), length_(length_of(args, b)) {}
 
   FC_HD std::int64_t length() const { return length_; }
   // Number of the head, of all batch rows.

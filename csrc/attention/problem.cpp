@@ -1,7 +1,5 @@
 #include "attention/problem.h"
 
-#include <ATen/ops/aminmax.h>
-
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -75,12 +73,7 @@ void take_lengths(AttentionProblem& p, const OptionalTensor& lengths) {
   TORCH_CHECK(lengths->device() == p.query.device(), p.op, ": key_lengths must be on ",
               p.query.device(), ", where the query is, got ", lengths->device());
   p.key_lengths = lengths->contiguous();
-  if (!lengths->is_cpu() || lengths->numel() == 0) return;
-  const auto [low, high] = at::aminmax(*lengths);
-  const int64_t least = low.item<int64_t>(), most = high.item<int64_t>();
-  TORCH_CHECK_VALUE(least >= 0 && most <= p.sizes.Tk, p.op,
-                    ": key_lengths must lie in 0 .. Tk = ", p.sizes.Tk, ", got values from ", least,
-                    " to ", most);
+  check_lengths_in_range(p.op, "key_lengths", p.key_lengths, p.sizes.Tk, "Tk");
 }
 
 void take_dropout(AttentionProblem& p, double dropout_p, const OptionalTensor& seed) {

@@ -1,8 +1,5 @@
 #include "recurrent/layer.h"
 
-#include <ATen/ops/_assert_async.h>
-#include <ATen/ops/aminmax.h>
-
 #include "checks.h"
 
 namespace fastcells {
@@ -84,19 +81,6 @@ DirectionWeights check_weights(const char* op, at::TensorList list, const CellFa
   return weights;
 }
 
-void check_lengths(const char* op, const at::Tensor& lengths, int64_t T) {
-  if (!lengths.defined() || lengths.numel() == 0) return;
-  if (!lengths.is_cpu()) {
-    at::_assert_async(lengths.ge(0).logical_and(lengths.le(T)).all(),
-                      "fastcells: lengths must lie in 0 .. T");
-    return;
-  }
-  const auto [low, high] = at::aminmax(lengths);
-  const int64_t least = low.item<int64_t>(), most = high.item<int64_t>();
-  TORCH_CHECK_VALUE(least >= 0 && most <= T, op, ": lengths must lie in 0 .. T = ", T,
-                    ", got values from ", least, " to ", most);
-}
-
 at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
   return tensor && tensor->defined() ? tensor->contiguous() : at::Tensor();
 }
@@ -139,7 +123,7 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   check_optional(op, "c_0 (D, B, H)", layer.c_0, {D, s.B, s.H}, dtype, device);
   check_optional(op, "lengths (B,)", layer.lengths, {s.B}, at::kLong, device);
   check_optional(op, "resets (T, B)", layer.resets, {s.T, s.B}, at::kBool, device);
-  check_lengths(op, layer.lengths, s.T);
+  check_lengths_in_range(op, "lengths", layer.lengths, s.T, "T");
   return layer;
 }
 

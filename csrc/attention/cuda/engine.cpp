@@ -1,8 +1,13 @@
 #include "attention/cuda/engine.h"
 
+#include <ATen/ops/add.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/sub.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
+
+#include <limits>
 
 #include "attention/cuda/additive/launch.h"
 #include "attention/cuda/dot/launch.h"
@@ -28,6 +33,24 @@ at::Tensor score_matrix(const AttentionProblem& p) {
   return at::empty({p.sizes.B, p.sizes.Tq, p.sizes.Tk}, p.query.options().dtype(at::kFloat));
 }
 
+// [B, Nk, Tk]: keys that some query sees, as far as mask and window go; undefined without a mask.
+at::Tensor seen_keys(const AttentionProblem& p) {
+  if (!p.mask.defined()) return {};
+  const auto& s = p.sizes;
+  const bool is_bool = p.mask.scalar_type() == at::kBool;
+  at::Tensor shown = is_bool ? p.mask : p.mask.ne(-std::numeric_limits<double>::infinity());
+  if (p.left >= 0 || p.right >= 0) {
+    const auto numbers = p.query.options().dtype(at::kLong);
+    const at::Tensor own = at::add(at::arange(s.Tq, numbers), p.offset).unsqueeze(1);
+    const at::Tensor from = at::sub(at::arange(s.Tk, numbers), own);
+    if (p.left >= 0) shown = shown.logical_and(from.ge(-p.left));
+    if (p.right >= 0) shown = shown.logical_and(from.le(p.right));
+  }
+  const at::Tensor of_heads = shown.any(/*dim=*/2).expand({s.B, s.N, s.Tk});
+  if (s.N == s.Nk) return of_heads.contiguous();
+  return of_heads.reshape({s.B, s.Nk, -1, s.Tk}).any(/*dim=*/2);
+}
+
 class CudaAttention final : public AttentionEngine {
  public:
   AttentionOutputs forward(const AttentionProblem& p, bool wants_weights) const override {
@@ -37,10 +60,12 @@ class CudaAttention final : public AttentionEngine {
     const auto options = p.query.options();
     AttentionOutputs out;
     out.output = at::empty({s.B, s.N, s.Tq, s.Ev}, options);
-    out.logsumexp = at::empty({s.B, s.N, s.Tq}, options.dtype(at::kFloat));
+    out.logsumexp = at::empty({s.B, s.N, s.Tq, 2}, options.dtype(at::kFloat));
     if (wants_weights) out.weights = at::empty({s.B, s.N, s.Tq, s.Tk}, options);
     AdditiveForwardArgs a{};
     set_arguments(p, a);
+    const at::Tensor seen = seen_keys(p);
+    a.seen = seen.defined() ? seen.const_data_ptr<bool>() : nullptr;
     a.output = out.output.mutable_data_ptr(), a.logsumexp = out.logsumexp.mutable_data_ptr();
     a.weights = wants_weights ? out.weights.mutable_data_ptr() : nullptr;
     if (!p.is_additive()) {
@@ -67,6 +92,8 @@ class CudaAttention final : public AttentionEngine {
     const at::Tensor delta = at::empty({s.B, s.N, s.Tq}, floats);
     AdditiveBackwardArgs a{};
     set_arguments(p, a);
+    const at::Tensor seen = seen_keys(p);
+    a.seen = seen.defined() ? seen.const_data_ptr<bool>() : nullptr;
     a.grad_output = head_matrix(given.grad_output), a.output = head_matrix(given.output);
     a.grad_weights = given.grad_weights.defined() ? given.grad_weights.const_data_ptr() : nullptr;
     a.logsumexp = given.logsumexp.const_data_ptr(), a.delta = delta.mutable_data_ptr();
@@ -78,7 +105,7 @@ class CudaAttention final : public AttentionEngine {
     } else {
       check(launch_attention_backward(storage, a, stream()));
     }
-    if (wants_mask) grads.mask = grads.mask.to(p.mask.scalar_type());
+    if (wants_mask) grads.mask = grads.mask.to(p.mask_dtype);
     return grads;
   }
 

@@ -54,7 +54,7 @@ struct AttentionTensors {
     fill(units, c.E), fill(bias, queries * c.Tk), fill(grad_output, queries * c.Ev);
     for (std::int64_t i = 0; c.is_large && i < c.Tq; i += 3) query[std::size_t(i * c.E)] = 60;
     for (std::int64_t j = 0; c.is_large && j < c.Tk; j += 2) key[std::size_t(j * c.E)] = -60.5;
-    output.resize(std::size_t(queries * c.Ev)), logsumexp.resize(std::size_t(queries));
+    output.resize(std::size_t(queries * c.Ev)), logsumexp.resize(std::size_t(2 * queries));
     weights.resize(bias.size()), d_bias.resize(bias.size()), d_units.resize(units.size());
     d_query.resize(query.size()), d_key.resize(key.size()), d_value.resize(value.size());
   }
@@ -77,7 +77,7 @@ struct AttentionTensors {
       most = std::fmax(most, w[j]);
     }
     for (std::int64_t j = 0; j < last; ++j) sum += w[j] = std::exp(w[j] - most);
-    logsumexp[std::size_t(row)] = most + std::log(sum);
+    logsumexp[std::size_t(2 * row)] = most, logsumexp[std::size_t(2 * row + 1)] = std::log(sum);
     const double* const g = &grad_output[std::size_t(row * c.Ev)];
     Values of_weight(std::size_t(c.Tk), 0.0);
     double delta = 0;

@@ -22,6 +22,9 @@ bool check_float16(const Check& check) {
   AttentionCase c = sized(1, 4, 2, 35, 37, 20, 9, 2);
   c.has_weights = c.heads_inside = true;
   ok &= check.template operator()<T, 64>(c, false);
+  c = sized(3, 2, 2, 18, 70, 24, 16, 22);
+  c.has_lengths = c.has_wild_lengths = c.has_weights = true;
+  ok &= check.template operator()<T, 64>(c, false);
   // Keys on both sides that nobody sees.
   c = sized(1, 2, 1, 20, 120, 16, 16, 3);
   c.left = 3, c.right = 5, c.offset = 50, c.dropout = 0.4, c.has_weights = c.heads_inside = true;
@@ -29,6 +32,9 @@ bool check_float16(const Check& check) {
   c = sized(3, 1, 1, 3, 7, 8, 8, 4);
   c.mask = MaskKind::kAdded, c.mask_query = false, c.has_lengths = true, c.left = 4, c.right = 0;
   c.offset = 2, c.dropout = 0.3, c.has_weights = true;
+  ok &= check.template operator()<T, 64>(c, true);
+  c = sized(2, 2, 1, 37, 40, 16, 24, 20);
+  c.mask = MaskKind::kAddedWide, c.mask_head = false, c.has_low_mask = c.has_weights = true;
   ok &= check.template operator()<T, 64>(c, true);
   c = sized(1, 1, 1, 40, 33, 128, 72, 5);
   c.mask = MaskKind::kAdded, c.right = 0;
@@ -50,6 +56,9 @@ bool check_bfloat16(const Check& check) {
   c = sized(1, 2, 1, 2, 33, 64, 3, 8);
   c.mask = MaskKind::kAdded, c.mask_batch = c.mask_key = false, c.softcap = 2, c.scale = -0.3;
   ok &= check.template operator()<T, 64>(c, false);
+  c = sized(1, 1, 1, 3, 19, 16, 16, 21);
+  c.mask = MaskKind::kAddedWide, c.mask_query = false, c.softcap = 2, c.right = 0, c.offset = 9;
+  ok &= check.template operator()<T, 64>(c, false);
   c = sized(1, 1, 1, 17, 35, 136, 256, 9);
   c.mask = MaskKind::kAdded, c.dropout = 0.2, c.has_weights = true;
   return check.template operator()<T, 256>(c, false) && ok;
@@ -65,7 +74,7 @@ bool check_float32(const Check& check) {
   c.mask = MaskKind::kAdded, c.softcap = 3, c.has_weights = c.heads_inside = true;
   ok &= check.template operator()<float, 64>(c, false);
   c = sized(1, 1, 1, 3, 33, 128, 100, 12);
-  c.mask = MaskKind::kAdded;
+  c.mask = MaskKind::kAdded, c.has_low_mask = true;
   ok &= check.template operator()<float, 128>(c, false);
   c = sized(1, 1, 1, 3, 19, 200, 256, 13);
   c.mask = MaskKind::kAdded, c.has_weights = true;

@@ -11,6 +11,7 @@
 #define FASTCELLS_EMULATED
 #include <cuda_runtime.h>
 
+#include <cfloat>
 #include <cmath>
 #include <random>
 
@@ -20,16 +21,19 @@
 namespace fastcells {
 
 using Values = std::vector<double>;
-enum class MaskKind { kNone, kBool, kAdded };
+enum class MaskKind { kNone, kBool, kAdded, kAddedWide };
 
 struct AttentionCase {
   std::int64_t B, N, Nk, Tq, Tk, E, Ev;
   MaskKind mask = MaskKind::kNone;
   bool mask_batch = true, mask_head = true, mask_query = true, mask_key = true;  // or broadcast
   bool has_lengths = false;
+  bool has_wild_lengths = false;  // out of range, which must be the nearest in it
   std::int64_t left = -1, right = -1, offset = 0;
   double softcap = 0, dropout = 0;
   bool has_weights = false;
+  // Of an added mask: many numbers as low as float32 has them, some queries with nothing else.
+  bool has_low_mask = false;
   bool heads_inside = false;  // [B, T, N, E], as layers have it; else [B, N, T, E]
   unsigned seed = 1;          // of the order of threads
   double scale = 0.7;
@@ -75,10 +79,16 @@ class AttentionProblem {
     for (double& x : mask) {
       x = rounded<T>(uniform() * 2);
       if (c.mask == MaskKind::kBool) x = uniform() > -0.4;
-      if (c.mask == MaskKind::kAdded && uniform() > 0.8) x = -INFINITY;
+      if (is_added() && uniform() > 0.8) x = -INFINITY;
     }
+    for (std::size_t k = 0; k < mask.size() && c.has_low_mask; ++k) {
+      const bool is_low_row = c.mask_key && std::int64_t(k) / c.Tk % 3 == 1;
+      if (is_low_row || uniform() > 0) mask[k] = -FLT_MAX;
+    }
+    hide_keys();
     for (std::int64_t b = 0; b < c.B && c.has_lengths; ++b) {
       lengths.push_back(c.Tk <= 2 ? b % 2 : b == 0 ? c.Tk - 2 : b == 1 ? 0 : c.Tk / 2);
+      if (c.has_wild_lengths) lengths.back() = b == 1 ? 0 : c.Tk;
     }
     for (std::int64_t h = 0; h < c.B * c.N; ++h) {
       for (std::int64_t i = 0; i < c.Tq; ++i) add_row(h / c.N, h % c.N, i);
@@ -103,10 +113,29 @@ class AttentionProblem {
            (lengths.empty() || j < lengths[b]);
   }
 
+  bool is_added() const { return c.mask == MaskKind::kAdded || c.mask == MaskKind::kAddedWide; }
+  // Whether a query of head n sees key j, mask and all.
+  bool sees(std::int64_t b, std::int64_t n, std::int64_t i, std::int64_t j) const {
+    if (c.mask == MaskKind::kNone) return sees(b, i, j);
+    const double x = mask[mask_at(b, n, i, j)];
+    return sees(b, i, j) && (c.mask == MaskKind::kBool ? x != 0 : x != -INFINITY);
+  }
+  // [B, Nk, Tk]: keys that some query sees.
+  std::vector<unsigned char> seen_keys() const {
+    std::vector<unsigned char> seen(std::size_t(c.B * c.Nk * c.Tk), 0);
+    for (std::int64_t h = 0; h < c.B * c.N; ++h) {
+      const std::int64_t b = h / c.N, n = h % c.N, head = b * c.Nk + n / (c.N / c.Nk);
+      for (std::int64_t i = 0; i < c.Tq; ++i) {
+        for (std::int64_t j = 0; j < c.Tk; ++j) seen[head * c.Tk + j] |= sees(b, n, i, j);
+      }
+    }
+    return seen;
+  }
+
   AttentionCase c;
   Values query, key, value, d_output, d_weights, mask;
   std::vector<std::int64_t> lengths;
-  Values logsumexp, weights;  // [B, N, Tq], [B, N, Tq, Tk] after dropout
+  Values logsumexp, weights;  // [B, N, Tq, 2], [B, N, Tq, Tk] after dropout
   Sums output, d_query, d_key, d_value, d_mask;
 
  private:
@@ -139,12 +168,12 @@ class AttentionProblem {
         s = c.softcap * y, slope[j] = 1 - y * y;
       }
       if (c.mask == MaskKind::kBool && mask[mask_at(b, n, i, j)] == 0) s = -INFINITY;
-      if (c.mask == MaskKind::kAdded) s += mask[mask_at(b, n, i, j)];
+      if (is_added()) s += mask[mask_at(b, n, i, j)];
       p[j] = sees(b, i, j) ? s : -INFINITY;
       max = std::max(max, p[j]);
     }
     for (double& x : p) sum += x = max == -INFINITY ? 0 : std::exp(x - max);
-    logsumexp.push_back(sum == 0 ? -INFINITY : max + std::log(sum));
+    logsumexp.push_back(max), logsumexp.push_back(sum == 0 ? 0 : std::log(sum));
     double delta = 0, delta_size = 0;
     Values d_p(std::size_t(c.Tk)), factor(std::size_t(c.Tk));
     for (std::int64_t j = 0; j < c.Tk; ++j) {
@@ -166,7 +195,7 @@ class AttentionProblem {
     }
     for (std::int64_t j = 0; j < c.Tk; ++j) {
       const double d_s = p[j] * (factor[j] * d_p[j] - delta), size = p[j] * delta_size;
-      if (c.mask == MaskKind::kAdded) d_mask.add(mask_at(b, n, i, j), d_s, size);
+      if (is_added()) d_mask.add(mask_at(b, n, i, j), d_s, size);
       const double d = d_s * slope[j] * c.scale, more = size * slope[j] * std::abs(c.scale);
       for (std::int64_t e = 0; e < c.E; ++e) {
         const double k = key[(keys + j) * c.E + e];
@@ -176,17 +205,21 @@ class AttentionProblem {
     }
   }
 
-  // Keys that no query of their batch row sees hold what must not be read.
-  void poison() {
-    for (std::int64_t b = 0; b < c.B; ++b) {
-      for (std::int64_t j = 0; j < c.Tk; ++j) {
-        bool is_seen = false;
-        for (std::int64_t i = 0; i < c.Tq; ++i) is_seen |= sees(b, i, j);
-        for (std::int64_t h = b * c.Nk; h < (b + 1) * c.Nk && !is_seen; ++h) {
-          std::fill_n(key.begin() + (h * c.Tk + j) * c.E, c.E, j % 2 ? NAN : INFINITY);
-          std::fill_n(value.begin() + (h * c.Tk + j) * c.Ev, c.Ev, j % 2 ? INFINITY : NAN);
-        }
+  // Every fifth key is hidden from all queries by a mask that can.
+  void hide_keys() {
+    for (std::int64_t j = 2; j < c.Tk && c.mask_key && !mask.empty(); j += 5) {
+      for (std::int64_t k = j; k < mask_count(); k += c.Tk) {
+        mask[k] = c.mask == MaskKind::kBool ? 0 : -INFINITY;
       }
+    }
+  }
+  // Keys that no query sees hold what must not be read.
+  void poison() {
+    const auto seen = seen_keys();
+    for (std::int64_t k = 0; k < std::int64_t(seen.size()); ++k) {
+      if (seen[k]) continue;
+      std::fill_n(key.begin() + k * c.E, c.E, k % 2 ? NAN : INFINITY);
+      std::fill_n(value.begin() + k * c.Ev, c.Ev, k % 2 ? INFINITY : NAN);
     }
   }
 
@@ -231,8 +264,14 @@ struct AttentionInputs {
         key(p.key, p.c.Nk, p.c.Tk, p.c.E, p.c.heads_inside),
         value(p.value, p.c.Nk, p.c.Tk, p.c.Ev, p.c.heads_inside),
         mask(stored<T>(p.mask)),
+        wide_mask(p.mask.begin(), p.mask.end()),
+        seen(p.seen_keys()),
         bools(p.mask.begin(), p.mask.end()),
-        lengths(p.lengths) {}
+        lengths(p.lengths) {
+    for (std::size_t b = 0; b < lengths.size() && p.c.has_wild_lengths; ++b) {
+      lengths[b] = b == 0 ? p.c.Tk + 3 : b == 1 ? -1 : INT64_MAX;
+    }
+  }
 
   void set(const AttentionProblem<T>& p, AttentionArgs& a) const {
     const AttentionCase& c = p.c;
@@ -243,6 +282,10 @@ struct AttentionInputs {
                   : is_bool ? AttentionMask::Kind::kBool
                             : AttentionMask::Kind::kAdded;
     a.mask.data = is_bool ? static_cast<const void*>(bools.data()) : mask.data();
+    if (c.mask == MaskKind::kAddedWide) {
+      a.mask.kind = AttentionMask::Kind::kAddedWide, a.mask.data = wide_mask.data();
+    }
+    a.seen = has_mask ? reinterpret_cast<const bool*>(seen.data()) : nullptr;
     const std::int64_t keys = c.mask_key ? c.Tk : 1, rows = keys * (c.mask_query ? c.Tq : 1);
     a.mask.key = c.mask_key, a.mask.query = c.mask_query ? keys : 0;
     a.mask.head = c.mask_head ? rows : 0;
@@ -255,7 +298,8 @@ struct AttentionInputs {
 
   StoredHeads<T> query, key, value;
   std::vector<T> mask;
-  std::vector<unsigned char> bools;
+  std::vector<float> wide_mask;
+  std::vector<unsigned char> seen, bools;
   std::vector<std::int64_t> lengths;
   std::int64_t seed = std::int64_t(AttentionProblem<T>::kSeed);
 };

@@ -1,169 +1,14 @@
 // Additive attention on CUDA, forward and back, under the emulator, against plain loops in double:
 // every type of storage, few queries and tiles of them, numbers near and far, masks of every shape,
 // lengths, dropout, sizes that miss tiles, no size at all.
-#define FASTCELLS_EMULATED
-#include <cuda_runtime.h>
-
 #include <cstdio>
-#include <vector>
+
+#include "cuda_additive_problem.h"
 
 #include "attention/cuda/additive/calls.cuh"
 
 namespace fastcells {
 namespace {
-
-using Values = std::vector<double>;
-using Kind = AttentionMask::Kind;
-
-struct Case {
-  std::int64_t B, Tq, Tk, D, Ev;
-  Kind mask = Kind::kNone;
-  int mask_dims = 7;  // bits of the dimensions that the mask has: 1 batch, 2 queries, 4 keys
-  bool has_lengths = false;
-  double dropout = 0;
-  bool is_far = false;  // numbers that need the sum itself, and infinite ones
-  bool has_grad_weights = false, keeps_weights = true;
-};
-
-template <class T>
-double rounded(double x) {
-  return double(float(T(float(x))));
-}
-
-// ---- the problem and what is expected, in double ----
-
-struct Problem {
-  Case c;
-  Values query, key, value, units, bias, grad_output, grad_weights;  // bias: 0 or -inf for bool
-  std::vector<std::int64_t> lengths;
-  std::int64_t seed = 0x123456789abcdef;
-
-  std::int64_t mask_at(std::int64_t b, std::int64_t i, std::int64_t j) const {
-    const std::int64_t q = c.mask_dims & 2 ? c.Tq : 1, k = c.mask_dims & 4 ? c.Tk : 1;
-    return ((c.mask_dims & 1 ? b : 0) * q + (c.mask_dims & 2 ? i : 0)) * k +
-           (c.mask_dims & 4 ? j : 0);
-  }
-  std::int64_t mask_count() const {
-    return (c.mask_dims & 1 ? c.B : 1) * (c.mask_dims & 2 ? c.Tq : 1) *
-           (c.mask_dims & 4 ? c.Tk : 1);
-  }
-  std::int64_t length(std::int64_t b) const { return c.has_lengths ? lengths[b] : c.Tk; }
-  double keep(std::int64_t b, std::int64_t i, std::int64_t j) const {
-    if (c.dropout == 0) return 1;
-    std::uint32_t word[4];
-    Philox::words(std::uint64_t(seed), std::uint32_t(j / 4), std::uint32_t(i), std::uint32_t(b),
-                  word);
-    return word[j % 4] >= dropout_threshold(c.dropout) ? 1 / (1 - c.dropout) : 0;
-  }
-};
-
-template <class T>
-Problem make_problem(const Case& c) {
-  std::mt19937 random(unsigned(c.Tq * 31 + c.Tk * 7 + c.D));
-  const auto draw = [&](std::int64_t count, double size) {
-    std::uniform_real_distribution<double> uniform(-size, size);
-    Values x(std::size_t(count), 0.0);
-    for (double& v : x) v = rounded<T>(uniform(random));
-    return x;
-  };
-  Problem p{c,
-            draw(c.B * c.Tq * c.D, 1.5),
-            draw(c.B * c.Tk * c.D, 1.5),
-            draw(c.B * c.Tk * c.Ev, 1),
-            {},
-            {},
-            draw(c.B * c.Tq * c.Ev, 1),
-            draw(c.B * c.Tq * c.Tk, 1),
-            {}};
-  std::uniform_real_distribution<double> uniform(-1, 1);
-  for (std::int64_t d = 0; d < c.D; ++d) p.units.push_back(double(float(uniform(random))));
-  if (c.is_far) {
-    // Every third unit: a query far out, which the keys bring back; some numbers are infinite.
-    for (std::int64_t n = 0; n < c.B * c.Tq * c.D; n += 3) p.query[n] += n / c.D % 2 ? 40 : -24;
-    for (std::int64_t n = 0; n < c.B * c.Tk * c.D; n += 3) p.key[n] += n / c.D % 2 ? 24 : -40;
-    for (Values* x : {&p.query, &p.key}) {
-      for (double& v : *x) v = rounded<T>(v);
-    }
-    p.query[1] = INFINITY, p.key[0] = -INFINITY;
-  }
-  const std::int64_t mask_row = c.mask_dims & 4 ? c.Tk : 1;
-  for (std::int64_t n = 0; n < p.mask_count(); ++n) {
-    const bool hides = random() % 4 == 0 || (c.mask_dims & 2 && n < mask_row);  // all of a query
-    const double added = c.mask == Kind::kBool ? 0 : rounded<T>(uniform(random));
-    p.bias.push_back(hides ? -INFINITY : added);
-  }
-  for (std::int64_t b = 0; b < c.B; ++b) {
-    p.lengths.push_back(b == 1 ? 0 : c.Tk - c.Tk / 3);
-    for (std::int64_t j = p.length(b); j < c.Tk; ++j) {  // what does not exist
-      for (std::int64_t d = 0; d < c.D; ++d) p.key[(b * c.Tk + j) * c.D + d] = NAN;
-      for (std::int64_t e = 0; e < c.Ev; ++e) p.value[(b * c.Tk + j) * c.Ev + e] = NAN;
-    }
-  }
-  return p;
-}
-
-struct Results {
-  Values output, logsumexp, weights, d_query, d_key, d_value, d_units, d_mask;
-  explicit Results(const Case& c, std::int64_t mask_count)
-      : output(c.B * c.Tq * c.Ev),
-        logsumexp(c.B * c.Tq),
-        weights(c.B * c.Tq * c.Tk),
-        d_query(c.B * c.Tq * c.D),
-        d_key(c.B * c.Tk * c.D),
-        d_value(c.B * c.Tk * c.Ev),
-        d_units(c.D),
-        d_mask(mask_count) {}
-};
-
-// One row: softmax, output and all that its gradient adds to.
-void add_row(const Problem& p, std::int64_t b, std::int64_t i, Results& r) {
-  const Case& c = p.c;
-  const std::int64_t row = b * c.Tq + i, length = p.length(b);
-  const auto tanh_of = [&](std::int64_t j, std::int64_t d) {
-    return std::tanh(p.query[row * c.D + d] + p.key[(b * c.Tk + j) * c.D + d]);
-  };
-  Values w(length), dw(length);
-  double sum = 0, most = -1e300;
-  for (std::int64_t j = 0; j < length; ++j) {
-    double& score = w[j] = c.mask == Kind::kNone ? 0 : p.bias[p.mask_at(b, i, j)];
-    for (std::int64_t d = 0; d < c.D; ++d) score += p.units[d] * tanh_of(j, d);
-    most = std::max(most, score);
-  }
-  for (double& x : w) sum += x = std::exp(x - most);
-  r.logsumexp[row] = most + std::log(sum);
-  double delta = 0;
-  for (std::int64_t j = 0; j < length; ++j) {
-    w[j] = sum > 0 || sum != sum ? w[j] / sum : 0;
-    const double keep = p.keep(b, i, j);
-    r.weights[row * c.Tk + j] = w[j] * keep;
-    dw[j] = c.has_grad_weights ? p.grad_weights[row * c.Tk + j] : 0;
-    for (std::int64_t e = 0; e < c.Ev; ++e) {
-      const double v = p.value[(b * c.Tk + j) * c.Ev + e], d_output = p.grad_output[row * c.Ev + e];
-      r.output[row * c.Ev + e] += w[j] * keep * v;
-      dw[j] += d_output * v;
-      r.d_value[(b * c.Tk + j) * c.Ev + e] += w[j] * keep * d_output;
-    }
-    dw[j] *= keep;
-    delta += w[j] * dw[j];
-  }
-  for (std::int64_t j = 0; j < length; ++j) {
-    const double ds = w[j] * (dw[j] - delta);
-    if (c.mask == Kind::kAdded) r.d_mask[p.mask_at(b, i, j)] += ds;
-    for (std::int64_t d = 0; d < c.D; ++d) {
-      const double t = tanh_of(j, d), slope = ds * p.units[d] * (1 - t * t);
-      r.d_query[row * c.D + d] += slope;
-      r.d_key[(b * c.Tk + j) * c.D + d] += slope;
-      r.d_units[d] += ds * t;
-    }
-  }
-}
-Results expected_of(const Problem& p) {
-  Results r(p.c, p.mask_count());
-  for (std::int64_t b = 0; b < p.c.B; ++b) {
-    for (std::int64_t i = 0; i < p.c.Tq; ++i) add_row(p, b, i, r);
-  }
-  return r;
-}
 
 // ---- the kernels ----
 
@@ -203,7 +48,7 @@ struct Call {
         d_query(c.B * c.Tq * c.D),
         d_key(c.B * c.Tk * c.D),
         d_value(c.B * c.Tk * c.Ev),
-        logsumexp(c.B * c.Tq),
+        logsumexp(c.B * c.Tq * 2),
         signed_weights(c.B * c.Tq * c.Tk),
         d_scores(c.B * c.Tq * c.Tk),
         d_units(cuda::additive_parts(c.B, c.Tk) * c.D),
@@ -211,8 +56,13 @@ struct Call {
     for (const double x : p.grad_weights) grad_weights.push_back(T(float(x)));
     for (const double x : p.bias) {
       mask_bool.push_back(x == 0);
-      mask_added.push_back(T(float(x)));
+      mask_added.push_back(T(float(x))), mask_wide.push_back(float(x));
     }
+    for (const std::int64_t length : p.lengths) {
+      const bool is_wild = c.has_wild_lengths;
+      lengths.push_back(!is_wild ? length : length == 0 ? -1 : INT64_MAX);
+    }
+    if (c.has_wild_lengths && !lengths.empty()) lengths[0] = c.Tk + 3;
   }
 
   void fill(AttentionArgs& a) const {
@@ -221,11 +71,13 @@ struct Call {
     const bool is_bool = c.mask == Kind::kBool;
     a.mask.kind = c.mask;
     a.mask.data = is_bool ? static_cast<const void*>(mask_bool.data()) : mask_added.data();
+    if (c.mask == Kind::kAddedWide) a.mask.data = mask_wide.data();
+    a.seen = c.mask != Kind::kNone ? reinterpret_cast<const bool*>(seen.data()) : nullptr;
     a.mask.key = c.mask_dims & 4 ? 1 : 0;
     const std::int64_t keys = c.mask_dims & 4 ? c.Tk : 1;
     a.mask.query = c.mask_dims & 2 ? keys : 0;
     a.mask.batch = c.mask_dims & 1 ? (c.mask_dims & 2 ? c.Tq : 1) * keys : 0;
-    a.key_lengths = c.has_lengths ? p.lengths.data() : nullptr;
+    a.key_lengths = c.has_lengths ? lengths.data() : nullptr;
     a.left = a.right = -1;
     a.dropout = {&p.seed, dropout_threshold(c.dropout), 1 / (1 - c.dropout), c.dropout > 0};
     a.units = units.data();
@@ -252,7 +104,7 @@ struct Call {
     a.grad_output = grad_output.matrix;
     a.grad_weights = c.has_grad_weights ? grad_weights.data() : nullptr;
     a.d_query = d_query, a.d_key = d_key, a.d_value = d_value;
-    a.d_mask = c.mask == Kind::kAdded ? static_cast<float*>(d_mask) : nullptr;
+    a.d_mask = c.is_added() ? static_cast<float*>(d_mask) : nullptr;
     a.signed_weights = signed_weights, a.has_weights = c.keeps_weights;
     a.d_scores = d_scores, a.d_units = d_units;
     additive::run_backward<T>(a, run);
@@ -265,8 +117,10 @@ struct Call {
   const Case& c;
   Slice<T> query, key, value, grad_output;
   std::vector<float> units;
-  std::vector<unsigned char> mask_bool;
+  std::vector<unsigned char> mask_bool, seen = p.seen_keys();
   std::vector<T> mask_added, grad_weights;
+  std::vector<float> mask_wide;
+  std::vector<std::int64_t> lengths;
   Buffer<T> output, weights, d_query, d_key, d_value;
   Buffer<float> logsumexp, signed_weights, d_scores, d_units, d_mask;
 };
@@ -293,8 +147,9 @@ bool same_bits(const Buffer<T>& a, const Buffer<T>& b) {
 
 template <class T>
 bool check(const Case& c) {
-  const Problem p = make_problem<T>(c);
+  Problem p = make_problem<T>(c);
   const Results expected = expected_of(p);
+  p.poison();
   Call<T> call(p), again(p);
   call.run(1), again.run(100);
 
@@ -318,14 +173,14 @@ bool check(const Case& c) {
                 worst(call.d_value, expected.d_value)});
   double floats =
       std::max(worst(call.logsumexp, expected.logsumexp), worst(d_units, expected.d_units));
-  if (c.mask == Kind::kAdded) floats = std::max(floats, worst(call.d_mask, expected.d_mask));
+  if (c.is_added()) floats = std::max(floats, worst(call.d_mask, expected.d_mask));
   const bool is_same =
       same_bits(call.output, again.output) && same_bits(call.weights, again.weights) &&
       same_bits(call.d_query, again.d_query) && same_bits(call.d_key, again.d_key) &&
       same_bits(call.d_value, again.d_value) && same_bits(call.logsumexp, again.logsumexp) &&
       same_bits(call.d_units, again.d_units) && same_bits(call.d_mask, again.d_mask);
   const bool is_ok = stored <= error && floats <= float_error && is_same;
-  constexpr const char* kMasks[] = {"no mask", "bool", "added"};
+  constexpr const char* kMasks[] = {"no mask", "bool", "added", "added wide"};
   std::printf("%s B%d Tq%d Tk%d D%d Ev%d, %s %d%s%s%s: stored %.1e, float32 %.1e%s%s\n",
               sizeof(T) == 4              ? "float32 "
               : std::is_same_v<T, __half> ? "float16 "
@@ -366,6 +221,13 @@ bool check_type() {
   tiles.has_grad_weights = true, step.keeps_weights = false;
   ok &= check<T>(with(tiles, Kind::kBool, 7, true, 0.3, false));
   ok &= check<T>(with(step, Kind::kAdded, 5, true, 0.25, false));
+  Case low{2, 19, 21, 5, 6}, low_step{2, 2, 37, 5, 6};
+  low.has_low_mask = low_step.has_low_mask = low_step.has_wild_lengths = true;
+  ok &= check<T>(with(low, Kind::kAddedWide, 7, false, 0, false));
+  ok &= check<T>(with(low_step, Kind::kAddedWide, 6, true, 0, false));
+  Case wild{3, 20, 66, 4, 5};
+  wild.has_wild_lengths = true;
+  ok &= check<T>(with(wild, Kind::kBool, 7, true, 0, false));
   if constexpr (sizeof(T) != 4) return ok;
   Case wide{1, 17, 65, 33, 8}, few{2, 3, 33, 70, 5};
   wide.keeps_weights = false, few.has_grad_weights = true;

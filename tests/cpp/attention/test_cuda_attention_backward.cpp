@@ -43,7 +43,7 @@ void run(const AttentionProblem<T>& p, unsigned seed, Gradients<T>& out) {
   args.grad_weights = c.has_weights ? d_weights.data() : nullptr;
   args.logsumexp = logsumexp.data(), args.delta = out.delta.data();
   args.d_query = out.query.data(), args.d_key = out.key.data(), args.d_value = out.value.data();
-  args.d_mask = c.mask == MaskKind::kAdded ? out.mask.data() : nullptr;
+  args.d_mask = p.is_added() ? out.mask.data() : nullptr;
   simt::launch({2}, {kDeltaWarps * kLanes}, 0, {seed}, attention_delta_kernel<T>, args);
   if (args.grad_weights) {
     AttentionWeightsArgs again{args, args.logsumexp, nullptr, args.grad_weights, args.delta};
@@ -73,7 +73,7 @@ bool check(const AttentionCase& c, bool repeats) {
   double error = worst<T>("d_query", out.query, p.d_query.value, p.d_query.size);
   error = std::max(error, worst<T>("d_key", out.key, p.d_key.value, p.d_key.size));
   error = std::max(error, worst<T>("d_value", out.value, p.d_value.value, p.d_value.size));
-  if (c.mask == MaskKind::kAdded) {
+  if (p.is_added()) {
     error = std::max(error, worst<T>("d_mask", out.mask, p.d_mask.value, p.d_mask.size));
   }
   bool is_repeated = true;

@@ -11,7 +11,7 @@ template <class T>
 struct Outputs {
   explicit Outputs(const AttentionCase& c)
       : output(c.B * c.N * c.Tq * c.Ev),
-        logsumexp(c.B * c.N * c.Tq),
+        logsumexp(c.B * c.N * c.Tq * 2),
         weights(c.has_weights ? c.B * c.N * c.Tq * c.Tk : 0) {}
   Guarded<T> output;
   Guarded<float> logsumexp;
@@ -50,7 +50,7 @@ bool check(const AttentionCase& c, bool repeats) {
   const AttentionProblem<T> p(c);
   Outputs<T> out(c);
   run<T, kWidth>(p, c.seed, out);
-  const Values none(p.weights.size(), 0.0);
+  const Values none(std::max(p.weights.size(), p.logsumexp.size()), 0.0);
   double error = worst<T>("output", out.output, p.output.value, p.output.size);
   error = std::max(error, worst<T>("logsumexp", out.logsumexp, p.logsumexp, none, kEps<float>));
   if (c.has_weights) error = std::max(error, worst<T>("weights", out.weights, p.weights, none));
@@ -59,7 +59,7 @@ bool check(const AttentionCase& c, bool repeats) {
     Outputs<T> other(c);
     run<T, kWidth>(p, c.seed + 100, other);
     is_repeated = is_same(out.output, other.output, c.B * c.N * c.Tq * c.Ev) &&
-                  is_same(out.logsumexp, other.logsumexp, c.B * c.N * c.Tq);
+                  is_same(out.logsumexp, other.logsumexp, c.B * c.N * c.Tq * 2);
     if (c.has_weights) {
       is_repeated &= is_same(out.weights, other.weights, c.B * c.N * c.Tq * c.Tk);
     }

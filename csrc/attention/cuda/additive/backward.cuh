@@ -48,7 +48,7 @@ class UnitGradient {
         own_(place_.row * kOwn + warp() / kSplit * kRows),
         unit_(place_.column * kLanes + lane()),
         query_rows_(Rows<T>::of(a_.query, place_.b, a_.Tq, a_.E)),
-        key_rows_(Rows<T>::of(a_.key, place_.b, length_, a_.E)),
+        key_rows_(Rows<T>::of_keys(a_, a_.key, place_.b, a_.E)),
         score_rows_(score_rows(a_, a_.d_scores, place_.b)) {}
 
   FC_DEVICE void run() {
@@ -84,7 +84,8 @@ class UnitGradient {
     const int left = rows.left(first + warp());
     FC_UNROLL
     for (int n = 0; n < kLoads; ++n) {
-      others_[n] = n * kWarps < left && unit_ < a_.E ? float(*at) : 0.0f;
+      const bool exists = n * kWarps < left && unit_ < a_.E;
+      others_[n] = exists && rows.is_seen(first + warp() + n * kWarps) ? float(*at) : 0.0f;
       at += kWarps * rows.stride;
     }
     if constexpr (kOwn == kTile) {

@@ -20,7 +20,7 @@ struct ScorePairs {
   FC_DEVICE ScorePairs(const Args& args, std::int64_t b)
       : a(args),
         query(Rows<T>::of(args.query, b, args.Tq, args.E)),
-        key(Rows<T>::of(args.key, b, length_of(args, b), args.E)),
+        key(Rows<T>::of_keys(args, args.key, b, args.E)),
         batch(b) {}
   FC_DEVICE std::int64_t depth() const { return a.E; }
   FC_DEVICE float factor(std::int64_t, std::int64_t d) const {
@@ -47,7 +47,7 @@ struct WeightGradientPairs {
   FC_DEVICE WeightGradientPairs(const Args& args, std::int64_t b)
       : a(args),
         d_output(Rows<T>::of(args.grad_output, b, args.Tq, args.Ev)),
-        value(Rows<T>::of(args.value, b, length_of(args, b), args.Ev)),
+        value(Rows<T>::of_keys(args, args.value, b, args.Ev)),
         batch(b) {}
   FC_DEVICE std::int64_t depth() const { return a.Ev; }
   FC_DEVICE float factor(std::int64_t i, std::int64_t e) const { return d_output(i, e); }
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
   const TilePlace place(a.Tq, tiles(a.Ev, kStepColumns));
   const std::int64_t length = length_of(a, place.b), row = place.b * a.Tq + place.row;
   const std::int64_t column = place.column * kStepColumns + lane();
-  const auto value = Rows<T>::of(a.value, place.b, length, a.Ev);
+  const auto value = Rows<T>::of_keys(a, a.value, place.b, a.Ev);
   const float* const weights = a.signed_weights + row * a.Tk;
   const float scale = keep_scale(a);
 

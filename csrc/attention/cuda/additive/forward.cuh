@@ -20,7 +20,7 @@ class ScoreTile {
         first_query_(place_.row * kTile),
         first_key_(place_.column * kTile),
         query_rows_(Rows<T>::of(a_.query, place_.b, a_.Tq, a_.E)),
-        key_rows_(Rows<T>::of(a_.key, place_.b, length_, a_.E)) {}
+        key_rows_(Rows<T>::of_keys(a_, a_.key, place_.b, a_.E)) {}
   static constexpr int kSharedBytes = (2 * kPanel + kDepth) * int(sizeof(float));
 
   FC_DEVICE void run() {

@@ -21,7 +21,7 @@ struct OutputProduct {
 
   FC_DEVICE OutputProduct(const Args& args, std::int64_t batch)
       : a(score_rows(args, args.signed_weights, batch)),
-        b(Rows<T>::of(args.value, batch, a.columns, args.Ev)),
+        b(Rows<T>::of_keys(args, args.value, batch, args.Ev)),
         scale(keep_scale(args)),
         output(static_cast<T*>(args.output) + batch * args.Tq * args.Ev) {}
   FC_DEVICE std::int64_t depth(std::int64_t) const { return a.columns; }
@@ -45,7 +45,7 @@ struct WeightGradientProduct {
 
   FC_DEVICE WeightGradientProduct(const Args& args, std::int64_t batch)
       : a(Rows<T>::of(args.grad_output, batch, args.Tq, args.Ev)),
-        b(Rows<T>::of(args.value, batch, length_of(args, batch), args.Ev)),
+        b(Rows<T>::of_keys(args, args.value, batch, args.Ev)),
         d_weights(args.d_scores + batch * args.Tq * args.Tk),
         Tk(args.Tk) {}
   FC_DEVICE std::int64_t depth(std::int64_t) const { return a.columns; }

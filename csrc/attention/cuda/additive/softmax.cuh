@@ -57,7 +57,10 @@ __global__ void __launch_bounds__(kThreads)
   each_key(length, [&](std::int64_t j) { sum += exp_below(row[j] - reference); });
   softmax.sum = warp_sum(sum);
   const float normaliser = softmax.normaliser();
-  if (a.logsumexp && lane() == 0) static_cast<float*>(a.logsumexp)[at.row] = softmax.logsumexp();
+  if (a.logsumexp && lane() == 0) {
+    float* const parts = static_cast<float*>(a.logsumexp) + 2 * at.row;
+    parts[0] = most, parts[1] = softmax.log_sum();
+  }
 
   const AttentionPositions<T, float> positions(a, at.b, 0);
   float factor[4] = {1.0f, 1.0f, 1.0f, 1.0f};

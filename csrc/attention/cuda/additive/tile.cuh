@@ -62,12 +62,6 @@ FC_DEVICE float kept_weight(float signed_weight, float keep_scale) {
 FC_DEVICE int lane() { return int(threadIdx.x) % kLanes; }
 FC_DEVICE int warp() { return int(threadIdx.x) / kLanes; }
 
-FC_DEVICE std::int64_t length_of(const AttentionArgs& args, std::int64_t b) {
-  if (!args.key_lengths) return args.Tk;
-  const std::int64_t length = args.key_lengths[b];
-  return length < 0 ? 0 : length < args.Tk ? length : args.Tk;
-}
-
 // A block's batch row and tile, of `rows` x `columns` tiles.
 struct TilePlace {
   std::int64_t b, row, column;
@@ -87,13 +81,23 @@ template <class T>
 struct Rows {
   const T* first;
   std::int64_t stride, rows, columns;
+  const bool* seen = nullptr;  // by row, or nullptr: all; of the others there is nothing, too
 
   FC_DEVICE static Rows of(const HeadMatrix& m, std::int64_t b, std::int64_t rows,
                            std::int64_t columns) {
     return {static_cast<const T*>(m.data) + b * m.batch, m.row, rows, columns};
   }
+  // Keys or values, up to their length.
+  FC_DEVICE static Rows of_keys(const AttentionArgs& a, const HeadMatrix& m, std::int64_t b,
+                                std::int64_t columns) {
+    Rows rows = of(m, b, length_of(a, b), columns);
+    if (a.seen) rows.seen = a.seen + b * a.Tk;
+    return rows;
+  }
+  FC_DEVICE bool is_seen(std::int64_t row) const { return !seen || seen[row]; }
   FC_DEVICE float operator()(std::int64_t row, std::int64_t column) const {
-    return row < rows && column < columns ? float(first[row * stride + column]) : 0.0f;
+    const bool exists = row < rows && column < columns && is_seen(row);
+    return exists ? float(first[row * stride + column]) : 0.0f;
   }
   // How many rows there are from `row` on, up to a tile's.
   FC_DEVICE int left(std::int64_t row) const {
@@ -126,7 +130,8 @@ class StagedPanel {
       const int second = kAlongDepth ? 0 : n % 2;
       const int step = memory_row(n) - memory_row(n > 0 ? n - 1 : 0);
       at += step * m.stride;
-      const bool exists = memory_row(n) - memory_row(0) < left && (second ? has_second : has);
+      const int at_row = memory_row(n) - memory_row(0);
+      const bool exists = at_row < left && (second ? has_second : has) && m.is_seen(outer + at_row);
       x_[n] = exists ? float(at[second * kLanes]) : 0.0f;
     }
   }

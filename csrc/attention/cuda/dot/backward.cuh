@@ -29,7 +29,8 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
     FC_UNROLL
     for (int h = 0; h < 2; ++h) {
       const std::int64_t i = place_.first + row(0, 2 * h);
-      exponent_[h] = this->exponent_of(at_.slice(), i), delta_[h] = this->delta_of(at_.slice(), i);
+      reference_[h] = this->reference_of(at_.slice(), i),
+      delta_[h] = this->delta_of(at_.slice(), i);
     }
   }
 
@@ -38,8 +39,8 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
     const int first = int(seen_.first / kOthers);
     const int tiles = int(tile_count(seen_.last, kOthers)) - first;
     const auto load = [&](int i, int stage) {
-      const HeadRows<T> keys(args_.key, b, kv_head, args_.E);
-      const HeadRows<T> values(args_.value, b, kv_head, args_.Ev);
+      const auto keys = key_rows<T>(args_, args_.key, b, kv_head, args_.E);
+      const auto values = key_rows<T>(args_, args_.value, b, kv_head, args_.Ev);
       const std::int64_t j = std::int64_t(first + i) * kOthers;
       load_tile<Traits, kOthers>(other(stage, 0), keys, j, seen_);
       load_tile<Traits, kOthers>(other(stage, 1), values, j, seen_);
@@ -64,7 +65,7 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
     reader_.multiply_rows(own(0), this->warp_row_, other(stage, 0), s);
     reader_.multiply_rows(own(1), this->warp_row_, other(stage, 1), d);
     const auto rows = [&](int) {
-      return QueryValues{{exponent_[0], exponent_[0], exponent_[1], exponent_[1]},
+      return QueryValues{{reference_[0], reference_[0], reference_[1], reference_[1]},
                          {delta_[0], delta_[0], delta_[1], delta_[1]}};
     };
     this->template finish<false>(at_, place_.first, j, rows, s, d);
@@ -74,7 +75,8 @@ class AttentionQueryGradient : AttentionGradient<Traits, false> {
   const BlockPlace place_;
   const typename Gradient::Positions at_;
   KeyRange seen_;
-  float exponent_[2], delta_[2];  // of rows g and g + 8
+  RowReference reference_[2];  // of rows g and g + 8
+  float delta_[2];
   float d_query_[1][Traits::kColumns][4] = {};
 };
 
@@ -98,10 +100,10 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
     first_tile_ = queries.first / kOthers;
     head_tiles_ = int(tile_count(queries.last, kOthers) - first_tile_);
     if (head_tiles_ > 0) {
-      load_tile<Traits, kOwn>(own(0), HeadRows<T>(args_.key, b, place_.n, args_.E), place_.first,
-                              keys);
-      load_tile<Traits, kOwn>(own(1), HeadRows<T>(args_.value, b, place_.n, args_.Ev), place_.first,
-                              keys);
+      load_tile<Traits, kOwn>(own(0), key_rows<T>(args_, args_.key, b, place_.n, args_.E),
+                              place_.first, keys);
+      load_tile<Traits, kOwn>(own(1), key_rows<T>(args_, args_.value, b, place_.n, args_.Ev),
+                              place_.first, keys);
       pass_over<Traits::kStages>(
           int(heads) * head_tiles_, [&](int i, int stage) { load(i, stage); },
           [&](int stage) { settle(stage); }, [&](int i, int stage) { take(i, stage); });
@@ -146,14 +148,15 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
                                first, all);
     if (int(threadIdx.x) < kOthers) {
       const std::int64_t slice = std::int64_t(b) * args_.N + n;
-      exponent_ = this->exponent_of(slice, first + threadIdx.x);
+      reference_ = this->reference_of(slice, first + threadIdx.x);
       delta_ = this->delta_of(slice, first + threadIdx.x);
     }
   }
   FC_DEVICE void settle(int stage) {
     if (int(threadIdx.x) >= kOthers) return;
     const auto to = this->queries_ + (stage * kOthers + int(threadIdx.x)) * kQueryFloats;
-    to[0] = exponent_, to[1] = delta_;
+    to[0] = reference_.shift, to[1] = reference_.exponent, to[2] = reference_.alone;
+    to[3] = delta_;
   }
 
   FC_DEVICE void take(int i, int stage) {
@@ -161,10 +164,11 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
     reader_.multiply_rows(own(0), this->warp_row_, other(stage, 0), s);
     reader_.multiply_rows(own(1), this->warp_row_, other(stage, 1), d);
     const auto values =
-        ptx::shared_cast<float4>(this->queries_ + stage * kOthers * kQueryFloats) + lane_ % 4;
+        ptx::shared_cast<float4>(this->queries_ + stage * kOthers * kQueryFloats) + lane_ % 4 * 2;
     const auto rows = [&](int n) {  // of the two queries of a lane's columns
-      const float4 v = values[4 * n];
-      return QueryValues{{v.x, v.z, v.x, v.z}, {v.y, v.w, v.y, v.w}};
+      const float4 v = values[8 * n], w = values[8 * n + 1];
+      const RowReference first{v.x, v.y, v.z}, second{w.x, w.y, w.z};
+      return QueryValues{{first, second, first, second}, {v.w, w.w, v.w, w.w}};
     };
     const Positions at(args_, place_.b, head_of(i));
     this->template finish<false>(at, query_of(i), place_.first, rows, s, d);
@@ -175,7 +179,8 @@ class AttentionKeyGradient : AttentionGradient<Traits, true> {
   const BlockPlace place_;
   std::int64_t first_tile_ = 0;  // of queries, of those that see some key
   int head_tiles_ = 0;
-  float exponent_ = 0, delta_ = 0;  // of one query of the tile that is under way
+  RowReference reference_{};  // of one query of the tile that is under way
+  float delta_ = 0;
   float d_key_[1][Traits::kColumns][4] = {};
   float d_value_[1][Traits::kColumns][4] = {};
 };

@@ -58,8 +58,8 @@ class AttentionForward : AttentionScores<Traits, false> {
     const int first = int(seen_.first / kOthers);
     const int tiles = int(tile_count(seen_.last, kOthers)) - first;
     const auto load = [&](int i, int stage) {
-      const HeadRows<T> keys(args_.key, place_.b, kv_head, args_.E);
-      const HeadRows<T> values(args_.value, place_.b, kv_head, args_.Ev);
+      const auto keys = key_rows<T>(args_, args_.key, place_.b, kv_head, args_.E);
+      const auto values = key_rows<T>(args_, args_.value, place_.b, kv_head, args_.Ev);
       const std::int64_t j = std::int64_t(first + i) * kOthers;
       load_tile<Traits, kOthers>(tile(stage, 0), keys, j, seen_);
       load_tile<Traits, kOthers>(tile(stage, 1), values, j, seen_);
@@ -103,7 +103,12 @@ class AttentionForward : AttentionScores<Traits, false> {
     max_[m][h] = fmaxf(piece, before);
     const float reference = max_[m][h] == kNothing ? 0.0f : max_[m][h];
     const float factor = ptx::power_of_two((before - reference) * unit_);
-    const float shift = -reference * unit_;
+    float shift = -reference * unit_;
+    if (this->is_natural_) {  // numbers as low as a mask's have no exponent of two
+      shift = 0.0f;
+      FC_UNROLL
+      for (int n = 0; n < N; ++n) s[n][2 * h] -= reference, s[n][2 * h + 1] -= reference;
+    }
     sum_[m][h] *= factor;
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
@@ -130,8 +135,9 @@ class AttentionForward : AttentionScores<Traits, false> {
         factor[h] = sum <= 0.0f ? 0.0f : 1.0f / sum;
         const std::int64_t i = place_.first + row(m, 2 * h);
         if (lane_ % 4 == 0 && this->part_ == 0 && i < args_.Tq) {
-          static_cast<float*>(args_.logsumexp)[head + i] =
-              sum <= 0.0f ? kNothing : max_[m][h] * unit_ * kLn2 + logf(sum);
+          float* const parts = static_cast<float*>(args_.logsumexp) + 2 * (head + i);
+          parts[0] = this->is_natural_ ? max_[m][h] : max_[m][h] * this->scale_;
+          parts[1] = sum <= 0.0f ? 0.0f : logf(sum);
         }
       }
       store_rows<T>(output_[m], to, place_.first + this->warp_row_ + 16 * m, args_.Tq,

@@ -30,8 +30,8 @@ template <class T, int kWidth>
 using KeyGradientTraits =
     AttentionBackwardTraits<T, kWidth, (kWidth * sizeof(T) <= 256 ? 1 : kWidth * sizeof(T) / 256)>;
 
-// A query of a tile as the columns of others have it: logsumexp as an exponent of two, and delta.
-constexpr int kQueryFloats = 2;
+// A query of a tile as the columns of others have it: a RowReference, and delta.
+constexpr int kQueryFloats = 4;
 
 // Bytes from the front of shared memory.
 template <class Traits>
@@ -64,16 +64,16 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
   }
 
   // Of query i.
-  FC_DEVICE float exponent_of(std::int64_t head, std::int64_t i) const {
-    return Scores::exponent_of(args_.logsumexp, head, i);
+  FC_DEVICE RowReference reference_of(std::int64_t head, std::int64_t i) const {
+    return Scores::reference_of(args_.logsumexp, head, i);
   }
   FC_DEVICE float delta_of(std::int64_t head, std::int64_t i) const {
     return i < args_.Tq ? static_cast<const float*>(args_.delta)[head * args_.Tq + i] : 0.0f;
   }
 
   // s: in, q.k; out, weights after dropout. d: in, dO . v; out, the gradient of scale * q.k, or
-  // with kMasked that of the masked score. exponent(e), delta(e) of the four elements of column
-  // tile n are what row(n) returns.
+  // with kMasked that of the masked score. What it needs of the queries of the four elements of
+  // column tile n is what rows(n) returns.
   template <bool kMasked, class Rows>
   FC_DEVICE void finish(const Positions& at, std::int64_t i, std::int64_t j, const Rows& rows,
                         Tile& s, Tile& d) const {
@@ -93,9 +93,11 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
       const auto row = rows(n);
       FC_UNROLL
       for (int e = 0; e < 4; ++e) {
-        const float p = ptx::power_of_two(s[0][n][e] * this->unit_ - row.exponent[e]);
+        const RowReference& r = row.reference[e];
+        const float shifted = this->is_natural_ ? s[0][n][e] - r.shift : s[0][n][e];
+        const float p = ptx::power_of_two(shifted * this->unit_ - r.exponent);
         s[0][n][e] = p;
-        d[0][n][e] *= p;
+        d[0][n][e] = p > r.alone ? 0.0f : d[0][n][e] * p;
       }
     }
     if (!this->a_.dropout.is_on) return;
@@ -108,7 +110,7 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
   const TileReader<Traits> reader_;
   ptx::Shared<uint4> own_;      // [2][kOwn]
   ptx::Shared<uint4> others_;   // [kStages][2][kOthers]
-  ptx::Shared<float> queries_;  // [kStages][kOthers][logsumexp, delta]
+  ptx::Shared<float> queries_;  // [kStages][kOthers][kQueryFloats]
 
  private:
   FC_DEVICE void add_grad_weights(const Positions& at, std::int64_t i, std::int64_t j,
@@ -138,7 +140,8 @@ class AttentionGradient : protected AttentionScores<Traits, kKeysOwn> {
 
 // What finish() needs of the queries of four elements.
 struct QueryValues {
-  float exponent[4], delta[4];
+  RowReference reference[4];
+  float delta[4];
 };
 
 // ---- delta, but for its second sum ----

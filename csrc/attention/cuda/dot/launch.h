@@ -11,7 +11,7 @@ namespace fastcells::cuda {
 struct AttentionBackwardArgs : AttentionArgs {
   HeadMatrix grad_output, output;  // T
   const void* grad_weights;        // T [B, N, Tq, Tk] or nullptr: zero
-  const void* logsumexp;           // A [B, N, Tq]
+  const void* logsumexp;           // A [B, N, Tq, 2]: the forward pass's
   void* delta;                     // A [B, N, Tq] scratch
   void* d_query;                   // T [B, N, Tq, E] out
   void* d_key;                     // T [B, Nk, Tk, E] out

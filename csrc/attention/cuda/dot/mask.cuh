@@ -72,14 +72,15 @@ class AttentionMaskGradient : AttentionGradient<Traits, false> {
     __syncthreads();  // all are done with the tiles before
     load_tile<Traits, kOwn>(own(0), HeadRows<T>(args_.query, b, n, args_.E), i, queries);
     load_tile<Traits, kOwn>(own(1), HeadRows<T>(args_.grad_output, b, n, args_.Ev), i, queries);
-    load_tile<Traits, kOthers>(other(0, 0), HeadRows<T>(args_.key, b, kv_head, args_.E), j, seen);
-    load_tile<Traits, kOthers>(other(0, 1), HeadRows<T>(args_.value, b, kv_head, args_.Ev), j,
+    load_tile<Traits, kOthers>(other(0, 0), key_rows<T>(args_, args_.key, b, kv_head, args_.E), j,
                                seen);
+    load_tile<Traits, kOthers>(other(0, 1), key_rows<T>(args_, args_.value, b, kv_head, args_.Ev),
+                               j, seen);
     ptx::commit_copies();
     QueryValues values;
     FC_UNROLL
     for (int e = 0; e < 4; ++e) {
-      values.exponent[e] = this->exponent_of(at.slice(), i + row(0, e));
+      values.reference[e] = this->reference_of(at.slice(), i + row(0, e));
       values.delta[e] = this->delta_of(at.slice(), i + row(0, e));
     }
     ptx::wait_copies<0>();

@@ -11,7 +11,16 @@
 
 namespace fastcells {
 
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+constexpr float kLog2E = 1.44269504f;
+
+// Query i's logsumexp as p = 2^((s - shift) unit - exponent) takes it. Natural scores may be as low
+// as a mask makes them and have no exponent of two, so that the largest of them is taken away
+// first; of others `shift` is 0.
+struct RowReference {
+  float shift, exponent;
+  // What only a weight can have beside which nothing is left for others: its gradient is 0.
+  float alone;
+};
 
 // Query i and key j of a tile, both from its first on, see each other iff
 // low <= j - i <= high and j < length.
@@ -37,7 +46,7 @@ class AttentionScores {
         part_(int(threadIdx.x) / kLanes / Traits::kRowWarps),
         scale_(float(args.scale)),
         is_natural_(args.softcap > 0 || args.mask.kind == AttentionMask::Kind::kAdded ||
-                    !(args.scale > 0)),
+                    args.mask.kind == AttentionMask::Kind::kAddedWide || !(args.scale > 0)),
         unit_(is_natural_ ? kLog2E : scale_ * kLog2E) {}
 
   // ---- where the lane's elements are ----
@@ -174,12 +183,16 @@ class AttentionScores {
     x += __shfl_xor_sync(~0u, x, 2);
     return x;
   }
-  // Query i's logsumexp as an exponent of two: infinity where it sees nothing or is none, so that
-  // its weights are zero.
-  FC_DEVICE float exponent_of(const void* logsumexp, std::int64_t slice, std::int64_t i) const {
-    if (i >= a_.Tq) return -kNothing;
-    const float x = static_cast<const float*>(logsumexp)[slice * a_.Tq + i];
-    return x == kNothing ? -x : x * kLog2E;
+  // The exponent is infinite where query i sees nothing or is none, so that its weights are zero.
+  FC_DEVICE RowReference reference_of(const void* logsumexp, std::int64_t slice,
+                                      std::int64_t i) const {
+    if (i >= a_.Tq) return {0.0f, -kNothing, 2.0f};
+    const float* const parts = static_cast<const float*>(logsumexp) + 2 * (slice * a_.Tq + i);
+    const float largest = parts[0], log_sum = parts[1];
+    if (largest == kNothing) return {0.0f, -kNothing, 2.0f};
+    const float alone = log_sum == 0.0f ? 0.5f : 2.0f;
+    if (is_natural_) return {largest, log_sum * kLog2E, alone};
+    return {0.0f, (largest + log_sum) * kLog2E, alone};
   }
 
   static constexpr float kNothing = -std::numeric_limits<float>::infinity();

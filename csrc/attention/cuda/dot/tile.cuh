@@ -45,16 +45,26 @@ struct HeadRows {
   const T* data;
   std::int64_t stride;
   int width;
-  bool has_pieces;  // rows are whole pieces, and lie at multiples of 16 bytes
+  bool has_pieces;   // rows are whole pieces, and lie at multiples of 16 bytes
+  const bool* seen;  // by row, or nullptr: all; the others are zeros
 
-  FC_DEVICE HeadRows(const HeadMatrix& m, std::int64_t b, std::int64_t n, std::int64_t width_)
+  FC_DEVICE HeadRows(const HeadMatrix& m, std::int64_t b, std::int64_t n, std::int64_t width_,
+                     const bool* seen_ = nullptr)
       : data(static_cast<const T*>(m.data) + b * m.batch + n * m.head),
         stride(m.row),
-        width(int(width_)) {
+        width(int(width_)),
+        seen(seen_) {
     has_pieces = (reinterpret_cast<std::uintptr_t>(data) % 16 | stride % kPiece |
                   std::int64_t(width) % kPiece) == 0;
   }
 };
+
+// Of the keys or values of one head.
+template <class T>
+FC_DEVICE HeadRows<T> key_rows(const AttentionArgs& a, const HeadMatrix& m, std::int64_t b,
+                               std::int64_t n, std::int64_t width) {
+  return {m, b, n, width, a.seen ? a.seen + (b * a.Nk + n) * a.Tk : nullptr};
+}
 
 // The first `count` elements of a piece, zeros behind them.
 template <class T>
@@ -74,8 +84,8 @@ FC_DEVICE uint4 gather_piece(const T* from, int count) {
   return {piece[0], piece[1], piece[2], piece[3]};
 }
 
-// Rows first .. first + kRows - 1 to a tile: zeros where they are not `valid`. They are there after
-// a wait for copies and a barrier.
+// Rows first .. first + kRows - 1 to a tile: zeros where they are not `valid` or not seen. They are
+// there after a wait for copies and a barrier.
 template <class Traits, int kRows>
 FC_DEVICE void load_tile(ptx::Shared<uint4> tile, const HeadRows<typename Traits::T>& rows,
                          std::int64_t first, KeyRange valid) {
@@ -84,14 +94,18 @@ FC_DEVICE void load_tile(ptx::Shared<uint4> tile, const HeadRows<typename Traits
   const int piece = int(threadIdx.x) % kPieces, row_0 = int(threadIdx.x) / kPieces;
   const int column = piece * int(rows.kPiece);
   const bool is_inside = column < rows.width;
-  const bool is_whole = is_inside && first >= valid.first && first + kRows <= valid.last;
+  const bool is_whole =
+      is_inside && !rows.seen && first >= valid.first && first + kRows <= valid.last;
+  const auto is_valid = [&](std::int64_t r) {
+    return is_inside && r >= valid.first && r < valid.last && (!rows.seen || rows.seen[r]);
+  };
   const auto* from = rows.data + (first + row_0) * rows.stride + column;
   if (rows.has_pieces) {
     FC_UNROLL
     for (int i = 0; i < kRows / kPass; ++i) {
       const int r = row_0 + i * kPass;
       const auto to = tile + (r * kPieces + (piece ^ (r & 7)));
-      if (is_whole || (is_inside && first + r >= valid.first && first + r < valid.last)) {
+      if (is_whole || is_valid(first + r)) {
         ptx::copy_async(to, reinterpret_cast<const uint4*>(from));
       } else {
         to[0] = uint4{0, 0, 0, 0};
@@ -101,9 +115,8 @@ FC_DEVICE void load_tile(ptx::Shared<uint4> tile, const HeadRows<typename Traits
   } else {
     FC_ROLLED
     for (int r = row_0; r < kRows; r += kPass) {
-      const bool is_valid = is_inside && first + r >= valid.first && first + r < valid.last;
       tile[r * kPieces + (piece ^ (r & 7))] =
-          gather_piece(from, is_valid ? rows.width - column : 0);
+          gather_piece(from, is_valid(first + r) ? rows.width - column : 0);
       from += kPass * rows.stride;
     }
   }

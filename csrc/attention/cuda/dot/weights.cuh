@@ -20,7 +20,7 @@ constexpr std::size_t attention_weights_shared() {
 
 // What is written to, or read and summed up, in the place of each other.
 struct AttentionWeightsArgs : AttentionArgs {
-  const void* logsumexp;     // A [B, N, Tq]
+  const void* logsumexp;     // A [B, N, Tq, 2]
   void* weights;             // T [B, N, Tq, Tk] out, or nullptr
   const void* grad_weights;  // T [B, N, Tq, Tk], or nullptr
   void* delta;               // A [B, N, Tq], added to, where grad_weights is given
@@ -48,13 +48,13 @@ class AttentionWeights : AttentionScores<Traits, false> {
     others_ =
         ptx::shared_array<uint4>(Traits::kOwnPieces * 16, Traits::kStages * Traits::kOtherPieces);
     for (int h = 0; h < 2; ++h) {
-      reference_[h] = this->exponent_of(args.logsumexp, at_.slice(), place_.first + row(0, 2 * h));
+      reference_[h] = this->reference_of(args.logsumexp, at_.slice(), place_.first + row(0, 2 * h));
     }
   }
 
   FC_DEVICE void run() {
     const HeadRows<T> queries(args_.query, place_.b, place_.n, args_.E);
-    const HeadRows<T> keys(args_.key, place_.b, key_head(args_, place_.n), args_.E);
+    const auto keys = key_rows<T>(args_, args_.key, place_.b, key_head(args_, place_.n), args_.E);
     load_tile<Traits, kOwn>(query_, queries, place_.first, {0, args_.Tq});
     // All keys: those that no query sees have weights, too, of zero.
     const auto load = [&](int i, int stage) {
@@ -76,7 +76,8 @@ class AttentionWeights : AttentionScores<Traits, false> {
     if (this->is_natural_) this->template make_natural<false>(s, s);
     this->hide(at_, place_.first, j, this->is_plain(at_, place_.first, j), s);
     Scores::each([&](int m, int n, int e) {
-      s[m][n][e] = ptx::power_of_two(s[m][n][e] * this->unit_ - reference_[e / 2]);
+      const RowReference& r = reference_[e / 2];
+      s[m][n][e] = ptx::power_of_two((s[m][n][e] - r.shift) * this->unit_ - r.exponent);
     });
     this->drop(at_, place_.first, j, s);
     if (args_.weights) {
@@ -122,10 +123,11 @@ class AttentionWeights : AttentionScores<Traits, false> {
   const typename Scores::Positions at_;
   const TileReader<Traits> reader_;
   KeyRange seen_;
-  std::int64_t first_;                    // row of the tile, of all heads
-  ptx::Shared<uint4> query_;              // [kOwn]
-  ptx::Shared<uint4> others_;             // [kStages][kOthers], of the keys
-  float reference_[2], sum_[2] = {0, 0};  // of rows g and g + 8
+  std::int64_t first_;         // row of the tile, of all heads
+  ptx::Shared<uint4> query_;   // [kOwn]
+  ptx::Shared<uint4> others_;  // [kStages][kOthers], of the keys
+  RowReference reference_[2];  // of rows g and g + 8
+  float sum_[2] = {0, 0};
 };
 
 template <class Traits>
