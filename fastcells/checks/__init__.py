@@ -6,6 +6,6 @@ what was expected by name and size, what came, and what to do:
     LSTM: lengths must have shape (B,) = (4,), got (3,)
 """
 
-from . import attention, multihead, recurrent, tensors
+from . import attention, multihead, packed, recurrent, tensors
 
-__all__ = ["attention", "multihead", "recurrent", "tensors"]
+__all__ = ["attention", "multihead", "packed", "recurrent", "tensors"]

@@ -40,10 +40,14 @@ def check_mask(
     """Kind, dtype, exact shape and device of an argument that goes with the input."""
     check_kind(name, what, mask)
     if mask.dtype != dtype:
-        raise TypeError(
-            f"{name}: {what} must have dtype {dtype}, got {mask.dtype}. Convert it with "
-            f".to({dtype})"
-        )
+        if mask.dtype == torch.bool:
+            advice = (
+                "Of a mask that is True where a step exists they are mask.sum(-1), of one that is "
+                "True at padding (~mask).sum(-1)"
+            )
+        else:
+            advice = f"Convert it with .to({dtype})"
+        raise TypeError(f"{name}: {what} must have dtype {dtype}, got {mask.dtype}. {advice}")
     if tuple(mask.shape) != shape:
         raise ValueError(
             f"{name}: {what} must have shape {names} = {shape}, got {tuple(mask.shape)}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _extension
+from ..checks.packed import check_packed
 from ..functional.autocast import autocast_dtypes
 from ..functional.routing import choose_route, needs_grad
 
@@ -58,6 +59,8 @@ def explain_recurrent(
         raise TypeError(
             f"explain: layer must be a layer or cell of fastcells, got {type(layer).__name__}"
         )
+    if isinstance(input, PackedSequence):
+        check_packed(type(layer).__name__, input)
     data = input.data if isinstance(input, PackedSequence) else input
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     route = choose_route((data, *states, *layer.parameters()))

@@ -23,8 +23,11 @@ from .attention_autograd import (
     forward_without_graph,
 )
 from .autocast import cast, low_dtype, wide_mask, without_autocast
+from .graphs import Proxy, function_node
+from .processes import settle_in_forked_child
 from .routing import (
     choose_attention_route,
+    is_functionalized,
     is_traced_or_transformed,
     needs_grad,
     torch_is_faster,
@@ -62,7 +65,7 @@ def run_attention(
             checks.check_range_of_key_lengths(NAMES[score], key_lengths, key.shape[-2])
         with without_autocast(query):
             output, weights = SCORES[score].reference(*variables, mask, key_lengths, seed, *options)
-    elif torch.compiler.is_compiling() or torch.jit.is_tracing():
+    elif torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functionalized():
         output, _, weights = SCORES[score].forward(
             *variables, mask, key_lengths, seed, *options, return_weights
         )
@@ -135,6 +138,9 @@ def scaled_dot_product_attention(
     Source: Vaswani et al. (2017), https://arxiv.org/abs/1706.03762; the softcap: Bello et al.
     (2016), https://arxiv.org/abs/1611.09940.
     """
+    if isinstance(query, Proxy):
+        return function_node(scaled_dot_product_attention, locals())
+    settle_in_forked_child()
     if isinstance(attn_mask, CausalBias):
         checks.check_causal_bias(SDPA, attn_mask, query, key, is_causal)
         is_lower = attn_mask.variant == CausalVariant.LOWER_RIGHT
@@ -323,6 +329,9 @@ def additive_attention(
 
     Source: Bahdanau et al. (2014), https://arxiv.org/abs/1409.0473; Keras' AdditiveAttention.
     """
+    if isinstance(query, Proxy):
+        return function_node(additive_attention, locals())
+    settle_in_forked_child()
     checks.check_attention_kinds(
         ADDITIVE, attn_mask, dropout_p, query=query, key=key, value=value, scale=scale
     )

@@ -29,6 +29,7 @@ from .derivatives import (
     second_derivative,
     vmap_as_loop,
 )
+from .processes import settle_in_forked_child
 
 __all__ = [
     "SCORES",
@@ -182,6 +183,7 @@ def _gradients(
     ctx: Any, needs: tuple[bool, ...], grads: tuple[Tensor | None, Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the variables and the mask, None where not needed."""
+    settle_in_forked_child()
     output, logsumexp, mask, key_lengths, seed, *variables = ctx.saved_tensors
     if is_batched_by_autograd(grads):
         attend = _reference(ctx.score, ctx.options, key_lengths, seed)

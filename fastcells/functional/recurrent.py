@@ -16,8 +16,10 @@ from ..checks.tensors import check_flag
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
 from .autocast import autocast_dtypes, cast, without_autocast
+from .graphs import Proxy, function_node
+from .processes import settle_in_forked_child
 from .recurrent_autograd import Recurrent
-from .routing import choose_route, is_traced_or_transformed, needs_grad
+from .routing import choose_route, is_functionalized, is_traced_or_transformed, needs_grad
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
 
@@ -64,7 +66,8 @@ def run_layer(
             keep = "states" if recompute else "everything"
         else:
             keep = "cells" if want_cells else "nothing"
-        if has_way_back and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        is_op_alone = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functionalized()
+        if has_way_back and not is_op_alone:
             output, h_n, c_n, cells, _ = Recurrent.apply(
                 cell, directions, keep, input, h_0, c_0, lengths, resets, *weights
             )
@@ -84,6 +87,7 @@ def run_step(
 ) -> tuple[Tensor, Tensor | None]:
     """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'. Where a
     derivative may be asked for it is a layer of one step, which has them."""
+    settle_in_forked_child()
     if needs_grad((input, h, c, *weights)):
         _, h_n, c_n, _ = run_layer(
             cell, 1, input.unsqueeze(0), h.unsqueeze(0),
@@ -124,7 +128,7 @@ def run_module_stack(
         return None
     return ops.stack_at_once(
         cell, 2 if module.bidirectional else 1, module.batch_first, input, h_0, c_0,
-        lengths, resets, module._parameters, module._all_weights,
+        lengths, resets, module._parameters, module._all_weights, module._flat_weights,
     )  # fmt: skip
 
 
@@ -144,6 +148,7 @@ def run_stack(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """L layers, each on the output of the one before; dropout between them. All c are the last
     layer's."""
+    settle_in_forked_child()
     h_n, c_n, cells = [], [], None
     for index, layer in enumerate(weights):
         states = slice(index * directions, (index + 1) * directions)
@@ -225,6 +230,8 @@ def rnn(
 
     Source: Elman (1990), "Finding structure in time"; :class:`torch.nn.RNN`.
     """
+    if isinstance(input, Proxy):
+        return function_node(rnn, locals())
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
     check_flag("rnn", "recompute", recompute)
@@ -277,6 +284,8 @@ def lstm(
     Source: Hochreiter, Schmidhuber (1997); Sak et al. (2014), https://arxiv.org/abs/1402.1128 for
     projections; :class:`torch.nn.LSTM`.
     """
+    if isinstance(input, Proxy):
+        return function_node(lstm, locals())
     check_flag("lstm", "recompute", recompute)
     h_0, c_0 = (None, None) if hx is None else hx
     layers = _split_layers("lstm", weights, num_layers)
@@ -334,6 +343,8 @@ def gru(
 
     Source: Cho et al. (2014), https://arxiv.org/abs/1406.1078; :class:`torch.nn.GRU`.
     """
+    if isinstance(input, Proxy):
+        return function_node(gru, locals())
     check_flag("gru", "recompute", recompute)
     layers = _split_layers("gru", weights, num_layers)
     output, h_n, _, _ = run_stack(
@@ -355,6 +366,8 @@ def rnn_cell(
     input: Tensor, h: Tensor, weights: Sequence[Tensor], *, nonlinearity: str = "tanh"
 ) -> Tensor:
     """One step of :func:`rnn`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
+    if isinstance(input, Proxy):
+        return function_node(rnn_cell, locals())
     return run_step(f"rnn_{nonlinearity}", input, h, None, weights)[0]
 
 
@@ -362,6 +375,8 @@ def lstm_cell(
     input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """One step of :func:`lstm`: input `[B, I]`, (h `[B, P]`, c `[B, H]`) -> (h', c')."""
+    if isinstance(input, Proxy):
+        return function_node(lstm_cell, locals())
     return run_step("lstm", input, *hx, weights)
 
 
@@ -369,4 +384,6 @@ def gru_cell(
     input: Tensor, h: Tensor, weights: Sequence[Tensor], *, variant: str = "reset_after"
 ) -> Tensor:
     """One step of :func:`gru`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
+    if isinstance(input, Proxy):
+        return function_node(gru_cell, locals())
     return run_step(gru_cell_name(variant), input, h, None, weights)[0]

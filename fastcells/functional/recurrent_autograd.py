@@ -28,6 +28,7 @@ from .derivatives import (
     second_derivative,
     vmap_as_loop,
 )
+from .processes import settle_in_forked_child
 
 __all__ = ["Recurrent", "RecurrentBackward"]
 
@@ -57,6 +58,7 @@ class Recurrent(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        settle_in_forked_child()
         _, _, _, *tensors = ctx.needs_input_grad
         needs = (*tensors[:3], *tensors[5:])
         if is_batched_by_autograd(grads):

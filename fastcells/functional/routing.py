@@ -8,7 +8,7 @@ themselves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ __all__ = [
     "Route",
     "choose_attention_route",
     "choose_route",
+    "is_functionalized",
     "is_traced_or_transformed",
     "needs_grad",
     "torch_is_faster",
@@ -52,6 +53,30 @@ def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
     if forward_ad._current_level < 0:
         return False
     return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def _levels() -> list[Any]:
+    """The torch.func transforms at work, by kind, the outermost first; none while a graph is
+    traced, where they cannot be told."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
+        return []
+    return [level.key() for level in torch._C._functorch.get_interpreter_stack()]
+
+
+def _functionalize() -> Any:
+    return torch._C._functorch.TransformType.Functionalize
+
+
+def is_functionalized() -> bool:
+    """Whether torch.func.functionalize alone is at work: it takes ops, and no autograd Function."""
+    levels = _levels()
+    return bool(levels) and all(level == _functionalize() for level in levels)
+
+
+def _functionalizes_others() -> bool:
+    """Whether it is at work together with other transforms, which torch has no rule for."""
+    levels = _levels()
+    return bool(levels) and _functionalize() in levels and not is_functionalized()
 
 
 def choose_route(tensors: Sequence[Tensor | None]) -> Route:
@@ -108,6 +133,11 @@ def _route(tensors: Sequence[Tensor | None], why_not: str) -> Route:
             False,
             "forward-mode derivatives (jvp), and any torch.func transform inside a compiled "
             "graph, run on the reference",
+        )
+    if _functionalizes_others():
+        return Route(
+            False,
+            "torch.func.functionalize around or inside another transform runs on the reference",
         )
     return Route(True, "compiled kernels")
 

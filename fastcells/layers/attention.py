@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from ..checks import attention as checks
 from ..functional.attention import additive_attention, scaled_dot_product_attention
+from ..functional.graphs import Proxy, Unscriptable, module_node
+from ..functional.processes import settle_in_forked_child
 
 __all__ = ["AdditiveAttention", "SelfAttention"]
 
 
-class AdditiveAttention(nn.Module):
+class AdditiveAttention(Unscriptable, nn.Module):
     r"""Attention with additive scores over projected queries and keys, after Bahdanau.
 
     .. math::
@@ -89,6 +91,9 @@ class AdditiveAttention(nn.Module):
         need_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See the class."""
+        if isinstance(query, Proxy):
+            return module_node(self, locals())
+        settle_in_forked_child()
         name = type(self).__name__
         checks.check_layer_input(name, "query", query, self.query_size)
         checks.check_layer_input(name, "key", key, self.key_size)
@@ -136,7 +141,7 @@ ACTIVATIONS = {
 SCORES = ("dot", "scaled_dot", "additive")
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Unscriptable, nn.Module):
     r"""Three dense maps of one input, and one attention among its steps.
 
     .. math::
@@ -222,6 +227,9 @@ class SelfAttention(nn.Module):
         self, input: Tensor, lengths: Tensor | None = None, *, need_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See the class."""
+        if isinstance(input, Proxy):
+            return module_node(self, locals())
+        settle_in_forked_child()
         name = type(self).__name__
         checks.check_layer_input(name, "input", input, self.input_size)
         is_batched = input.dim() == 3

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import recurrent as checks
+from ..functional.graphs import Proxy, Unscriptable, module_node
+from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent import gru_cell_name, run_module_step, run_step
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
-class _RecurrentCell(nn.RNNCellBase):
+class _RecurrentCell(Unscriptable, nn.RNNCellBase):
     """What the three cells share: check, run one step, drop the batch again."""
 
     cell: str  # name of the kernels' cell
 
     def _step(self, input: Tensor, states: list[Tensor] | None, count: int, names: list[str]):
+        settle_in_forked_child()
         name = type(self).__name__
         checks.check_cell_input(name, input, self.weight_ih, self.input_size)
         if states is None:
@@ -77,6 +80,8 @@ class RNNCell(_RecurrentCell):
         done = run_module_step(self.cell, input, hx, None, self._parameters)
         if done is not None:
             return done
+        if isinstance(input, Proxy):
+            return module_node(self, {"input": input, "hx": hx})
         return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
 
 
@@ -106,6 +111,8 @@ class LSTMCell(_RecurrentCell):
             done = run_module_step(self.cell, input, hx[0], hx[1], self._parameters)
             if done is not None:
                 return done
+        if isinstance(input, Proxy):
+            return module_node(self, {"input": input, "hx": hx})
         if hx is not None:
             checks.check_pair("LSTMCell", hx)
         return self._step(input, None if hx is None else list(hx), 2, ["hx[0]", "hx[1]"])
@@ -141,6 +148,8 @@ class GRUCell(_RecurrentCell):
         done = run_module_step(self.cell, input, hx, None, self._parameters)
         if done is not None:
             return done
+        if isinstance(input, Proxy):
+            return module_node(self, {"input": input, "hx": hx})
         return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
 
     def extra_repr(self) -> str:

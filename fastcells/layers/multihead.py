@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from ..checks.multihead import check_multihead
 from ..functional.attention import scaled_dot_product_attention
+from ..functional.graphs import Proxy, Unscriptable, module_node
+from ..functional.processes import settle_in_forked_child
 from ..functional.routing import is_traced_or_transformed
 
 __all__ = ["MultiheadAttention"]
 
 
-class MultiheadAttention(nn.MultiheadAttention):
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """torch's, and a bias of another dtype is added to the product, which keeps its own."""
+    if bias is None or bias.dtype == weight.dtype or torch._C._is_any_autocast_enabled():
+        return nn.functional.linear(input, weight, bias)
+    product = nn.functional.linear(input, weight)
+    return (product + bias).to(product.dtype)
+
+
+class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
     r"""Attention of several heads, in the place of :class:`torch.nn.MultiheadAttention`.
 
     .. math::
@@ -65,6 +74,9 @@ class MultiheadAttention(nn.MultiheadAttention):
         key_lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """See the class, and torch.nn.MultiheadAttention."""
+        if isinstance(query, Proxy):
+            return module_node(self, locals())
+        settle_in_forked_child()
         if query.is_nested or key.is_nested or value.is_nested:
             return self._run_nested(
                 query, key, value, key_padding_mask, need_weights, attn_mask,
@@ -129,7 +141,11 @@ class MultiheadAttention(nn.MultiheadAttention):
                 weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
             projected = [linear(*args) for args in zip(sources, weights, biases, strict=True)]
         order = (1, 2, 0, 3) if batch_dim == 1 else (0, 2, 1, 3)
-        return [p.unflatten(-1, (self.num_heads, self.head_dim)).permute(order) for p in projected]
+        heads = (
+            self.num_heads,
+            self.embed_dim // self.num_heads,
+        )  # read at the call, as torch does
+        return [p.unflatten(-1, heads).permute(order) for p in projected]
 
     def _with_added_keys(
         self, query: Tensor, key: Tensor, value: Tensor
@@ -139,7 +155,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         if self.bias_k is not None:
             shape = (key.shape[0], -1, -1, -1)
             biases = (
-                b.view(1, self.num_heads, 1, self.head_dim).expand(shape).to(key.dtype)
+                b.view(1, self.num_heads, 1, -1).expand(shape).to(key.dtype)
                 for b in (self.bias_k, self.bias_v)
             )
             key, value = (torch.cat(pair, 2) for pair in zip((key, value), biases, strict=True))

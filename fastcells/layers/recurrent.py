@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ..functional.graphs import Proxy, module_node
 from ..functional.recurrent import gru_cell_name
 from .recurrent_base import RecurrentLayer
 
@@ -83,7 +84,10 @@ class RNN(RecurrentLayer):
 
     @property
     def cell(self) -> str:
-        return f"rnn_{self.nonlinearity}"
+        # Of the mode, which torch.nn.RNN reads at a call; nonlinearity only tells how it was made.
+        if self.mode not in ("RNN_TANH", "RNN_RELU"):
+            raise RuntimeError(f"Unrecognized RNN mode: {self.mode}")
+        return self.mode.lower()
 
 
 class LSTM(RecurrentLayer):
@@ -177,6 +181,8 @@ class LSTM(RecurrentLayer):
         return_cell_states: bool = False,
     ):
         """See the class."""
+        if isinstance(input, Proxy):
+            return module_node(self, locals())
         output, h_n, c_n, cells = self._run(input, hx, lengths, resets, return_cell_states)
         if return_cell_states:
             return output, (h_n, c_n), cells

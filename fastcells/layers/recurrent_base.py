@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import recurrent as checks
+from ..checks.packed import check_packed
 from ..checks.tensors import check_flag, check_kind
+from ..functional.graphs import Proxy, Unscriptable, module_node
+from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent import run_module_stack, run_stack
 from .packed import pack, pad
 
 __all__ = ["RecurrentLayer"]
 
 
-class RecurrentLayer(nn.RNNBase):
+class RecurrentLayer(Unscriptable, nn.RNNBase):
     """What the three layers share: unpack, check, run, repack.
 
     Subclasses of nn.RNNBase and not of nn.LSTM and its kind, which torch.compile refuses.
-    Parameters are read by name at every call, so that parametrizations, pruning, functional_call
-    and the like take effect.
+    Parameters are read at every call, so that parametrizations, pruning, functional_call and the
+    like take effect, and so does a subclass that swaps the list `_flat_weights`.
     """
 
     cell: str  # name of the kernels' cell
@@ -41,11 +45,14 @@ class RecurrentLayer(nn.RNNBase):
         resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """See the class."""
+        if isinstance(input, Proxy):
+            return module_node(self, locals())
         output, h_n, _, _ = self._run(input, hx, lengths, resets)
         return output, h_n
 
     def _run(self, input, hx, lengths, resets, want_cells=False):
         """output, h_n, c_n, cells, in the caller's layout; the last two None without c."""
+        settle_in_forked_child()
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, want_cells)
         states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
@@ -62,7 +69,8 @@ class RecurrentLayer(nn.RNNBase):
             )
         is_batched = input.dim() == 3
         batch = input.shape[0 if self.batch_first else 1] if is_batched else None
-        self._check_tensor(name, input, batch, lengths, resets)
+        weights = self._current_weights()
+        self._check_tensor(name, weights[0], input, batch, lengths, resets)
         h_0, c_0 = self._initial_states(name, input, hx, batch)
         if not is_batched:
             input = input.unsqueeze(1)
@@ -71,7 +79,9 @@ class RecurrentLayer(nn.RNNBase):
         elif self.batch_first:
             input = input.transpose(0, 1)
             resets = None if resets is None else resets.t()
-        output, h_n, c_n, cells = self._run_stack(input, h_0, c_0, lengths, resets, want_cells)
+        output, h_n, c_n, cells = self._run_stack(
+            weights, input, h_0, c_0, lengths, resets, want_cells
+        )
         return (
             self._to_callers_layout(output, is_batched),
             h_n if is_batched else h_n.squeeze(1),
@@ -87,22 +97,16 @@ class RecurrentLayer(nn.RNNBase):
                     f"{name}: {what} cannot be combined with a PackedSequence, which brings its "
                     "own lengths. Pass a padded tensor instead"
                 )
-        if packed.data.dim() != 2:
-            raise RuntimeError(f"input must have 2 dimensions, got {packed.data.dim()}")
-        steps = int(packed.batch_sizes.sum())
-        if packed.data.shape[0] != steps:
-            raise RuntimeError(
-                f"{name}: data of a PackedSequence must have as many rows as batch_sizes add up to "
-                f"= {steps}, got {packed.data.shape[0]}"
-            )
-        checks.check_input(name, packed.data, self._first_weight())
+        check_packed(name, packed)
+        weights = self._current_weights()
+        checks.check_input(name, packed.data, weights[0])
         checks.check_width(packed.data, self.input_size)
         states = self._initial_states(name, packed.data, hx, int(packed.batch_sizes[0]))
         if packed.sorted_indices is not None:
             states = [s if s is None else s.index_select(1, packed.sorted_indices) for s in states]
         padded = pad(packed)
         output, h_n, c_n, cells = self._run_stack(
-            padded.data, *states, padded.lengths, None, want_cells, is_packed=True
+            weights, padded.data, *states, padded.lengths, None, want_cells, is_packed=True
         )
         if packed.unsorted_indices is not None:
             h_n = h_n.index_select(1, packed.unsorted_indices)
@@ -110,29 +114,42 @@ class RecurrentLayer(nn.RNNBase):
         cells = None if cells is None else pack(cells, padded, packed)
         return pack(output, padded, packed), h_n, c_n, cells
 
-    def _run_stack(self, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
+    def _current_weights(self) -> list[Tensor]:
+        """The weights in the order of `_flat_weights_names`: as torch.nn.RNNBase, the named ones
+        where one of them is another tensor than the one that was registered (a parametrization,
+        functional_call, a hook), else the list `_flat_weights`, which a subclass may have set."""
+        named = [getattr(self, name) for name in self._flat_weights_names]
+        listed = self._flat_weights
+        if len(listed) != len(named):
+            raise RuntimeError(
+                f"{type(self).__name__}: _flat_weights must hold {len(named)} tensors, "
+                f"{', '.join(self._flat_weights_names)}, got {len(listed)}"
+            )
+        if torch.compiler.is_compiling():  # where weak references cannot be followed
+            return [n if isinstance(x, nn.Parameter) else x
+                    for n, x in zip(named, listed, strict=True)]  # fmt: skip
+        for reference, weight in zip(self._flat_weight_refs, named, strict=False):
+            if reference is not None and reference() is not weight:
+                return named
+        return listed
+
+    def _run_stack(self, weights, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
         directions = 2 if self.bidirectional else 1
-        names = self._all_weights
-        layers = [
-            [getattr(self, n) for d in range(directions) for n in names[i * directions + d]]
-            for i in range(self.num_layers)
-        ]
+        count = len(self._all_weights[0]) * directions
+        layers = [weights[i * count : (i + 1) * count] for i in range(self.num_layers)]
         dropout = self.dropout if self.training else 0.0
         return run_stack(
             self.cell, directions, input, h_0, c_0, layers, lengths, resets, dropout, want_cells,
             is_packed, self.recompute,
         )  # fmt: skip
 
-    def _first_weight(self) -> Tensor:
-        return getattr(self, self._all_weights[0][0])
-
     def _to_callers_layout(self, output: Tensor, is_batched: bool) -> Tensor:
         if not is_batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
 
-    def _check_tensor(self, name, input, batch, lengths, resets) -> None:
-        checks.check_input(name, input, self._first_weight())
+    def _check_tensor(self, name, weight, input, batch, lengths, resets) -> None:
+        checks.check_input(name, input, weight)
         checks.check_width(input, self.input_size)
         time_dim = 1 if self.batch_first and batch is not None else 0
         if input.shape[time_dim] == 0:

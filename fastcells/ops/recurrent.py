@@ -91,14 +91,17 @@ def stack_at_once(
     resets: Tensor | None,
     parameters: dict[str, Tensor | None],
     names: list[list[str]],
+    flat_weights: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """output, h_n and c_n of all layers of a module, as :func:`step_at_once`; tensors of any stride
-    and of every dtype that the kernels take."""
+    and of every dtype that the kernels take; None, too, where `flat_weights` are not the named
+    parameters."""
     if _C is None:
         return None
     return _C.stack_at_once(
-        cell, directions, is_batch_first, input, h_0, c_0, lengths, resets, parameters, names
-    )
+        cell, directions, is_batch_first, input, h_0, c_0, lengths, resets, parameters, names,
+        flat_weights,
+    )  # fmt: skip
 
 
 def is_projected(weights: Sequence[Tensor], directions: int) -> bool:

@@ -3,9 +3,7 @@ children of a fork."""
 
 import os
 import re
-import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 import fastcells
 from fastcells import _extension
 from fastcells.testing import make_layer_problem
+from forks import forks, run_in_a_fork
 from problems import assert_matches, assert_same_bits, evaluate, run_kernels
 
 CELLS = ["rnn_tanh", "rnn_relu", "lstm", "gru", "gru_article"]
@@ -23,10 +22,6 @@ CELLS = ["rnn_tanh", "rnn_relu", "lstm", "gru", "gru_article"]
 UNITS = [("lstm", 1, 20, 1, 9, 300), ("gru", 1, 20, 1, 9, 400), ("lstm", 1, 10, 2, 70, 300)]
 ROWS = [("lstm", 1, 12, 64, 9, 24), ("rnn_tanh", 1, 20, 5, 9, 64), ("gru", 1, 9, 20, 300, 64)]
 TEAMS = [("gru", 2, 20, 2, 9, 96), ("rnn_tanh", 2, 20, 2, 9, 160)]
-
-# From Python 3.12 on a fork beside running threads, here torch's, warns of deadlocks: that there
-# is none is what these tests are for.
-forks = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -173,26 +168,6 @@ def test_a_way_back_started_in_another_thread_gives_the_same_bits():
 
 
 # ---- children of a fork ----
-
-
-def run_in_a_fork(work, seconds=10.0):
-    """How a forked child ends that only does `work`, which says whether its results are right."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            status = 0 if work() else 2
-        finally:
-            os._exit(status)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return {0: "right", 2: "wrong"}.get(os.waitstatus_to_exitcode(status), "died")
-        time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return "hangs"
 
 
 def are_near(actual, expected):

@@ -185,16 +185,21 @@ py::object step_of_module(const std::string& cell, py::handle input, py::handle 
 py::object stack_of_module(const std::string& cell, int64_t directions, bool is_batch_first,
                            py::handle input, py::handle h, py::handle c, py::handle lengths,
                            py::handle resets, const py::dict& parameters,
-                           const std::vector<std::vector<std::string>>& names) {
+                           const std::vector<std::vector<std::string>>& names,
+                           const py::list& flat_weights) {
   PlainTensors tensor;
   StackTensors tensors{tensor(input.ptr()),   tensor(h.ptr()),      tensor(c.ptr()),
                        tensor(lengths.ptr()), tensor(resets.ptr()), {}};
   bool is_complete = tensors.input.defined() && tensors.input.dim() == 3;
+  size_t listed = 0;
   for (size_t i = 0; i < names.size(); ++i) {
     if (i % directions == 0) tensors.weights.emplace_back();
     for (const std::string& name : names[i]) {
       const at::Tensor& weight = tensor(parameters, name.c_str());
-      is_complete = is_complete && weight.defined();
+      const bool is_listed = listed < flat_weights.size() &&
+                             PyList_GET_ITEM(flat_weights.ptr(), py::ssize_t(listed)) ==
+                                 PyDict_GetItemString(parameters.ptr(), name.c_str());
+      is_complete = is_complete && weight.defined() && is_listed, ++listed;
       tensors.weights.back().push_back(weight);
     }
   }

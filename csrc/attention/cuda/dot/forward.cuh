@@ -103,18 +103,15 @@ class AttentionForward : AttentionScores<Traits, false> {
     max_[m][h] = fmaxf(piece, before);
     const float reference = max_[m][h] == kNothing ? 0.0f : max_[m][h];
     const float factor = ptx::power_of_two((before - reference) * unit_);
-    float shift = -reference * unit_;
-    if (this->is_natural_) {  // numbers as low as a mask's have no exponent of two
-      shift = 0.0f;
-      FC_UNROLL
-      for (int n = 0; n < N; ++n) s[n][2 * h] -= reference, s[n][2 * h + 1] -= reference;
-    }
+    // Numbers as low as a mask's have no exponent of two: the maximum is taken away before.
+    const float away = this->is_natural_ ? reference : 0.0f;
+    const float shift = this->is_natural_ ? 0.0f : -reference * unit_;
     sum_[m][h] *= factor;
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
       FC_UNROLL
       for (int e = 2 * h; e < 2 * h + 2; ++e) {
-        s[n][e] = ptx::power_of_two(s[n][e] * unit_ + shift);
+        s[n][e] = ptx::power_of_two((s[n][e] - away) * unit_ + shift);
         sum_[m][h] += s[n][e];
       }
     }
