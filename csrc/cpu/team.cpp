@@ -11,8 +11,23 @@
 #include <immintrin.h>
 #endif
 
+#ifdef __SANITIZE_THREAD__
+extern "C" void __tsan_acquire(void* place);
+extern "C" void __tsan_release(void* place);
+#endif
+
 namespace fastcells::cpu {
 namespace {
+
+// ThreadSanitizer sees nothing of OpenMP's own barriers at a region's beginning and end: what was
+// done before `release` at a place is seen after `acquire` there.
+#ifdef __SANITIZE_THREAD__
+void release(char& place) { __tsan_release(&place); }
+void acquire(char& place) { __tsan_acquire(&place); }
+#else
+void release(char&) {}
+void acquire(char&) {}
+#endif
 
 bool is_forked_child = false;
 const int kAtFork = pthread_atfork(nullptr, nullptr, [] { is_forked_child = true; });
@@ -51,14 +66,19 @@ void run_team(int threads, const std::function<void(int)>& body) {
   const int may_be_smaller = omp_get_dynamic();
   omp_set_dynamic(0);
   int started = 0;
+  char begins = 0, ends = 0;  // the places of these two barriers
+  release(begins);
 #pragma omp parallel
   {
+    acquire(begins);
     if (omp_get_thread_num() == 0) started = omp_get_num_threads();
     if (omp_get_num_threads() >= threads && omp_get_thread_num() < threads) {
       const FlushSubnormals flush;
       body(omp_get_thread_num());
     }
+    release(ends);
   }
+  acquire(ends);
   omp_set_dynamic(may_be_smaller);
   TORCH_CHECK(started >= threads, "fastcells: OpenMP started ", started, " of ", threads,
               " threads; call torch.set_num_threads with fewer");

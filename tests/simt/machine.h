@@ -6,7 +6,6 @@
 // (simt/shared.h) reads of what was never written, addresses out of bounds or misaligned, and
 // accesses without order (simt/faults.h).
 #pragma once
-#include <ucontext.h>
 
 #include <cstring>
 #include <exception>
@@ -16,6 +15,7 @@
 #include <random>
 
 #include "simt/faults.h"
+#include "simt/switch.h"
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -59,8 +59,8 @@ struct Block {
 };
 
 struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  Stack stack;
+  std::unique_ptr<char[]> memory;  // of the stack
   dim3 thread;
   unsigned agent = 0;  // number among all threads that run together
   Block* block = nullptr;
@@ -81,7 +81,7 @@ struct Machine {
   std::map<const void*, Granule> global;    // history of what is loaded and stored at the L2
   std::vector<std::function<void()>> sent;  // stores on their way
   Fiber* running = nullptr;
-  ucontext_t scheduler;
+  Stack scheduler;
   std::function<void()> kernel;
   std::exception_ptr error;
 };
@@ -116,7 +116,7 @@ inline Event tick_async(Clock& known) {
 inline void wait_until(std::function<bool()> may_go_on) {
   Fiber& f = self();
   f.may_go_on = std::move(may_go_on);
-  swapcontext(&f.context, &machine->scheduler);
+  switch_stack(f.stack, machine->scheduler);
 }
 inline void arrive_and_wait(Barrier& barrier, bool orders_memory) {
   const unsigned phase = barrier.phase;
@@ -140,6 +140,7 @@ struct Options {
 };
 
 inline void enter_fiber() {
+  enter_stack(machine->scheduler);
   try {
     machine->kernel();
   } catch (...) {
@@ -147,7 +148,7 @@ inline void enter_fiber() {
   }
   self().is_done = true;
   --self().block->running;
-  swapcontext(&self().context, &machine->scheduler);
+  switch_stack(self().stack, machine->scheduler, true);
 }
 
 inline void add_fiber(Machine& m, Block& block, unsigned t) {
@@ -157,11 +158,13 @@ inline void add_fiber(Machine& m, Block& block, unsigned t) {
   fiber->agent = unsigned(m.fibers.size());
   fiber->block = &block;
   fiber->copies.resize(1);
-  fiber->stack.reset(new char[kStack]);
-  getcontext(&fiber->context);
-  fiber->context.uc_stack.ss_sp = fiber->stack.get();
-  fiber->context.uc_stack.ss_size = kStack;
-  makecontext(&fiber->context, enter_fiber, 0);
+  fiber->memory.reset(new char[kStack]);
+  fiber->stack.bottom = fiber->memory.get(), fiber->stack.size = kStack;
+  ucontext_t& context = fiber->stack.context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber->memory.get();
+  context.uc_stack.ss_size = kStack;
+  makecontext(&context, enter_fiber, 0);
   m.fibers.push_back(std::move(fiber));
 }
 
@@ -210,7 +213,7 @@ inline void run(Machine& m, std::mt19937& random) {
     for (Fiber* fiber : ready) {
       fiber->may_go_on = nullptr;
       m.running = fiber;
-      swapcontext(&m.scheduler, &fiber->context);
+      switch_stack(m.scheduler, fiber->stack);
       if (m.error) {
         machine = nullptr;
         std::rethrow_exception(m.error);

@@ -1,8 +1,8 @@
 #include "recurrent/cpu/packs.h"
 
-#include <ATen/Parallel.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -28,8 +28,10 @@ Hash combined(Hash a, Hash b) {
 
 template <class F>
 void for_blocks(std::int64_t blocks, std::int64_t bytes, const F& body) {
-  if (bytes < 2 * kBytesPerThread || available_threads() == 1) return body(0, blocks);
-  at::parallel_for(0, blocks, 1, body);
+  const auto threads = std::min<std::int64_t>(available_threads(), blocks);
+  if (bytes < 2 * kBytesPerThread || threads <= 1) return body(0, blocks);
+  run_team(int(threads),
+           [&](int thread) { body(blocks * thread / threads, blocks * (thread + 1) / threads); });
 }
 
 Hash hash_of(const at::Tensor& tensor) {
@@ -59,7 +61,7 @@ struct Entry {
 
 std::mutex mutex;
 // Nobody holds the lock at a fork: the child would wait for a thread that it does not have.
-const int kAtFork =
+const int kUnlockedAtFork =
     pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
 
 std::map<Key, Entry>& entries() {

@@ -9,13 +9,13 @@ namespace fastcells::cpu {
 namespace {
 
 // Bytes of weights below which a second thread costs more than it brings.
-constexpr int64_t kBytesPerThread = 512 * 1024;
+constexpr int64_t kStepBytesPerThread = 512 * 1024;
 
 }  // namespace
 
 int step_threads(const LayerSizes& s, int64_t element_bytes) {
   const int64_t bytes = s.G * s.H * (s.I + s.H) * element_bytes;
-  return int(std::clamp<int64_t>(bytes / kBytesPerThread, 1, available_threads()));
+  return int(std::clamp<int64_t>(bytes / kStepBytesPerThread, 1, available_threads()));
 }
 
 void run_step(const CellKernels& kernels, const LayerSizes& s, const StepTensors& t,

@@ -1,0 +1,136 @@
+// The team of threads and the CPU engines on it, for ThreadSanitizer: several threads call layers
+// and attention at once, on weights that they share and that one of them changes in between, each
+// with a team of its own. What a call computes must be the same bits every time.
+//
+// One source of what needs torch, so that its headers are read once; the kernels are the
+// baseline's, in the place of every instruction set. tests/project/sanitize.py builds it.
+#include "attention/cpu/engine.cpp"
+#include "attention/problem.cpp"
+#include "checks.cpp"
+#include "cpu/instruction_set.cpp"
+#include "cpu/team.cpp"
+#include "recurrent/cpu/packs.cpp"
+#include "recurrent/cpu/plan.cpp"
+#include "recurrent/cpu/sequence.cpp"
+#include "recurrent/cpu/sequence_backward.cpp"
+#include "recurrent/cpu/sequence_forward.cpp"
+#include "recurrent/cpu/single_step.cpp"
+#include "recurrent/engine.cpp"
+#include "recurrent/layer.cpp"
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <thread>
+
+namespace fastcells::cpu {
+
+const CellTable& avx2_kernels() { return baseline_kernels(); }
+const CellTable& avx512_kernels() { return baseline_kernels(); }
+const AttentionKernels* avx2_attention(Score score, Storage storage) {
+  return baseline_attention(score, storage);
+}
+const AttentionKernels* avx512_attention(Score score, Storage storage) {
+  return baseline_attention(score, storage);
+}
+
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+struct LayerCase {
+  const char* cell;
+  int64_t T, B, I, H, D;
+  bool has_lengths;
+};
+
+// Output, final state and gradients of a layer whose grid has several threads.
+Tensors run_layer(const LayerCase& c, const Tensors& weights, const at::Tensor& input) {
+  const at::Tensor lengths =
+      c.has_lengths ? at::arange(c.B, at::kLong).mul_(3).remainder(c.T + 1) : at::Tensor();
+  const OptionalTensor given = lengths.defined() ? OptionalTensor(lengths) : std::nullopt;
+  const Layer layer = check_layer(
+      "test", {c.cell, c.D, input, std::nullopt, std::nullopt, weights, given, std::nullopt});
+  std::string why;
+  const CellKernels* kernels = find_kernels(layer.cell, layer.storage, layer.sizes, false, why);
+  const LayerOutputs out = sequence_forward(layer, Keep::kEverything, *kernels);
+  LayerNeeds needs{true, false, false, std::vector<bool>(weights.size(), true)};
+  const InputGradients grads =
+      sequence_backward(layer, out, {at::ones_like(out.output), {}, {}, {}}, needs, *kernels);
+  Tensors results{out.output, out.h_n, grads.input};
+  results.insert(results.end(), grads.weights.begin(), grads.weights.end());
+  return results;
+}
+
+Tensors run_attention(const at::Tensor& query, const at::Tensor& key) {
+  const AttentionProblem p = check_attention("test", query, key, key, std::nullopt, std::nullopt,
+                                             std::nullopt, 0.3, 0, {-1, 0, 0}, 0);
+  const AttentionEngine& engine = attention_engine();
+  const AttentionOutputs out = engine.forward(p, true);
+  const AttentionGradients given = check_attention_gradients(
+      p, at::ones_like(out.output), std::nullopt, out.output, out.logsumexp);
+  const AttentionInputGradients grads = engine.backward(p, given, false);
+  return {out.output, out.weights, grads.query, grads.key, grads.value};
+}
+
+bool same_bits(const Tensors& a, const Tensors& b) {
+  bool same = a.size() == b.size();
+  for (size_t i = 0; same && i < a.size(); ++i) {
+    same = a[i].sizes() == b[i].sizes() && a[i].is_contiguous() && b[i].is_contiguous() &&
+           std::memcmp(a[i].data_ptr(), b[i].data_ptr(), a[i].nbytes()) == 0;
+  }
+  return same;
+}
+
+// Three threads at once, each several times.
+template <class Run>
+bool check_at_once(const char* what, const Run& run) {
+  const Tensors expected = run();
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&] {
+      const c10::InferenceMode mode;
+      for (int n = 0; n < 3; ++n) wrong += !same_bits(run(), expected);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::printf("%-40s %s\n", what, wrong == 0 ? "ok" : "FAILED");
+  return wrong == 0;
+}
+
+bool check_layers() {
+  bool ok = true;
+  for (const LayerCase& c :
+       {LayerCase{"lstm", 6, 2, 9, 140, 1, false}, LayerCase{"gru", 5, 40, 20, 24, 1, true},
+        LayerCase{"rnn_tanh", 5, 33, 8, 64, 2, true}}) {
+    const CellFacts cell = find_cell(c.cell);
+    Tensors weights;
+    for (int64_t d = 0; d < c.D; ++d) {
+      weights.push_back(at::randn({cell.gates * c.H, c.I}) / 4);
+      weights.push_back(at::randn({cell.gates * c.H, c.H}) / 16);
+      weights.push_back(at::randn({cell.gates * c.H}));
+      weights.push_back(at::randn({cell.gates * c.H}));
+    }
+    const at::Tensor input = at::randn({c.T, c.B, c.I});
+    ok &= check_at_once(c.cell, [&] { return run_layer(c, weights, input); });
+    weights[1].mul_(0.5);  // the pack is another's now
+    ok &=
+        check_at_once("the same with other weights", [&] { return run_layer(c, weights, input); });
+  }
+  return ok;
+}
+
+}  // namespace
+}  // namespace fastcells::cpu
+
+int main() {
+  const c10::InferenceMode mode;
+  at::manual_seed(1);
+  at::set_num_threads(2);
+  bool ok = fastcells::cpu::check_layers();
+  const at::Tensor query = at::randn({2, 4, 70, 16}), key = at::randn({2, 4, 150, 16});
+  ok &= fastcells::cpu::check_at_once("attention",
+                                      [&] { return fastcells::cpu::run_attention(query, key); });
+  return ok ? 0 : 1;
+}
