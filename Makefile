@@ -28,8 +28,8 @@ export LIST_EXTRAS
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check demo \
-        bench bench-quick gpu format clean FORCE
+.PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
+        sanitize sanitize-threads demo bench bench-quick gpu format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -52,18 +52,34 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 
 # One architecture, all that the time of a test run holds; `make cuda-check` takes every one.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
-test: venv build format-check test-cpp mutation-check cuda-check pytest docs-check  ## all checks
+test: venv build format-check test-cpp sanitize-threads mutation-check cuda-check pytest docs-check \
+      fuzz  ## all checks
 	@echo "test: all checks passed"
 
 format-check: venv  ## ruff over the Python files, changing nothing
 	@echo "format-check: ruff over the Python files"
 	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet .
 
-test-cpp: venv  ## C++ tests of the cells, without torch
+# What runs under the CUDA emulator, which checks addresses itself, is not sanitized here: that takes
+# minutes, and `make sanitize` does it.
+test-cpp: venv  ## C++ tests, without torch: those of the CPU's kernels under sanitizers
 	@echo "test-cpp: CMake and CTest in build/cmake"
-	@cmake -S . -B build/cmake -G Ninja --log-level=WARNING > /dev/null
+	@cmake -S . -B build/cmake -G Ninja --log-level=WARNING \
+	  -DFASTCELLS_SANITIZE=address,undefined -DFASTCELLS_SANITIZE_EMULATED=OFF > /dev/null
 	@cmake --build build/cmake -- --quiet
 	@ctest --test-dir build/cmake --parallel 2 --output-on-failure --no-tests=error
+
+sanitize: venv  ## every C++ test under address and undefined, the engines under thread (minutes)
+	@$(PY) tests/project/sanitize.py
+
+sanitize-threads: venv  ## the team of threads and the CPU engines under ThreadSanitizer
+	@$(PY) tests/project/sanitize.py thread
+
+SECONDS ?= 60
+SEED    ?= 0
+fuzz: build  ## random configurations against torch in float64: make fuzz SECONDS=600 SEED=1
+	@echo "fuzz: $(SECONDS) seconds, seed $(SEED)"
+	@$(PY) tests/fuzz/fuzz.py --seconds $(SECONDS) --seed $(SEED)
 
 mutation-check: venv  ## break each cell in turn: the C++ tests must notice
 	@echo "mutation-check: breaking each cell in turn, the C++ tests must notice"
@@ -74,8 +90,8 @@ cuda-check: venv  ## compile the CUDA sources without a GPU, report registers, s
 	@$(PY) tests/project/cuda_check.py
 
 pytest: build  ## the Python tests
-	@echo "pytest: the Python tests"
-	@$(PY) -m pytest
+	@echo "pytest: the Python tests, in two processes"
+	@$(PY) -m pytest -n 2 --dist worksteal
 
 docs-check: build  ## run the code blocks of README.md and docs/
 	@echo "docs-check: running the code blocks of README.md and docs/"

@@ -53,7 +53,7 @@ def ones(*shape, dtype=int64):
 REFUSALS = {
     **{
         f"lengths of {dtype}": lengths(ones(B, dtype=dtype), TypeError, INTEGERS.format(dtype))
-        for dtype in (torch.float32, torch.int32, torch.uint8, torch.bool)
+        for dtype in (torch.float32, torch.int32, torch.uint8)
     },
     "lengths in a list": lengths(
         [1] * B, TypeError, "{name}: lengths must be a Tensor, got list"
