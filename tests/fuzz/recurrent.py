@@ -145,6 +145,26 @@ def lengths_equal_rows_alone(case):
         assert_near([shaped], [alone], [single], f"row {b}", case["dtype"])
 
 
+def resets_equal_pieces_alone(case):
+    """A reset is a boundary for both directions: each piece as if it were run alone."""
+    module, peer, exact = make(case)
+    input, _ = inputs(case)
+    first = case["options"]["batch_first"]
+    generator = torch.Generator().manual_seed(case["seed"] + 2)
+    resets = torch.rand(case["T"], case["B"], generator=generator) < 0.3
+    output, _ = run(module, input, None, resets=resets.t() if first else resets)
+    rows = output[0] if first else output[0].transpose(0, 1)
+    steps = input if first else input.transpose(0, 1)
+    for b in range(case["B"]):
+        starts = {0, *resets[:, b].nonzero().flatten().tolist()}
+        ends = sorted(starts | {case["T"]})
+        for begin, end in itertools.pairwise(ends):
+            piece = steps[b, begin:end]
+            with torch.no_grad():
+                alone, single = (m(piece.to(next(m.parameters()).dtype))[0] for m in (exact, peer))
+            assert_near([rows[b, begin:end]], [alone], [single], f"row {b}", case["dtype"])
+
+
 def packed_sequences_equal_torchs(case):
     module, peer, exact = make(case)
     generator = torch.Generator().manual_seed(case["seed"])
@@ -193,6 +213,7 @@ def broken_structures_are_refused(case):
 TARGETS = {
     "layers": (layers(), layers_equal_torchs),
     "lengths": (layers(), lengths_equal_rows_alone),
+    "resets": (layers(), resets_equal_pieces_alone),
     "packed": (layers(), packed_sequences_equal_torchs),
     "broken packs": (broken_packs(), broken_structures_are_refused),
 }

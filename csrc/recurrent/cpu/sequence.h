@@ -1,6 +1,6 @@
 // The CPU engine: a whole layer in one team of threads, its weights packed, one barrier a step.
 //
-// The kernels are those of an instruction set (cpu/isa/), the grid of threads is
+// The kernels are those of an instruction set (recurrent/cpu/kernels/), the grid of threads is
 // recurrent/cpu/plan.h's. What it does not take (no such kernels, a projection, no elements) the
 // stepwise engine takes.
 #pragma once
