@@ -1,4 +1,5 @@
-// Checks of recurrent/cpu/kernels' forward.h, backward.h, weights.h and step.h at the width and instruction set
+// Checks of the forward.h, backward.h, weights.h and single_step.h of recurrent/cpu/kernels at the
+// width and instruction set
 // that the including file chooses: against plain loops in double (sequence_problem.h), on teams of
 // threads, in buffers that are watched and begin as NaN (guarded.h).
 #pragma once
