@@ -6,7 +6,9 @@
 #define FC_UNROLL _Pragma("unroll")
 #define FC_ROLLED _Pragma("unroll 1")
 #else
-#define FC_HD inline
+// Never a function of its own, which as a weak symbol could stand in, with one instruction set's
+// code, for that of another.
+#define FC_HD inline __attribute__((always_inline))
 #define FC_UNROLL _Pragma("GCC unroll 16")
 #define FC_ROLLED
 #endif

@@ -36,6 +36,7 @@ def stack_at_once(
     resets: object,
     parameters: dict[str, Any],
     names: list[list[str]],
+    flat_weights: list[Any],
 ) -> tuple[Tensor, Tensor, Tensor | None] | None: ...
 def step_at_once(
     cell: str, input: object, h: object, c: object, parameters: dict[str, Any]

@@ -23,6 +23,25 @@ FC_HD std::int64_t length_of(const AttentionArgs& a, std::int64_t b) {
   return length < 0 ? 0 : length < a.Tk ? length : a.Tk;
 }
 
+// The keys below `length` from the first one of query `low` to the last one of query `high`, as far
+// as the window goes: one rule for every device.
+FC_HD KeyRange keys_between(const AttentionArgs& a, std::int64_t length, std::int64_t low,
+                            std::int64_t high) {
+  std::int64_t first = 0, last = length;
+  if (a.left >= 0 && low + a.offset - a.left > first) first = low + a.offset - a.left;
+  if (a.right >= 0 && high + 1 + a.offset + a.right < last) last = high + 1 + a.offset + a.right;
+  return {first, last > first ? last : first};
+}
+// Of queries first .. last - 1: the keys that some of them see, and those that all of them see.
+FC_HD KeyRange seen_by_some(const AttentionArgs& a, std::int64_t length, std::int64_t first,
+                            std::int64_t last) {
+  return keys_between(a, length, first, last - 1);
+}
+FC_HD KeyRange seen_by_all(const AttentionArgs& a, std::int64_t length, std::int64_t first,
+                           std::int64_t last) {
+  return keys_between(a, length, last - 1, first);
+}
+
 template <class T, class A>
 class AttentionPositions {
  public:
@@ -32,13 +51,11 @@ class AttentionPositions {
   FC_HD std::int64_t length() const { return length_; }
   // Number of the head, of all batch rows.
   FC_HD std::int64_t slice() const { return b_ * a_.N + n_; }
-  // The keys that some of the queries first .. last - 1 see, as far as lengths and window go.
   FC_HD KeyRange seen_by_some(std::int64_t first, std::int64_t last) const {
-    return cut(first, last - 1);
+    return fastcells::seen_by_some(a_, length_, first, last);
   }
-  // The keys that all of them see.
   FC_HD KeyRange seen_by_all(std::int64_t first, std::int64_t last) const {
-    return cut(last - 1, first);
+    return fastcells::seen_by_all(a_, length_, first, last);
   }
 
   // The score of query i and key j, which the window and the lengths let through, with its mask:
@@ -73,16 +90,6 @@ class AttentionPositions {
   }
 
  private:
-  // From the first key of query `low` to the last one of query `high`.
-  FC_HD KeyRange cut(std::int64_t low, std::int64_t high) const {
-    std::int64_t first = 0, last = length_;
-    if (a_.left >= 0 && low + a_.offset - a_.left > first) first = low + a_.offset - a_.left;
-    if (a_.right >= 0 && high + 1 + a_.offset + a_.right < last) {
-      last = high + 1 + a_.offset + a_.right;
-    }
-    return {first, last > first ? last : first};
-  }
-
   const AttentionArgs& a_;
   const std::int64_t b_, n_, length_;
 };

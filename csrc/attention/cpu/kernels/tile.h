@@ -3,6 +3,7 @@
 #pragma once
 #include "attention/cpu/kernels/args.h"
 #include "attention/cpu/kernels/philox_lanes.h"
+#include "attention/position.h"
 #include "cpu/simd/attention_product.h"
 #include "cpu/simd/lane_sums.h"
 #include "cpu/simd/transpose.h"
@@ -40,24 +41,13 @@ struct Queries {
   int64_t b, n, i, count;
 };
 
-FC_INLINE int64_t length_of(const AttentionArgs& a, int64_t b) {
-  return a.key_lengths ? a.key_lengths[b] : a.Tk;
-}
-// The keys that some of the queries see, as far as lengths and the window go.
 FC_INLINE Keys seen_by_some(const AttentionArgs& a, const Queries& q) {
-  const int64_t length = length_of(a, q.b);
-  Keys keys{0, length};
-  if (a.left >= 0) keys.first = q.i + a.offset - a.left;
-  if (a.right >= 0) keys.last = q.i + q.count + a.offset + a.right;
-  return keys.within({0, length});
+  const KeyRange keys = seen_by_some(a, length_of(a, q.b), q.i, q.i + q.count);
+  return {keys.first, keys.last};
 }
-// The keys that all of them see.
 FC_INLINE Keys seen_by_all(const AttentionArgs& a, const Queries& q) {
-  const int64_t length = length_of(a, q.b);
-  Keys keys{0, length};
-  if (a.left >= 0) keys.first = q.i + q.count - 1 + a.offset - a.left;
-  if (a.right >= 0) keys.last = q.i + 1 + a.offset + a.right;
-  return keys.within({0, length});
+  const KeyRange keys = seen_by_all(a, length_of(a, q.b), q.i, q.i + q.count);
+  return {keys.first, keys.last};
 }
 
 template <class T>

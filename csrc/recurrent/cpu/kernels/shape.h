@@ -5,6 +5,7 @@
 #include "cpu/simd/product.h"
 #include "recurrent/cells/cells.h"
 #include "recurrent/cpu/kernels/args.h"
+#include "recurrent/rows.h"
 
 namespace fastcells {
 namespace {
@@ -24,28 +25,12 @@ struct Shape {
   static constexpr int kColumns = kPlain * L;
 };
 
-// recurrent/rows.h, for the steps of one direction in the order in which they are computed. Written
-// again, as its functions are inline: compiled here they would be weak symbols with this
-// instruction set's code, which the linker could give to every caller.
-struct Steps {
-  const cpu::LayerArgs& a;
-  FC_INLINE int64_t step(int64_t i) const { return a.reverse ? a.T - 1 - i : i; }
-  FC_INLINE int64_t length(int64_t b) const { return a.lengths ? a.lengths[b] : a.T; }
-  FC_INLINE bool is_first(int64_t t, int64_t b) const {
-    return t == (a.reverse ? length(b) - 1 : 0);
-  }
-  FC_INLINE bool is_last(int64_t t, int64_t b) const {
-    return t == (a.reverse ? 0 : length(b) - 1);
-  }
-  FC_INLINE int64_t previous(int64_t t) const { return a.reverse ? t + 1 : t - 1; }
-  FC_INLINE bool cut_after(int64_t t, int64_t b) const {
-    if (!a.resets) return false;
-    const int64_t boundary = a.reverse ? t : t + 1;
-    return boundary > 0 && boundary < length(b) && a.resets[boundary * a.B + b];
-  }
-  FC_INLINE bool cut_initial(int64_t b) const {
-    return a.resets && !a.reverse && length(b) > 0 && a.resets[b];
-  }
+// The rows of one direction, with its steps in the order in which they are computed.
+struct Steps : Rows {
+  FC_INLINE explicit Steps(const cpu::LayerArgs& a)
+      : Rows{a.lengths, a.resets, a.T, a.B, a.reverse} {}
+  FC_INLINE int64_t step(int64_t i) const { return reverse ? T - 1 - i : i; }
+  FC_INLINE bool is_last(int64_t t, int64_t b) const { return t == (reverse ? 0 : length(b) - 1); }
 };
 
 // Waits until all threads of the barrier are here. Spins, then lets others run: threads may be
