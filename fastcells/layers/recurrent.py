@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..functional.graphs import Proxy, module_node
+from ..functional.graphs import module_node
 from ..functional.recurrent import gru_cell_name
 from .recurrent_base import RecurrentLayer
 
@@ -181,9 +181,10 @@ class LSTM(RecurrentLayer):
         return_cell_states: bool = False,
     ):
         """See the class."""
-        if isinstance(input, Proxy):
+        done = self._run(input, hx, lengths, resets, return_cell_states)
+        if done is None:
             return module_node(self, locals())
-        output, h_n, c_n, cells = self._run(input, hx, lengths, resets, return_cell_states)
+        output, h_n, c_n, cells = done
         if return_cell_states:
             return output, (h_n, c_n), cells
         return output, (h_n, c_n)

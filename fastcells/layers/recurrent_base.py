@@ -45,14 +45,12 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """See the class."""
-        if isinstance(input, Proxy):
-            return module_node(self, locals())
-        output, h_n, _, _ = self._run(input, hx, lengths, resets)
-        return output, h_n
+        done = self._run(input, hx, lengths, resets)
+        return module_node(self, locals()) if done is None else done[:2]
 
     def _run(self, input, hx, lengths, resets, want_cells=False):
-        """output, h_n, c_n, cells, in the caller's layout; the last two None without c."""
-        settle_in_forked_child()
+        """output, h_n, c_n, cells, in the caller's layout, the last two None without c; of a proxy of
+        torch.fx None."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, want_cells)
         states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
@@ -60,6 +58,9 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             done = run_module_stack(self, self.cell, input, *states, lengths, resets)
             if done is not None:
                 return *done, None
+        if isinstance(input, Proxy):
+            return None
+        settle_in_forked_child()
         name = type(self).__name__
         check_kind(name, "input", input)
         if input.dim() not in (2, 3):
@@ -90,6 +91,7 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         )
 
     def _run_packed(self, packed, hx, lengths, resets, want_cells):
+        settle_in_forked_child()
         name = type(self).__name__
         for what, value in (("lengths", lengths), ("resets", resets)):
             if value is not None:

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/team.h"
 #include "recurrent/cpu/engine.h"
 #include "recurrent/cpu/single_step.h"
 
@@ -195,10 +196,10 @@ py::object stack_of_module(const std::string& cell, int64_t directions, bool is_
   for (size_t i = 0; i < names.size(); ++i) {
     if (i % directions == 0) tensors.weights.emplace_back();
     for (const std::string& name : names[i]) {
-      const at::Tensor& weight = tensor(parameters, name.c_str());
+      PyObject* const named = PyDict_GetItemString(parameters.ptr(), name.c_str());
+      const at::Tensor& weight = tensor(named);
       const bool is_listed = listed < flat_weights.size() &&
-                             PyList_GET_ITEM(flat_weights.ptr(), py::ssize_t(listed)) ==
-                                 PyDict_GetItemString(parameters.ptr(), name.c_str());
+                             PyList_GET_ITEM(flat_weights.ptr(), py::ssize_t(listed)) == named;
       is_complete = is_complete && weight.defined() && is_listed, ++listed;
       tensors.weights.back().push_back(weight);
     }
@@ -207,6 +208,7 @@ py::object stack_of_module(const std::string& cell, int64_t directions, bool is_
   std::optional<LayerOutputs> outputs;
   {
     const py::gil_scoped_release no_gil;
+    const SerialInForkedChild guard;
     if (is_batch_first) {
       tensors.input = tensors.input.transpose(0, 1);
       const bool is_matrix = tensors.resets.defined() && tensors.resets.dim() == 2;
