@@ -49,8 +49,8 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         return module_node(self, locals()) if done is None else done[:2]
 
     def _run(self, input, hx, lengths, resets, want_cells=False):
-        """output, h_n, c_n, cells, in the caller's layout, the last two None without c; of a proxy of
-        torch.fx None."""
+        """output, h_n, c_n, cells, in the caller's layout, the last two None without c; or None of
+        a proxy of torch.fx."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, want_cells)
         states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
