@@ -25,16 +25,17 @@
 TORCH_LIBRARY(fastcells, m) {
   m.def(
       "recurrent_forward(str cell, int directions, Tensor input, Tensor? h_0, Tensor? c_0, "
-      "Tensor[] weights, Tensor? lengths, Tensor? resets, str keep) "
+      "Tensor[] weights, str names, Tensor? lengths, Tensor? resets, str keep) "
       "-> (Tensor output, Tensor h_n, Tensor c_n, Tensor cells, Tensor saved)");
   m.def(
       "recurrent_backward(str cell, int directions, Tensor? grad_output, Tensor? grad_h_n, "
       "Tensor? grad_c_n, Tensor? grad_cells, Tensor input, Tensor? h_0, Tensor? c_0, "
-      "Tensor[] weights, Tensor? lengths, Tensor? resets, Tensor output, Tensor cells, "
-      "Tensor saved, bool[] needs) "
+      "Tensor[] weights, str names, Tensor? lengths, Tensor? resets, Tensor output, "
+      "Tensor cells, Tensor saved, bool[] needs) "
       "-> (Tensor grad_input, Tensor grad_h_0, Tensor grad_c_0, Tensor[] grad_weights)");
   m.def(
-      "recurrent_step(str cell, Tensor input, Tensor? h, Tensor? c, Tensor[] weights) "
+      "recurrent_step(str cell, Tensor input, Tensor? h, Tensor? c, Tensor[] weights, "
+      "str names) "
       "-> (Tensor h, Tensor c)");
   m.def(
       "attention_forward(Tensor query, Tensor key, Tensor value, Tensor? mask, "

@@ -18,6 +18,9 @@ namespace fastcells {
 using OptionalTensor = std::optional<at::Tensor>;
 
 // One layer over all steps.
+//   weights those of the first direction, then those of the second
+//   names   what each of a direction's weights is, spaces between: weight_ih, weight_hh, bias_ih,
+//           bias_hh, weight_hr, in any order
 //   keep    "nothing", "cells" (all c_t), "states" (what a way back needs that computes the gates
 //           again: all c_t; h_t is the output) or "everything" (cells, and saved for the way back)
 //   output  [T, B, D*P] storage; 0 past a row's end
@@ -27,8 +30,8 @@ using OptionalTensor = std::optional<at::Tensor>;
 //   saved   [D, T, B, S*H] storage; absent unless keep is "everything"
 using RecurrentForward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
     std::string_view cell, int64_t directions, const at::Tensor& input, const OptionalTensor& h_0,
-    const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
-    const OptionalTensor& resets, std::string_view keep);
+    const OptionalTensor& c_0, at::TensorList weights, std::string_view names,
+    const OptionalTensor& lengths, const OptionalTensor& resets, std::string_view keep);
 
 // Its gradients.
 //   grad_*                 of output, h_n, c_n (storage) and cells (arithmetic); absent: zero
@@ -40,17 +43,15 @@ using RecurrentBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor, std::ve
     std::string_view cell, int64_t directions, const OptionalTensor& grad_output,
     const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
     const OptionalTensor& grad_cells, const at::Tensor& input, const OptionalTensor& h_0,
-    const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
-    const OptionalTensor& resets, const at::Tensor& output, const at::Tensor& cells,
-    const at::Tensor& saved, c10::List<bool> needs);
+    const OptionalTensor& c_0, at::TensorList weights, std::string_view names,
+    const OptionalTensor& lengths, const OptionalTensor& resets, const at::Tensor& output,
+    const at::Tensor& cells, const at::Tensor& saved, c10::List<bool> needs);
 
 // One step of one direction, without a way back: input [B, I], h [B, P], c [B, H] -> h', c'
 // (absent for a cell without c).
-using RecurrentStep = std::tuple<at::Tensor, at::Tensor>(std::string_view cell,
-                                                         const at::Tensor& input,
-                                                         const OptionalTensor& h,
-                                                         const OptionalTensor& c,
-                                                         at::TensorList weights);
+using RecurrentStep = std::tuple<at::Tensor, at::Tensor>(
+    std::string_view cell, const at::Tensor& input, const OptionalTensor& h,
+    const OptionalTensor& c, at::TensorList weights, std::string_view names);
 
 RecurrentForward recurrent_forward;
 RecurrentBackward recurrent_backward;

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .reference.recurrent import CELLS, split_weights
+from .reference.recurrent import CELLS
 
 __all__ = ["LayerProblem", "assert_as_accurate_as_torch", "make_layer_problem"]
 
@@ -31,24 +31,27 @@ class LayerProblem:
     input: Tensor  # [T, B, I]
     h_0: Tensor | None  # [D, B, P]
     c_0: Tensor | None  # [D, B, H]; None for a cell without c
-    weights: list[Tensor]  # D times w_ih, w_hh[, b_ih, b_hh][, w_hr]
+    weights: list[Tensor]  # those of the first direction, then those of the second
+    names: str  # what each of a direction's weights is: "weight_ih weight_hh", ...
     lengths: Tensor | None = None  # [B] int64
     resets: Tensor | None = None  # [T, B] bool
 
     def arguments(self) -> tuple:
         """In the order of run_layer, and of fastcells.reference.recurrent.recurrent."""
-        states = (self.h_0, self.c_0)
         return (
-            self.cell, self.directions, self.input, *states, self.weights, self.lengths, self.resets
+            self.cell, self.directions, self.input, self.h_0, self.c_0, self.weights, self.names,
+            self.lengths, self.resets,
         )  # fmt: skip
 
     def variables(self) -> dict[str, Tensor]:
         """What can be differentiated, by name: what is None is left out."""
         named = {"input": self.input, "h_0": self.h_0, "c_0": self.c_0}
-        split = split_weights(self.weights, self.directions)
-        for suffix, of_direction in zip(("", "_reverse"), split, strict=False):
-            named |= {name + suffix: weight for name, weight in of_direction._asdict().items()}
+        named |= dict(zip(self._weight_names(), self.weights, strict=True))
         return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def _weight_names(self) -> list[str]:
+        suffixes = ("", "_reverse")[: self.directions]
+        return [name + suffix for suffix in suffixes for name in self.names.split()]
 
     def with_variables(self, tensors: Iterable[Tensor]) -> LayerProblem:
         """The same problem on other tensors, in the order of variables()."""
@@ -87,7 +90,9 @@ def make_layer_problem(
 
     facts, width = CELLS[cell], proj_size or H
     rows = facts.gates * H
-    weights = []
+    weights, names = [], ["weight_ih", "weight_hh"]
+    names += ["bias_ih", "bias_hh"] if bias else []
+    names += ["weight_hr"] if proj_size else []
     for _ in range(directions):
         weights += [normal(rows, I, scale=I**-0.5), normal(rows, width, scale=width**-0.5)]
         weights += [normal(rows, scale=0.5), normal(rows, scale=0.5)] if bias else []
@@ -103,6 +108,7 @@ def make_layer_problem(
         normal(directions, B, width, scale=0.5),
         normal(directions, B, H) if facts.states == 2 else None,
         weights,
+        " ".join(names),
         row_lengths if lengths else None,
         boundaries if resets else None,
     )

@@ -72,14 +72,14 @@ def run_reference(problem, want_cells=True):
 def torch_layer(problem):
     """torch.nn's layer of the problem's sizes, and the problem's weights under its names."""
     kind, options = TORCH_LAYERS[problem.cell]
-    count = len(problem.weights) // problem.directions
-    if count in (3, 5):
-        options = {**options, "proj_size": problem.weights[count - 1].shape[0]}
+    if "weight_hr" in problem.names:
+        weight_hr = problem.weights[problem.names.split().index("weight_hr")]
+        options = {**options, "proj_size": weight_hr.shape[0]}
     gates = reference.CELLS[problem.cell].gates
     layer = kind(
         problem.input.shape[2],
         problem.weights[0].shape[0] // gates,
-        bias=count >= 4,
+        bias="bias_ih" in problem.names,
         bidirectional=problem.directions == 2,
         dtype=problem.input.dtype,
         **options,

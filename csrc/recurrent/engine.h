@@ -21,12 +21,12 @@ struct LayerGradients {  // of the outputs (undefined: zero), or of the inputs
 
 struct LayerNeeds {
   bool input, h_0, c_0;
-  std::vector<bool> weights;
+  std::vector<PerWeight<bool>> weights;  // D
 };
 
 struct InputGradients {  // ops.h: RecurrentBackward
   at::Tensor input, h_0, c_0;
-  std::vector<at::Tensor> weights;
+  std::vector<DirectionWeights> weights;  // D; undefined where not needed
 };
 
 // What `explain` tells of a call: the engine, its plan in words, and why not a faster engine (or

@@ -12,8 +12,9 @@ struct GateGradients {
 
   // [T*B, I] arithmetic.
   at::Tensor d_input(const Layer& layer, int64_t direction) const;
-  // Of W_ih, W_hh, b_ih or b_hh, by its place in the op's list, in storage. x: operand [T*B, I].
-  at::Tensor d_weight(const Layer& layer, size_t index, const at::Tensor& x) const;
+  // Of those weights that are needed, W_hr's excepted, in storage. x: operand [T*B, I].
+  DirectionWeights d_weights(const Layer& layer, const PerWeight<bool>& needs,
+                             const at::Tensor& x) const;
 };
 
 class StepKernels;  // recurrent/stepwise/stepwise.h

@@ -1,5 +1,7 @@
 #include "recurrent/layer.h"
 
+#include <algorithm>
+
 #include "checks.h"
 
 namespace fastcells {
@@ -46,11 +48,26 @@ void check_optional(const char* op, const char* name, const at::Tensor& tensor,
 
 namespace {
 
-DirectionWeights check_weights(const char* op, at::TensorList list, const CellFacts& cell,
+// The weights of one direction under their names. Throws for a name that is unknown or comes twice.
+DirectionWeights named_weights(const char* op, at::TensorList list, const WeightNames& names) {
+  DirectionWeights weights;
+  for (size_t k = 0; k < names.size(); ++k) {
+    at::Tensor* const place = find_weight(weights, names[k]);
+    TORCH_CHECK_VALUE(place && !place->defined(), op, ": names must be different ones of ",
+                      "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, got '", names[k],
+                      place ? "' twice" : "'");
+    *place = list[k];
+  }
+  TORCH_CHECK_VALUE(weights.weight_ih.defined() && weights.weight_hh.defined() &&
+                        weights.bias_ih.defined() == weights.bias_hh.defined(),
+                    op, ": names must hold weight_ih and weight_hh, and bias_ih and bias_hh or ",
+                    "neither, got ", c10::Join(", ", names));
+  return weights;
+}
+
+DirectionWeights check_weights(const char* op, DirectionWeights weights, const CellFacts& cell,
                                const at::Tensor& input) {
-  const size_t count = list.size();
-  const bool has_bias = count >= 4, has_projection = count == 3 || count == 5;
-  const auto &weight_ih = list[0], &weight_hh = list[1];
+  const auto& [weight_ih, weight_hh, bias_ih, bias_hh, weight_hr] = weights;
   TORCH_CHECK(weight_ih.dim() == 2 && weight_hh.dim() == 2, op,
               ": weight_ih and weight_hh must have shapes (G*H, I) and (G*H, P), got ",
               shape_text(weight_ih.sizes()), " and ", shape_text(weight_hh.sizes()));
@@ -59,25 +76,20 @@ DirectionWeights check_weights(const char* op, at::TensorList list, const CellFa
               "*H rows, got ", rows);
   const int64_t H = rows / cell.gates;
   FC_CHECK_SHAPE(op, weight_ih, "(G*H, I)", {rows, I});
-  FC_CHECK_SHAPE(op, weight_hh, "(G*H, P)", {rows, has_projection ? P : H});
-  DirectionWeights weights{weight_ih.contiguous(), weight_hh.contiguous(), {}, {}, {}};
-  if (has_bias) {
-    const auto &bias_ih = list[2], &bias_hh = list[3];
+  FC_CHECK_SHAPE(op, weight_hh, "(G*H, P)", {rows, weight_hr.defined() ? P : H});
+  if (bias_ih.defined()) {
     FC_CHECK_SHAPE(op, bias_ih, "(G*H,)", {rows});
     FC_CHECK_SHAPE(op, bias_hh, "(G*H,)", {rows});
-    weights.bias_ih = bias_ih.contiguous();
-    weights.bias_hh = bias_hh.contiguous();
   }
-  if (has_projection) {
-    const auto& weight_hr = list[count - 1];
+  if (weight_hr.defined()) {
     TORCH_CHECK(cell.states == 2, op, ": a projection needs an lstm, got a ", cell.name);
     FC_CHECK_SHAPE(op, weight_hr, "(P, H)", {P, H});
-    weights.weight_hr = weight_hr.contiguous();
   }
-  for (const at::Tensor& weight : list) {
-    FC_CHECK_DTYPE(op, weight, input.scalar_type());
-    FC_CHECK_DEVICE(op, weight, input.device());
-  }
+  for_each_weight(weights, [&](const char* name, at::Tensor& weight) {
+    if (!weight.defined()) return;
+    check_optional(op, name, weight, weight.sizes(), input.scalar_type(), input.device());
+    weight = weight.contiguous();
+  });
   return weights;
 }
 
@@ -87,22 +99,31 @@ at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
 
 }  // namespace
 
+WeightNames split_names(std::string_view names) {
+  WeightNames split;
+  for (size_t start = 0; start < names.size();) {
+    const size_t end = std::min(names.find(' ', start), names.size());
+    split.push_back(names.substr(start, end - start));
+    start = end + 1;
+  }
+  return split;
+}
+
 Layer check_layer(const char* op, const LayerArguments& a) {
   const int64_t D = a.directions;
   TORCH_CHECK_VALUE(D == 1 || D == 2, op, ": directions must be 1 or 2, got ", D);
   TORCH_CHECK(a.input.dim() == 3, op, ": input must have shape (T, B, I), got ",
               shape_text(a.input.sizes()));
-  const size_t count = a.weights.size() / D;
-  TORCH_CHECK(a.weights.size() % D == 0 && count >= 2 && count <= 5, op,
-              ": weights must hold w_ih, w_hh[, b_ih, b_hh][, w_hr] for each of ", D,
-              " directions, got ", a.weights.size(), " tensors");
+  const size_t count = a.names.size();
+  TORCH_CHECK(a.weights.size() == D * count, op, ": weights must hold ", c10::Join(", ", a.names),
+              " for each of ", D, " directions, got ", a.weights.size(), " tensors");
   Layer layer;
   layer.cell = find_cell(a.cell);
   layer.storage = storage_of(op, a.input.scalar_type());
   layer.input = a.input.contiguous();
   for (int64_t d = 0; d < D; ++d) {
-    layer.weights.push_back(
-        check_weights(op, a.weights.slice(d * count, count), layer.cell, a.input));
+    layer.weights.push_back(check_weights(
+        op, named_weights(op, a.weights.slice(d * count, count), a.names), layer.cell, a.input));
     TORCH_CHECK(layer.weights[d].weight_hh.sizes() == layer.weights[0].weight_hh.sizes(), op,
                 ": both directions must have weights of the same shapes");
   }

@@ -28,13 +28,34 @@ struct LayerSizes {
   int64_t saved;  // values a unit, row and step keeps for the way back
 };
 
-struct DirectionWeights {  // contiguous
-  at::Tensor weight_ih;    // [G*H, I]
-  at::Tensor weight_hh;    // [G*H, P]
-  at::Tensor bias_ih;      // [G*H] or undefined
-  at::Tensor bias_hh;      // [G*H] or undefined
-  at::Tensor weight_hr;    // [P, H] or undefined: no projection
+// One value for each weight that a direction may have.
+template <class T>
+struct PerWeight {
+  T weight_ih{};  // [G*H, I]
+  T weight_hh{};  // [G*H, P]
+  T bias_ih{};    // [G*H], or absent together with bias_hh
+  T bias_hh{};    // [G*H]
+  T weight_hr{};  // [P, H], or absent: no projection
 };
+using DirectionWeights = PerWeight<at::Tensor>;  // contiguous; undefined where absent
+
+// f(name, the member of that name) for each of them. The op's lists are in the caller's order, and
+// only the names beside them tell which is which.
+template <class T, class F>
+void for_each_weight(PerWeight<T>& weights, const F& f) {
+  f("weight_ih", weights.weight_ih), f("weight_hh", weights.weight_hh);
+  f("bias_ih", weights.bias_ih), f("bias_hh", weights.bias_hh);
+  f("weight_hr", weights.weight_hr);
+}
+// The member of that name, or nullptr.
+template <class T>
+T* find_weight(PerWeight<T>& weights, std::string_view name) {
+  T* found = nullptr;
+  for_each_weight(weights, [&](std::string_view known, T& member) {
+    if (known == name) found = &member;
+  });
+  return found;
+}
 
 struct Layer {
   CellFacts cell;
@@ -53,6 +74,10 @@ struct Layer {
   Rows rows(int64_t direction) const;
 };
 
+using WeightNames = std::vector<std::string_view>;
+// Of an op's argument `names`.
+WeightNames split_names(std::string_view names);
+
 // The arguments as an op's schema has them.
 struct LayerArguments {
   std::string_view cell;
@@ -60,7 +85,8 @@ struct LayerArguments {
   const at::Tensor& input;
   const OptionalTensor& h_0;
   const OptionalTensor& c_0;
-  at::TensorList weights;
+  at::TensorList weights;    // those of the first direction, then those of the second
+  const WeightNames& names;  // of the weights of one direction
   const OptionalTensor& lengths;
   const OptionalTensor& resets;
 };

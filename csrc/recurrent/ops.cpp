@@ -77,11 +77,11 @@ LayerGradients check_gradients(const Layer& layer, const LayerGradients& given) 
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> recurrent_forward(
     std::string_view cell, int64_t directions, const at::Tensor& input, const OptionalTensor& h_0,
-    const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
-    const OptionalTensor& resets, std::string_view keep) {
+    const OptionalTensor& c_0, at::TensorList weights, std::string_view names,
+    const OptionalTensor& lengths, const OptionalTensor& resets, std::string_view keep) {
   const OpScope scope(input);
-  const Layer layer =
-      check_layer(kForward, {cell, directions, input, h_0, c_0, weights, lengths, resets});
+  const Layer layer = check_layer(
+      kForward, {cell, directions, input, h_0, c_0, weights, split_names(names), lengths, resets});
   const LayerOutputs out = engine_of(input).forward(layer, parse_keep(keep));
   return {out.output, out.h_n, or_absent(out.c_n, input), or_absent(out.cells, input),
           or_absent(out.saved, input)};
@@ -91,29 +91,38 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> recurren
     std::string_view cell, int64_t directions, const OptionalTensor& grad_output,
     const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
     const OptionalTensor& grad_cells, const at::Tensor& input, const OptionalTensor& h_0,
-    const OptionalTensor& c_0, at::TensorList weights, const OptionalTensor& lengths,
-    const OptionalTensor& resets, const at::Tensor& output, const at::Tensor& cells,
-    const at::Tensor& saved, c10::List<bool> needs) {
+    const OptionalTensor& c_0, at::TensorList weights, std::string_view names,
+    const OptionalTensor& lengths, const OptionalTensor& resets, const at::Tensor& output,
+    const at::Tensor& cells, const at::Tensor& saved, c10::List<bool> needs) {
   const OpScope scope(input);
-  const Layer layer =
-      check_layer(kBackward, {cell, directions, input, h_0, c_0, weights, lengths, resets});
+  const Layer layer = check_layer(
+      kBackward, {cell, directions, input, h_0, c_0, weights, split_names(names), lengths, resets});
   TORCH_CHECK(needs.size() == 3 + weights.size(), kBackward, ": needs must have 3 + ",
               weights.size(), " values, got ", needs.size());
   LayerNeeds wanted{needs[0], needs[1], layer.cell.states == 2 && needs[2], {}};
-  for (size_t k = 3; k < needs.size(); ++k) wanted.weights.push_back(needs[k]);
+  wanted.weights.resize(directions);
+  const WeightNames listed = split_names(names);
+  for (size_t k = 0; k < weights.size(); ++k) {
+    *find_weight(wanted.weights[k / listed.size()], listed[k % listed.size()]) = needs[3 + k];
+  }
   const LayerGradients grads =
       check_gradients(layer, {grad_output.value_or(at::Tensor()), grad_h_n.value_or(at::Tensor()),
                               grad_c_n.value_or(at::Tensor()), grad_cells.value_or(at::Tensor())});
   InputGradients result = engine_of(input).backward(
       layer, check_outputs(layer, {output, {}, {}, cells, saved}), grads, wanted);
-  for (at::Tensor& weight : result.weights) weight = or_absent(weight, input);
+  std::vector<at::Tensor> d_weights;
+  for (DirectionWeights& of_direction : result.weights) {
+    for (const std::string_view name : listed) {
+      d_weights.push_back(or_absent(*find_weight(of_direction, name), input));
+    }
+  }
   return {or_absent(result.input, input), or_absent(result.h_0, input),
-          or_absent(result.c_0, input), result.weights};
+          or_absent(result.c_0, input), d_weights};
 }
 
 std::tuple<at::Tensor, at::Tensor> recurrent_step(std::string_view cell, const at::Tensor& input,
                                                   const OptionalTensor& h, const OptionalTensor& c,
-                                                  at::TensorList weights) {
+                                                  at::TensorList weights, std::string_view names) {
   const OpScope scope(input);
   TORCH_CHECK(input.dim() == 2, kStep, ": input must have shape (B, I), got ",
               shape_text(input.sizes()));
@@ -122,8 +131,8 @@ std::tuple<at::Tensor, at::Tensor> recurrent_step(std::string_view cell, const a
   };
   const at::Tensor sequence = input.unsqueeze(0);
   const OptionalTensor h_0 = one_direction(h), c_0 = one_direction(c);
-  const Layer layer =
-      check_layer(kStep, {cell, 1, sequence, h_0, c_0, weights, std::nullopt, std::nullopt});
+  const Layer layer = check_layer(kStep, {cell, 1, sequence, h_0, c_0, weights, split_names(names),
+                                          std::nullopt, std::nullopt});
   const LayerOutputs out = engine_of(input).step(layer);
   return {out.h_n.squeeze(0), out.c_n.defined() ? out.c_n.squeeze(0) : or_absent({}, input)};
 }

@@ -17,6 +17,8 @@ __all__ = [
     "check_range_of_lengths",
     "check_resets",
     "check_state",
+    "names_of_weights",
+    "split_layers",
 ]
 
 CAST_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
@@ -165,3 +167,33 @@ def check_cell_hidden(
             f"{hidden_size}"
         )
     check_state_fits(state, input)
+
+
+#: The weights of a direction in torch.nn's order, by how many a caller gives.
+_TORCH_NAMES = {
+    2: "weight_ih weight_hh",
+    3: "weight_ih weight_hh weight_hr",
+    4: "weight_ih weight_hh bias_ih bias_hh",
+    5: "weight_ih weight_hh bias_ih bias_hh weight_hr",
+}
+
+
+def names_of_weights(name: str, weights: Sequence[Tensor], directions: int) -> str:
+    """What each of one direction's weights is, of a layer's list in torch.nn's order."""
+    count, rest = divmod(len(weights), directions)
+    if rest or count not in _TORCH_NAMES:
+        raise ValueError(
+            f"{name}: weights must hold w_ih, w_hh[, b_ih, b_hh][, w_hr] for each of {directions} "
+            f"directions, got {len(weights)} tensors in a layer"
+        )
+    return _TORCH_NAMES[count]
+
+
+def split_layers(name: str, weights: Sequence[Tensor], num_layers: int) -> list[Sequence[Tensor]]:
+    count, rest = divmod(len(weights), num_layers)
+    if rest:
+        raise ValueError(
+            f"{name}: weights must hold the same number of tensors for each of num_layers = "
+            f"{num_layers} layers, got {len(weights)} tensors"
+        )
+    return [weights[i * count : (i + 1) * count] for i in range(num_layers)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks.recurrent import check_range_of_lengths
+from ..checks.recurrent import check_range_of_lengths, names_of_weights, split_layers
 from ..checks.tensors import check_flag
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
@@ -39,6 +39,7 @@ def run_layer(
     h_0: Tensor | None,
     c_0: Tensor | None,
     weights: Sequence[Tensor],
+    names: str,
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     want_cells: bool = False,
@@ -47,9 +48,10 @@ def run_layer(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """One layer, on the kernels or on the reference: output `[T, B, D*P]`, h_n `[D, B, P]`,
     c_n `[D, B, H]` and all c `[T, B, D*H]` in the input's dtype; the last two None without c.
-    `is_packed` matters to autocast alone, `recompute` to what is kept for the way back."""
-    is_projected = ops.is_projected(weights, directions)
-    dtypes = autocast_dtypes(cell, input, h_0, is_projected, is_packed)
+    `weights` are those of the first direction, then those of the second; `names`, with spaces
+    between, what each of a direction's is. `is_packed` matters to autocast alone, `recompute` to
+    what is kept for the way back."""
+    dtypes = autocast_dtypes(cell, input, h_0, "weight_hr" in names, is_packed)
     if dtypes is not None:
         input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
     tensors = (input, h_0, c_0, *weights)
@@ -58,7 +60,7 @@ def run_layer(
             check_range_of_lengths(lengths, input.shape[0])
         with without_autocast(input):
             output, h_n, c_n, cells = reference.recurrent(
-                cell, directions, input, h_0, c_0, weights, lengths, resets
+                cell, directions, input, h_0, c_0, weights, names, lengths, resets
             )
     else:
         has_way_back = needs_grad(tensors)
@@ -69,11 +71,11 @@ def run_layer(
         is_op_alone = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functionalized()
         if has_way_back and not is_op_alone:
             output, h_n, c_n, cells, _ = Recurrent.apply(
-                cell, directions, keep, input, h_0, c_0, lengths, resets, *weights
+                cell, directions, names, keep, input, h_0, c_0, lengths, resets, *weights
             )
         else:
             output, h_n, c_n, cells, _ = ops.recurrent_forward(
-                cell, directions, input, h_0, c_0, weights, lengths, resets, keep
+                cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep
             )
     if reference.CELLS[cell].states == 1:
         return output, h_n, None, None
@@ -83,7 +85,12 @@ def run_layer(
 
 
 def run_step(
-    cell: str, input: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Tensor]
+    cell: str,
+    input: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    weights: Sequence[Tensor],
+    names: str,
 ) -> tuple[Tensor, Tensor | None]:
     """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'. Where a
     derivative may be asked for it is a layer of one step, which has them."""
@@ -91,16 +98,16 @@ def run_step(
     if needs_grad((input, h, c, *weights)):
         _, h_n, c_n, _ = run_layer(
             cell, 1, input.unsqueeze(0), h.unsqueeze(0),
-            None if c is None else c.unsqueeze(0), weights, is_packed=True,
+            None if c is None else c.unsqueeze(0), weights, names, is_packed=True,
         )  # fmt: skip
         return h_n.squeeze(0), None if c_n is None else c_n.squeeze(0)
-    dtypes = autocast_dtypes(cell, input, h, ops.is_projected(weights, 1), is_packed=True)
+    dtypes = autocast_dtypes(cell, input, h, "weight_hr" in names, is_packed=True)
     if dtypes is not None:
         input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
     if not choose_route((input, h, c, *weights)).is_kernel:
         with without_autocast(input):
-            return reference.recurrent_step(cell, input, h, c, weights)
-    h_new, c_new = ops.recurrent_step(cell, input, h, c, weights)
+            return reference.recurrent_step(cell, input, h, c, weights, names)
+    h_new, c_new = ops.recurrent_step(cell, input, h, c, weights, names)
     return h_new, None if c is None else c_new
 
 
@@ -138,7 +145,8 @@ def run_stack(
     input: Tensor,  # [T, B, I]
     h_0: Tensor | None,  # [L*D, B, P]
     c_0: Tensor | None,  # [L*D, B, H]
-    weights: Sequence[Sequence[Tensor]],  # L lists of D * (w_ih, w_hh[, b_ih, b_hh][, w_hr])
+    weights: Sequence[Sequence[Tensor]],  # of each layer: its directions' one by one
+    names: str,  # of the weights of one direction
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     dropout: float = 0.0,
@@ -160,6 +168,7 @@ def run_stack(
             None if h_0 is None else h_0[states],
             None if c_0 is None else c_0[states],
             layer,
+            names,
             lengths,
             resets,
             want_cells and is_last,
@@ -179,16 +188,6 @@ def _join(states: list[Tensor]) -> Tensor:
         return states[0]
     with without_autocast(states[0]):
         return torch.cat(states)
-
-
-def _split_layers(name: str, weights: Sequence[Tensor], num_layers: int) -> list[Sequence[Tensor]]:
-    count, rest = divmod(len(weights), num_layers)
-    if rest:
-        raise ValueError(
-            f"{name}: weights must hold the same number of tensors for each of num_layers = "
-            f"{num_layers} layers, got {len(weights)} tensors"
-        )
-    return [weights[i * count : (i + 1) * count] for i in range(num_layers)]
 
 
 def rnn(
@@ -235,9 +234,11 @@ def rnn(
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
     check_flag("rnn", "recompute", recompute)
-    layers = _split_layers("rnn", weights, num_layers)
+    directions = 1 + bidirectional
+    layers = split_layers("rnn", weights, num_layers)
+    names = names_of_weights("rnn", layers[0], directions)
     output, h_n, _, _ = run_stack(
-        f"rnn_{nonlinearity}", 1 + bidirectional, input, h_0, None, layers, lengths, resets,
+        f"rnn_{nonlinearity}", directions, input, h_0, None, layers, names, lengths, resets,
         dropout, recompute=recompute,
     )  # fmt: skip
     return output, h_n
@@ -288,9 +289,11 @@ def lstm(
         return function_node(lstm, locals())
     check_flag("lstm", "recompute", recompute)
     h_0, c_0 = (None, None) if hx is None else hx
-    layers = _split_layers("lstm", weights, num_layers)
+    directions = 1 + bidirectional
+    layers = split_layers("lstm", weights, num_layers)
+    names = names_of_weights("lstm", layers[0], directions)
     output, h_n, c_n, cells = run_stack(
-        "lstm", 1 + bidirectional, input, h_0, c_0, layers, lengths, resets, dropout,
+        "lstm", directions, input, h_0, c_0, layers, names, lengths, resets, dropout,
         return_cell_states, recompute=recompute,
     )  # fmt: skip
     if return_cell_states:
@@ -346,9 +349,11 @@ def gru(
     if isinstance(input, Proxy):
         return function_node(gru, locals())
     check_flag("gru", "recompute", recompute)
-    layers = _split_layers("gru", weights, num_layers)
+    directions = 1 + bidirectional
+    layers = split_layers("gru", weights, num_layers)
+    names = names_of_weights("gru", layers[0], directions)
     output, h_n, _, _ = run_stack(
-        gru_cell_name(variant), 1 + bidirectional, input, h_0, None, layers, lengths, resets,
+        gru_cell_name(variant), directions, input, h_0, None, layers, names, lengths, resets,
         dropout, recompute=recompute,
     )  # fmt: skip
     return output, h_n
@@ -368,7 +373,8 @@ def rnn_cell(
     """One step of :func:`rnn`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
     if isinstance(input, Proxy):
         return function_node(rnn_cell, locals())
-    return run_step(f"rnn_{nonlinearity}", input, h, None, weights)[0]
+    names = names_of_weights("rnn_cell", weights, 1)
+    return run_step(f"rnn_{nonlinearity}", input, h, None, weights, names)[0]
 
 
 def lstm_cell(
@@ -377,7 +383,7 @@ def lstm_cell(
     """One step of :func:`lstm`: input `[B, I]`, (h `[B, P]`, c `[B, H]`) -> (h', c')."""
     if isinstance(input, Proxy):
         return function_node(lstm_cell, locals())
-    return run_step("lstm", input, *hx, weights)
+    return run_step("lstm", input, *hx, weights, names_of_weights("lstm_cell", weights, 1))
 
 
 def gru_cell(
@@ -386,4 +392,5 @@ def gru_cell(
     """One step of :func:`gru`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
     if isinstance(input, Proxy):
         return function_node(gru_cell, locals())
-    return run_step(gru_cell_name(variant), input, h, None, weights)[0]
+    names = names_of_weights("gru_cell", weights, 1)
+    return run_step(gru_cell_name(variant), input, h, None, weights, names)[0]

@@ -36,21 +36,21 @@ _GRADS = 4  # of output, h_n, c_n and cells
 
 
 class Recurrent(torch.autograd.Function):
-    """(cell, directions, keep, input, h_0, c_0, lengths, resets, *weights) -> output, h_n, c_n,
-    cells, saved: the op with keep "everything", or "states", which leaves `saved` absent."""
+    """(cell, directions, names, keep, input, h_0, c_0, lengths, resets, *weights) -> output, h_n,
+    c_n, cells, saved: the op with keep "everything", or "states", which leaves `saved` absent."""
 
     @staticmethod
     @positional
-    def forward(cell, directions, keep, input, h_0, c_0, lengths, resets, *weights):
+    def forward(cell, directions, names, keep, input, h_0, c_0, lengths, resets, *weights):
         return ops.recurrent_forward(
-            cell, directions, input, h_0, c_0, weights, lengths, resets, keep
+            cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep
         )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
-        cell, directions, _, input, h_0, c_0, lengths, resets, *weights = inputs
+        cell, directions, names, _, input, h_0, c_0, lengths, resets, *weights = inputs
         output, _, c_n, cells, saved = outputs
-        ctx.cell, ctx.directions = cell, directions
+        ctx.cell, ctx.directions, ctx.names = cell, directions, names
         has_c = reference.CELLS[cell].states == 2
         ctx.mark_non_differentiable(saved, *(() if has_c else (c_n, cells)))
         ctx.set_materialize_grads(False)
@@ -59,58 +59,60 @@ class Recurrent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         settle_in_forked_child()
-        _, _, _, *tensors = ctx.needs_input_grad
+        _, _, _, _, *tensors = ctx.needs_input_grad
         needs = (*tensors[:3], *tensors[5:])
         if is_batched_by_autograd(grads):
             input, h_0, c_0, lengths, resets, _, _, _, *weights = ctx.saved_tensors
-            layer = _reference(ctx.cell, ctx.directions, lengths, resets)
+            layer = _reference(ctx.cell, ctx.directions, ctx.names, lengths, resets)
             arguments = (input, h_0, c_0, *weights)
             input, h_0, c_0, *weights = first_derivative(layer, arguments, needs, grads[:_GRADS])
-            return None, None, None, input, h_0, c_0, None, None, *weights
+            return None, None, None, None, input, h_0, c_0, None, None, *weights
         again = is_differentiated_again()
         found = (RecurrentBackward.apply if again else RecurrentBackward.forward)(
-            ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
+            ctx.cell, ctx.directions, ctx.names, needs, *grads[:_GRADS], *ctx.saved_tensors
         )
         input, h_0, c_0, *weights = or_none(found, needs)
-        return None, None, None, input, h_0, c_0, None, None, *weights
+        return None, None, None, None, input, h_0, c_0, None, None, *weights
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
-        if all(dim is None for dim in in_dims[8:]):
+        if all(dim is None for dim in in_dims[9:]):
             return _vmap_as_batch(info.batch_size, in_dims, args)
         return vmap_as_loop(Recurrent, info.batch_size, in_dims, args)
 
 
 def _reference(
-    cell: str, directions: int, lengths: Tensor | None, resets: Tensor | None
+    cell: str, directions: int, names: str, lengths: Tensor | None, resets: Tensor | None
 ) -> Callable[..., tuple[Tensor | None, ...]]:
     """The layer as a function of input, h_0, c_0 and the weights."""
 
     def layer(input, h_0, c_0, *weights):
-        return reference.recurrent(cell, directions, input, h_0, c_0, weights, lengths, resets)
+        return reference.recurrent(
+            cell, directions, input, h_0, c_0, weights, names, lengths, resets
+        )
 
     return layer
 
 
 class RecurrentBackward(torch.autograd.Function):
-    """(cell, directions, needs, grad_output, grad_h_n, grad_c_n, grad_cells, input, h_0, c_0,
-    lengths, resets, output, cells, saved, *weights) -> gradients of input, h_0, c_0 and weights;
-    those not in `needs` have shape (0,)."""
+    """(cell, directions, names, needs, grad_output, grad_h_n, grad_c_n, grad_cells, input, h_0,
+    c_0, lengths, resets, output, cells, saved, *weights) -> gradients of input, h_0, c_0 and
+    weights; those not in `needs` have shape (0,)."""
 
     @staticmethod
     @positional
-    def forward(cell, directions, needs, *tensors):
+    def forward(cell, directions, names, needs, *tensors):
         grads = tensors[:_GRADS]
         input, h_0, c_0, lengths, resets, output, cells, saved, *weights = tensors[_GRADS:]
         found = ops.recurrent_backward(
-            cell, directions, grads, input, h_0, c_0, weights, lengths, resets,
+            cell, directions, grads, input, h_0, c_0, weights, names, lengths, resets,
             (output, cells, saved), needs,
         )  # fmt: skip
         return *found[:3], *found[3]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
-        ctx.cell, ctx.directions, ctx.needs, *tensors = inputs
+        ctx.cell, ctx.directions, ctx.names, ctx.needs, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
 
@@ -119,11 +121,11 @@ class RecurrentBackward(torch.autograd.Function):
         incoming = ctx.saved_tensors[:_GRADS]
         input, h_0, c_0, lengths, resets, *kept_and_weights = ctx.saved_tensors[_GRADS:]
         arguments = (input, h_0, c_0, *kept_and_weights[3:])
-        layer = _reference(ctx.cell, ctx.directions, lengths, resets)
+        layer = _reference(ctx.cell, ctx.directions, ctx.names, lengths, resets)
         incoming, arguments = second_derivative(layer, arguments, incoming, ctx.needs, grads)
         # What the forward pass kept depends on the arguments alone and is accounted for there.
         no_grad_of_kept = (None,) * 5  # lengths, resets, output, cells, saved
-        return None, None, None, *incoming, *arguments[:3], *no_grad_of_kept, *arguments[3:]
+        return None, None, None, None, *incoming, *arguments[:3], *no_grad_of_kept, *arguments[3:]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
@@ -134,10 +136,10 @@ def _vmap_as_batch(
     size: int, in_dims: tuple, args: tuple
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """One call for all slices, laid side by side in the batch: the weights are shared."""
-    cell, directions, keep, *tensors = args
+    cell, directions, names, keep, *tensors = args
     batch_dims = (1, 1, 1, 0, 1)  # of input, h_0, c_0, lengths, resets
     folded: list[Tensor | None] = []
-    for tensor, dim, batch_dim in zip(tensors[:5], in_dims[3:8], batch_dims, strict=True):
+    for tensor, dim, batch_dim in zip(tensors[:5], in_dims[4:9], batch_dims, strict=True):
         if tensor is None:
             folded.append(None)
             continue
@@ -149,7 +151,7 @@ def _vmap_as_batch(
         else:
             moved = tensor.movedim(dim, batch_dim)
         folded.append(moved.flatten(batch_dim, batch_dim + 1))
-    results = Recurrent.apply(cell, directions, keep, *folded, *tensors[5:])
+    results = Recurrent.apply(cell, directions, names, keep, *folded, *tensors[5:])
     unfolded, out_dims = [], []
     for result, batch_dim in zip(results, (1, 1, 1, 1, 2), strict=True):
         is_absent = result.dim() == 1
@@ -163,24 +165,24 @@ def _vmap_as_batch(
 
 
 def _op_setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    cell, directions, input, h_0, c_0, weights, lengths, resets, keep = inputs
+    cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep = inputs
     if keep not in ("everything", "states"):
         raise RuntimeError(
             "fastcells::recurrent_forward: gradients need keep='everything' or 'states', "
             f"got keep={keep!r}; fastcells.functional chooses it by itself"
         )
-    flat = (cell, directions, keep, input, h_0, c_0, lengths, resets, *weights)
+    flat = (cell, directions, names, keep, input, h_0, c_0, lengths, resets, *weights)
     Recurrent.setup_context(ctx, flat, output)
 
 
 def _op_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    _, _, *needs_states, needs_weights, _, _, _ = ctx.needs_input_grad
+    _, _, *needs_states, needs_weights, _, _, _, _ = ctx.needs_input_grad
     needs = (*needs_states, *needs_weights)
     found = RecurrentBackward.apply(
-        ctx.cell, ctx.directions, needs, *grads[:_GRADS], *ctx.saved_tensors
+        ctx.cell, ctx.directions, ctx.names, needs, *grads[:_GRADS], *ctx.saved_tensors
     )
     states = or_none(found[:3], needs_states)
-    return None, None, *states, list(or_none(found[3:], needs_weights)), None, None, None
+    return None, None, *states, list(or_none(found[3:], needs_weights)), None, None, None, None
 
 
 if is_compiled():

@@ -34,21 +34,24 @@ class _RecurrentCell(Unscriptable, nn.RNNCellBase):
         is_batched = input.dim() == 2
         if not is_batched:
             input, states = input.unsqueeze(0), [state.unsqueeze(0) for state in states]
+        weights = self._weights()
         h, c = run_step(
-            self.cell, input, states[0], states[1] if count == 2 else None, self._weights()
-        )
+            self.cell, input, states[0], states[1] if count == 2 else None,
+            tuple(weights.values()), " ".join(weights),
+        )  # fmt: skip
         if is_batched:
             return h, c
         return h.squeeze(0), None if c is None else c.squeeze(0)
 
-    def _weights(self) -> list[Tensor]:
-        weights, biases = [self.weight_ih, self.weight_hh], [self.bias_ih, self.bias_hh]
-        if all(bias is None for bias in biases):
+    def _weights(self) -> dict[str, Tensor]:
+        weights = {"weight_ih": self.weight_ih, "weight_hh": self.weight_hh}
+        biases = {"bias_ih": self.bias_ih, "bias_hh": self.bias_hh}
+        if all(bias is None for bias in biases.values()):
             return weights
-        if any(bias is None for bias in biases):  # one alone was taken away
-            zeros = self.weight_ih.new_zeros(self.weight_ih.shape[0])
-            biases = [zeros if bias is None else bias for bias in biases]
-        return weights + biases
+        for name, bias in biases.items():  # one alone may have been taken away
+            is_gone = bias is None
+            weights[name] = self.weight_ih.new_zeros(self.weight_ih.shape[0]) if is_gone else bias
+        return weights
 
 
 class RNNCell(_RecurrentCell):

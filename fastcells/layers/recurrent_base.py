@@ -137,12 +137,13 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
 
     def _run_stack(self, weights, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
         directions = 2 if self.bidirectional else 1
-        count = len(self._all_weights[0]) * directions
+        names = [name.removesuffix("_l0") for name in self._all_weights[0]]
+        count = len(names) * directions
         layers = [weights[i * count : (i + 1) * count] for i in range(self.num_layers)]
         dropout = self.dropout if self.training else 0.0
         return run_stack(
-            self.cell, directions, input, h_0, c_0, layers, lengths, resets, dropout, want_cells,
-            is_packed, self.recompute,
+            self.cell, directions, input, h_0, c_0, layers, " ".join(names), lengths, resets,
+            dropout, want_cells, is_packed, self.recompute,
         )  # fmt: skip
 
     def _to_callers_layout(self, output: Tensor, is_batched: bool) -> Tensor:

@@ -38,19 +38,19 @@ def _recurrent_forward(cell, directions, input, h_0, c_0, weights, *_, out_shape
 
 def _recurrent_backward(
     cell, directions, grad_output, grad_h_n, grad_c_n, grad_cells, input, h_0, c_0, weights,
-    lengths, resets, output, cells, saved, needs, *, out_shape=None, **__,
+    names, lengths, resets, output, cells, saved, needs, *, out_shape=None, **__,
 ) -> int:  # fmt: skip
     of_one = _products(directions, input, weights)
     total = directions * sum(of_one) if tuple(saved) == (0,) else 0  # the gates once more
     for index, needed in enumerate(needs[3:]):
         place = index % len(of_one)
         total += of_one[place] if needed else 0  # of the weight
-        is_input = place == 0
+        is_input = names.split()[place] == "weight_ih"
         total += of_one[place] if not is_input or needs[0] else 0  # of the input, or through time
     return total
 
 
-def _recurrent_step(cell, input, h, c, weights, *, out_shape=None, **__) -> int:
+def _recurrent_step(cell, input, h, c, weights, names, *, out_shape=None, **__) -> int:
     return sum(_products(1, (1, *input), weights))
 
 

@@ -15,7 +15,6 @@ from .devices import arithmetic_dtype, check_device, has_kernels
 
 __all__ = [
     "has_kernels",
-    "is_projected",
     "recurrent_backward",
     "recurrent_forward",
     "recurrent_step",
@@ -34,13 +33,14 @@ def recurrent_forward(
     h_0: Tensor | None,
     c_0: Tensor | None,
     weights: Sequence[Tensor],
+    names: str,  # of the weights of one direction: "weight_ih weight_hh", ...
     lengths: Tensor | None,
     resets: Tensor | None,
     keep: str,  # "nothing", "cells", "states" or "everything"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """output, h_n, c_n, cells, saved; what is absent has shape `(0,)`."""
     return torch.ops.fastcells.recurrent_forward(
-        cell, directions, input, h_0, c_0, weights, lengths, resets, keep
+        cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep
     )
 
 
@@ -52,6 +52,7 @@ def recurrent_backward(
     h_0: Tensor | None,
     c_0: Tensor | None,
     weights: Sequence[Tensor],
+    names: str,  # of the weights of one direction: "weight_ih weight_hh", ...
     lengths: Tensor | None,
     resets: Tensor | None,
     kept: Sequence[Tensor],  # output, cells, saved; saved absent: it is computed again
@@ -59,15 +60,20 @@ def recurrent_backward(
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """grad_input, grad_h_0, grad_c_0, grad_weights; what is not needed has shape `(0,)`."""
     return torch.ops.fastcells.recurrent_backward(
-        cell, directions, *grads, input, h_0, c_0, weights, lengths, resets, *kept, needs
+        cell, directions, *grads, input, h_0, c_0, weights, names, lengths, resets, *kept, needs
     )
 
 
 def recurrent_step(
-    cell: str, input: Tensor, h: Tensor | None, c: Tensor | None, weights: Sequence[Tensor]
+    cell: str,
+    input: Tensor,
+    h: Tensor | None,
+    c: Tensor | None,
+    weights: Sequence[Tensor],
+    names: str,
 ) -> tuple[Tensor, Tensor]:
     """h', c' of one step without gradients; c' of shape `(0,)` for a cell without c."""
-    return torch.ops.fastcells.recurrent_step(cell, input, h, c, weights)
+    return torch.ops.fastcells.recurrent_step(cell, input, h, c, weights, names)
 
 
 def step_at_once(
@@ -104,24 +110,19 @@ def stack_at_once(
     )  # fmt: skip
 
 
-def is_projected(weights: Sequence[Tensor], directions: int) -> bool:
-    """Whether the flat list of an op ends each direction with w_hr."""
-    return len(weights) // directions in (3, 5)
-
-
-def _widths(cell: str, directions: int, weights: Sequence[Tensor]) -> tuple[int, int, int]:
+def _widths(cell: str, weights: Sequence[Tensor], names: str) -> tuple[int, int, int]:
     """H, P and the saved values a unit."""
-    facts = CELL_FACTS[cell]
-    hidden = weights[0].shape[0] // facts["gates"]
-    return hidden, weights[1].shape[1], facts["saved"] + int(is_projected(weights, directions))
+    facts, named = CELL_FACTS[cell], dict(zip(names.split(), weights, strict=False))
+    hidden = named["weight_ih"].shape[0] // facts["gates"]
+    return hidden, named["weight_hh"].shape[1], facts["saved"] + int("weight_hr" in named)
 
 
-def _fake_forward(cell, directions, input, h_0, c_0, weights, lengths, resets, keep):
+def _fake_forward(cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep):
     check_device(
         "recurrent_forward", input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths, resets=resets
     )
     steps, batch, _ = input.shape
-    hidden, width, saved = _widths(cell, directions, weights)
+    hidden, width, saved = _widths(cell, weights, names)
     has_c = CELL_FACTS[cell]["states"] == 2
     cells = input.new_empty(0)
     if has_c and keep != "nothing":
@@ -149,6 +150,7 @@ def _fake_backward(
     h_0,
     c_0,
     weights,
+    names,
     lengths,
     resets,
     output,
@@ -161,7 +163,7 @@ def _fake_backward(
         resets=resets, output=output, cells=cells, saved=saved,
     )  # fmt: skip
     batch = input.shape[1]
-    hidden, width, _ = _widths(cell, directions, weights)
+    hidden, width, _ = _widths(cell, weights, names)
     has_c = CELL_FACTS[cell]["states"] == 2
 
     def grad(needed, *shape):
@@ -175,10 +177,10 @@ def _fake_backward(
     )
 
 
-def _fake_step(cell, input, h, c, weights):
+def _fake_step(cell, input, h, c, weights, names):
     check_device("recurrent_step", input, h=h, c=c, weight=weights)
     batch = input.shape[0]
-    hidden, width, _ = _widths(cell, 1, weights)
+    hidden, width, _ = _widths(cell, weights, names)
     has_c = CELL_FACTS[cell]["states"] == 2
     return input.new_empty(batch, width), (
         input.new_empty(batch, hidden) if has_c else input.new_empty(0)

@@ -100,15 +100,14 @@ CELLS: dict[str, CellReference] = {
 }
 
 
-def split_weights(weights: Sequence[Tensor], directions: int) -> list[Weights]:
-    """The flat list of an op (w_ih, w_hh[, b_ih, b_hh][, w_hr] for each direction), by name."""
-    count = len(weights) // directions
-    split = []
-    for d in range(directions):
-        part = list(weights[d * count : (d + 1) * count])
-        weight_hr = part.pop() if count in (3, 5) else None
-        split.append(Weights(*part, *([None] * (4 - len(part))), weight_hr))
-    return split
+def split_weights(weights: Sequence[Tensor], names: str) -> list[Weights]:
+    """The flat list of an op, one direction after the other, by name."""
+    listed = names.split()
+    count = len(listed)
+    return [
+        Weights(**dict(zip(listed, weights[i : i + count], strict=True)))
+        for i in range(0, len(weights), count)
+    ]
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -159,6 +158,7 @@ def recurrent(
     h_0: Tensor | None,
     c_0: Tensor | None,
     weights: Sequence[Tensor],
+    names: str,
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -169,7 +169,8 @@ def recurrent(
         directions: D, 1 or 2; the second direction runs from each row's end to its start.
         input: `[T, B, I]`.
         h_0, c_0: `[D, B, P]`, `[D, B, H]`, or None for zeros.
-        weights: D times w_ih, w_hh[, b_ih, b_hh][, w_hr]: see :class:`Weights`.
+        weights, names: the weights of the first direction, then those of the second; which field
+            of :class:`Weights` each of a direction's is, with spaces between.
         lengths: `[B]` int64, steps of each row; None means T.
         resets: `[T, B]` bool; no state passes from step t - 1 to t, or back, where it is set.
 
@@ -186,7 +187,7 @@ def recurrent(
         exists = (steps[:, None] < lengths)[:, :, None]
         input = torch.where(exists, input, torch.zeros_like(input))
     results = []
-    for d, raw in enumerate(split_weights(weights, directions)):
+    for d, raw in enumerate(split_weights(weights, names)):
         w = Weights(*(None if p is None else p.to(compute) for p in raw))
         h = input.new_zeros(batch, w.weight_hh.shape[1]) if h_0 is None else h_0[d].to(compute)
         c = None
@@ -203,10 +204,15 @@ def recurrent(
 
 
 def recurrent_step(
-    cell: str, input: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Tensor]
+    cell: str,
+    input: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    weights: Sequence[Tensor],
+    names: str,
 ) -> tuple[Tensor, Tensor | None]:
     """One step of `cell`: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c' (None without c)."""
-    (w,) = split_weights(weights, 1)
+    (w,) = split_weights(weights, names)
     compute = _compute_dtype(input.dtype)
     w = Weights(*(None if p is None else p.to(compute) for p in w))
     carried = None if c is None else c.to(compute)

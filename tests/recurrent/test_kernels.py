@@ -108,7 +108,7 @@ def run_in_storage_dtype(problem):
     """A cell that torch lacks, with every operation rounded to storage, as torch's are."""
     cell = reference.CELLS[problem.cell]
     outputs, h_n = [], []
-    for d, weights in enumerate(reference.split_weights(problem.weights, problem.directions)):
+    for d, weights in enumerate(reference.split_weights(problem.weights, problem.names)):
         h, steps = problem.h_0[d], list(problem.input)
         hs = []
         for x in reversed(steps) if d else steps:
@@ -271,10 +271,10 @@ def test_the_way_back_harms_neither_arguments_nor_what_was_kept(cell, proj_size,
     used = [*problem.variables().values(), problem.lengths, problem.resets, output, cells, saved]
     used += grads
     before = [t.clone() for t in used]
-    name, directions, input, h_0, c_0, weights, lengths, resets = problem.arguments()
+    name, directions, input, h_0, c_0, weights, names, lengths, resets = problem.arguments()
     needs = [True] * (3 + len(weights))
     results = ops.recurrent_backward(
-        name, directions, grads, input, h_0, c_0, weights, lengths, resets,
+        name, directions, grads, input, h_0, c_0, weights, names, lengths, resets,
         (output, cells, saved), needs,
     )  # fmt: skip
     assert all(torch.equal(a, b) for a, b in zip(used, before, strict=True))
@@ -366,7 +366,9 @@ def test_kernels_run_in_a_forked_worker_after_use_in_the_parent():
 
 def run_step(problem):
     c = None if problem.c_0 is None else problem.c_0[0]
-    h, c = functional.run_step(problem.cell, problem.input[0], problem.h_0[0], c, problem.weights)
+    h, c = functional.run_step(
+        problem.cell, problem.input[0], problem.h_0[0], c, problem.weights, problem.names
+    )
     return None, h[None], None if c is None else c[None], None
 
 
@@ -387,7 +389,7 @@ def test_a_step_equals_a_layer_of_one_step(cell, proj_size, bias):
 
 def test_the_step_op_takes_absent_states_for_zeros():
     problem = make_layer_problem("lstm", 1, 1, 4, 3, 6)
-    zeros = torch.zeros(4, 6, dtype=torch.float64)
-    absent = ops.recurrent_step("lstm", problem.input[0], None, None, problem.weights)
-    given = ops.recurrent_step("lstm", problem.input[0], zeros, zeros, problem.weights)
+    x, zeros = problem.input[0], torch.zeros(4, 6, dtype=torch.float64)
+    absent = ops.recurrent_step("lstm", x, None, None, problem.weights, problem.names)
+    given = ops.recurrent_step("lstm", x, zeros, zeros, problem.weights, problem.names)
     assert all(torch.equal(a, b) for a, b in zip(absent, given, strict=True))

@@ -16,7 +16,8 @@ from problems import run_kernels, small_problem
 
 KNOWN = "rnn_tanh, rnn_relu, lstm, gru, gru_reset_before, gru_article"
 COUNT = (
-    "weights must hold w_ih, w_hh[, b_ih, b_hh][, w_hr] for each of {} directions, got {} tensors"
+    "weights must hold weight_ih, weight_hh, bias_ih, bias_hh for each of {} directions, got {} "
+    "tensors"
 )
 
 
@@ -128,7 +129,7 @@ REFUSED = {
     "float32 weight": (
         weight(3, torch.Tensor.float),
         TypeError,
-        "weight must have dtype Double, got Float. Convert it with .to(...)",
+        "bias_hh must have dtype Double, got Float",
     ),
     "h_0 of another batch": (
         changed(h_0=lambda p: p.h_0[:, :3]),
@@ -216,7 +217,10 @@ def test_a_cell_without_c_refuses_a_cell_state_and_a_projection(cell):
     problem = small_problem(cell, directions=1)
     with refused(RuntimeError, f"a {cell} has no cell state, but c_0 was given"):
         ops.recurrent_forward(*replace(problem, c_0=problem.h_0).arguments(), "nothing")
-    projected = replace(problem, weights=[*problem.weights, torch.zeros(6, 6).double()])
+    projected = replace(
+        problem, weights=[*problem.weights, torch.zeros(6, 6).double()],
+        names=problem.names + " weight_hr",
+    )  # fmt: skip
     with refused(RuntimeError, f"a projection needs an lstm, got a {cell}"):
         ops.recurrent_forward(*projected.arguments(), "nothing")
 
@@ -238,7 +242,7 @@ def test_an_unknown_keep_is_refused():
 META = {
     "h_0": (changed(h_0=lambda p: p.h_0.to("meta")), "h_0 (D, B, P)"),
     "c_0": (changed(c_0=lambda p: p.c_0.to("meta")), "c_0 (D, B, H)"),
-    "weight": (weight(2, lambda w: w.to("meta")), "weight"),
+    "bias_ih": (weight(2, lambda w: w.to("meta")), "bias_ih"),
     "lengths": (changed(lengths=lambda p: p.lengths.to("meta")), "lengths (B,)"),
     "resets": (changed(resets=lambda p: p.resets.to("meta")), "resets (T, B)"),
 }
@@ -286,7 +290,7 @@ def test_step_op_refuses_a_tangent():
     with forward_ad.dual_level():
         h = forward_ad.make_dual(problem.h_0[0], problem.h_0[0])
         with refused(NotImplementedError, NO_JVP, "recurrent_step"):
-            ops.recurrent_step("gru", problem.input[0], h, None, problem.weights)
+            ops.recurrent_step("gru", problem.input[0], h, None, problem.weights, problem.names)
 
 
 # ---- the op of the way back ----
@@ -296,11 +300,11 @@ def backward_arguments(cell="lstm", proj_size=0):
     """By name, in the order of ops.recurrent_backward."""
     problem = small_problem(cell, 2, proj_size, lengths=True)
     output, h_n, c_n, cells, saved = ops.recurrent_forward(*problem.arguments(), "everything")
-    name, directions, input, h_0, c_0, weights, lengths, resets = problem.arguments()
+    name, directions, input, h_0, c_0, weights, names, lengths, resets = problem.arguments()
     return {
         "cell": name, "directions": directions,
         "grads": [torch.ones_like(t) for t in (output, h_n, c_n, cells)],
-        "input": input, "h_0": h_0, "c_0": c_0, "weights": weights,
+        "input": input, "h_0": h_0, "c_0": c_0, "weights": weights, "names": names,
         "lengths": lengths, "resets": resets, "kept": [output, cells, saved],
         "needs": [True] * (3 + len(weights)),
     }  # fmt: skip
@@ -364,7 +368,7 @@ def test_a_traced_gradient_needs_what_keep_everything_or_states_keeps():
 def test_step_op_refuses_a_sequence():
     problem = small_problem("gru", directions=1)
     with refused(RuntimeError, "input must have shape (B, I), got (5, 4, 3)", "recurrent_step"):
-        ops.recurrent_step("gru", problem.input, None, None, problem.weights)
+        ops.recurrent_step("gru", problem.input, None, None, problem.weights, problem.names)
 
 
 def test_step_op_checks_states_and_weights_as_a_layer_of_one_step():
@@ -372,10 +376,10 @@ def test_step_op_checks_states_and_weights_as_a_layer_of_one_step():
     x, h, c = problem.input[0], problem.h_0[0], problem.c_0[0]
     text = "h_0 (D, B, P) must have shape (1, 4, 6), got (1, 3, 6)"
     with refused(RuntimeError, text, "recurrent_step"):
-        ops.recurrent_step("lstm", x, h[:3], c, problem.weights)
+        ops.recurrent_step("lstm", x, h[:3], c, problem.weights, problem.names)
     with refused(TypeError, "c_0 (D, B, H) must have dtype Double, got Float", "recurrent_step"):
-        ops.recurrent_step("lstm", x, h, c.float(), problem.weights)
+        ops.recurrent_step("lstm", x, h, c.float(), problem.weights, problem.names)
     with refused(RuntimeError, COUNT.format(1, 1), "recurrent_step"):
-        ops.recurrent_step("lstm", x, h, c, problem.weights[:1])
+        ops.recurrent_step("lstm", x, h, c, problem.weights[:1], problem.names)
     with refused(ValueError, f"fastcells: unknown cell 'elman', known are {KNOWN}"):
-        ops.recurrent_step("elman", x, h, c, problem.weights)
+        ops.recurrent_step("elman", x, h, c, problem.weights, problem.names)

@@ -73,7 +73,9 @@ def test_reference_step_equals_torch_cells(cell, bias):
 
     def run_step(problem):
         c = None if problem.c_0 is None else problem.c_0[0]
-        h, c = reference.recurrent_step(cell, problem.input[0], problem.h_0[0], c, problem.weights)
+        h, c = reference.recurrent_step(
+            cell, problem.input[0], problem.h_0[0], c, problem.weights, problem.names
+        )
         return None, h, c, None
 
     def run_torch_cell(problem):
@@ -93,7 +95,7 @@ def test_cell_states_of_the_reference_are_those_between_its_steps():
     _, _, c_n, cells = run_reference(problem)
     h, c = problem.h_0[0], problem.c_0[0]
     for t, x in enumerate(problem.input):
-        h, c = reference.recurrent_step("lstm", x, h, c, problem.weights)
+        h, c = reference.recurrent_step("lstm", x, h, c, problem.weights, problem.names)
         torch.testing.assert_close(cells[t], c, rtol=0, atol=1e-14)
     assert torch.equal(c_n[0], cells[-1])
 
@@ -213,7 +215,10 @@ def test_gru_variant_equals_its_equations(cell, unit):
 def test_gru_variants_without_bias_equal_a_bias_of_zero(cell):
     problem = small_problem(cell, directions=1, bias=False)
     zeros = torch.zeros(18, dtype=torch.float64)
-    with_bias = replace(problem, weights=[*problem.weights, zeros, zeros])
+    with_bias = replace(
+        problem, weights=[*problem.weights, zeros, zeros],
+        names=problem.names + " bias_ih bias_hh",
+    )  # fmt: skip
     for got, want in zip(run_reference(problem)[:2], run_reference(with_bias)[:2], strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-14)
 

@@ -76,7 +76,7 @@ def test_opcheck_of_the_step_op(cell, proj_size):
     problem = small_problem(cell, 1, proj_size)
     c = None if problem.c_0 is None else problem.c_0[0]
     for h in (problem.h_0[0], None):
-        arguments = (cell, problem.input[0], h, c, problem.weights)
+        arguments = (cell, problem.input[0], h, c, problem.weights, problem.names)
         opcheck(torch.ops.fastcells.recurrent_step.default, arguments)
 
 
@@ -109,7 +109,8 @@ def test_a_compiled_layer_is_one_op(needs_grad):
 def test_a_compiled_step_is_one_op(needs_grad):
     problem = small_problem("gru", directions=1)
     input, h = problem.input[0].requires_grad_(needs_grad), problem.h_0[0]
-    called = ops_of(lambda x: functional.run_step("gru", x, h, None, problem.weights)[0], input)
+    weights = problem.weights, problem.names
+    called = ops_of(lambda x: functional.run_step("gru", x, h, None, *weights)[0], input)
     reshaping = {"unsqueeze", "squeeze"}
     op = "fastcells.recurrent_forward" if needs_grad else "fastcells.recurrent_step"
     assert [target for target in called if target not in reshaping] == [op]
@@ -147,11 +148,13 @@ def test_a_layer_compiled_by_inductor_and_its_gradients_match_reference():
 
 def test_one_compilation_serves_all_lengths_and_batch_sizes():
     counter = CompileCounterWithBackend("aot_eager")
-    weights = masked_problem("lstm").weights
+    weights, names = masked_problem("lstm").weights, masked_problem("lstm").names
 
     @torch.compile(backend=counter, fullgraph=True, dynamic=True)
     def layer(input, lengths, resets):
-        return functional.run_layer("lstm", 2, input, None, None, weights, lengths, resets, True)
+        return functional.run_layer(
+            "lstm", 2, input, None, None, weights, names, lengths, resets, True
+        )
 
     for steps, batch in [(5, 4), (2, 7), (9, 3)]:
         problem = make_layer_problem("lstm", 2, steps, batch, 3, 6, lengths=True, resets=True)
@@ -212,7 +215,7 @@ class Layer(torch.nn.Module):
     def forward(self, input, lengths, resets):
         weights = list(self.weights)
         return functional.run_layer(
-            self.problem.cell, 2, input, None, None, weights, lengths, resets
+            self.problem.cell, 2, input, None, None, weights, self.problem.names, lengths, resets
         )[:2]
 
 
@@ -235,7 +238,7 @@ def test_an_exported_layer_runs_and_trains_at_other_sizes(cell, proj_size):
     problem = masked_problem(cell, proj_size)
     layer = exported(problem).module()
     other = make_layer_problem(cell, 2, 7, 9, 3, 6, lengths=True, resets=True)
-    other = replace(other, weights=problem.weights, h_0=None, c_0=None)
+    other = replace(other, weights=problem.weights, names=problem.names, h_0=None, c_0=None)
 
     def run_exported(problem):
         results = layer(problem.input, problem.lengths, problem.resets)

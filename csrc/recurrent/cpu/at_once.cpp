@@ -71,11 +71,11 @@ bool step_at_once(const CellFacts& cell, const StepTensors& t, at::Tensor& h_new
 // All layers of a module, without a way back, as step_at_once: of plain tensors of any dtype and
 // stride. No value, and nothing was done, for anything else or where tensors do not fit together.
 struct StackTensors {
-  at::Tensor input;            // [T, B, I]
-  at::Tensor h_0, c_0;         // [L*D, B, P or H] or undefined: zeros
-  at::Tensor lengths, resets;  // [B], [T, B] or undefined
-  std::vector<std::vector<at::Tensor>>
-      weights;  // L lists of D * (w_ih, w_hh[, b_ih, b_hh][, w_hr])
+  at::Tensor input;                              // [T, B, I]
+  at::Tensor h_0, c_0;                           // [L*D, B, P or H] or undefined: zeros
+  at::Tensor lengths, resets;                    // [B], [T, B] or undefined
+  std::vector<std::vector<at::Tensor>> weights;  // of each layer: its directions' one by one
+  WeightNames names;                             // of the weights of one direction
 };
 std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directions,
                                           const StackTensors& t) {
@@ -103,7 +103,7 @@ std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directi
       };
       const Layer layer =
           check_layer("layer", {cell.name, directions, input, of_layer(t.h_0), of_layer(t.c_0),
-                                t.weights[i], t.lengths, t.resets});
+                                t.weights[i], t.names, t.lengths, t.resets});
       outputs = engine().forward(layer, Keep::kNothing);
       h_n.push_back(outputs.h_n), c_n.push_back(outputs.c_n);
       input = outputs.output;
@@ -152,7 +152,7 @@ py::object wrapped(at::Tensor tensor) {
   return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor)));
 }
 
-// recurrent/cpu/engine.h: step_at_once, on a cell module's own dictionary of parameters: what is
+// step_at_once, on a cell module's own dictionary of parameters: what is
 // not plainly there (a parametrization, a subclass of Tensor) is None here, and left to the op.
 py::object step_of_module(const std::string& cell, py::handle input, py::handle h, py::handle c,
                           const py::dict& parameters) {
@@ -180,17 +180,28 @@ py::object step_of_module(const std::string& cell, py::handle input, py::handle 
   return py::make_tuple(wrapped(std::move(h_new)), wrapped(std::move(c_new)));
 }
 
-// recurrent/cpu/engine.h: stack_at_once, on a module's own dictionary of parameters, in the lists
-// of names that a torch.nn.RNNBase keeps: one a layer and direction. None where the op must be
-// asked.
+// "weight_ih" of "weight_ih_l0", as torch.nn.RNNBase names a layer's own.
+WeightNames names_of_direction(const std::vector<std::string>& of_layer) {
+  WeightNames names;
+  for (const std::string_view name : of_layer) names.push_back(name.substr(0, name.find("_l")));
+  return names;
+}
+
+// stack_at_once, on a module's own dictionary of parameters, in the lists of names that a
+// torch.nn.RNNBase keeps: one a layer and direction. None where the op must be asked.
 py::object stack_of_module(const std::string& cell, int64_t directions, bool is_batch_first,
                            py::handle input, py::handle h, py::handle c, py::handle lengths,
                            py::handle resets, const py::dict& parameters,
                            const std::vector<std::vector<std::string>>& names,
                            const py::list& flat_weights) {
   PlainTensors tensor;
-  StackTensors tensors{tensor(input.ptr()),   tensor(h.ptr()),      tensor(c.ptr()),
-                       tensor(lengths.ptr()), tensor(resets.ptr()), {}};
+  StackTensors tensors{tensor(input.ptr()),
+                       tensor(h.ptr()),
+                       tensor(c.ptr()),
+                       tensor(lengths.ptr()),
+                       tensor(resets.ptr()),
+                       {},
+                       names_of_direction(names.at(0))};
   bool is_complete = tensors.input.defined() && tensors.input.dim() == 3;
   size_t listed = 0;
   for (size_t i = 0; i < names.size(); ++i) {

@@ -7,8 +7,6 @@
 namespace fastcells::cpu {
 namespace {
 
-constexpr size_t kWeights = 4;  // w_ih, w_hh, b_ih, b_hh; the first two without biases
-
 // Buffers of one team of threads, for one direction after another.
 struct TeamBuffers {
   at::Tensor carry_dh, carry_dc, dx_gates, dg_gates, saved_again, plain_x, plain_h;
@@ -26,8 +24,7 @@ class BackwardPass {
         needs_(needs),
         kernels_(kernels),
         grid_(layer, kernels, /*is_training=*/true),
-        arithmetic_(layer.input.options().dtype(layer.arithmetic())),
-        count_(needs.weights.size() / s_.D) {
+        arithmetic_(layer.input.options().dtype(layer.arithmetic())) {
     for (int team = 0; team < grid_.plan().direction_teams; ++team)
       buffers_.push_back(make_buffers());
     if (needs.h_0) d_h_0_ = at::empty({s_.D, s_.B, s_.H}, arithmetic_);
@@ -54,7 +51,10 @@ class BackwardPass {
       result.input = stored(sum);
     }
     result.h_0 = stored(d_h_0_), result.c_0 = stored(d_c_0_);
-    for (const at::Tensor& d_weight : d_weights_) result.weights.push_back(stored(d_weight));
+    for (const DirectionWeights& d : d_weights_) {
+      result.weights.push_back(
+          {stored(d.weight_ih), stored(d.weight_hh), stored(d.bias_ih), stored(d.bias_hh), {}});
+    }
     return result;
   }
 
@@ -119,16 +119,16 @@ class BackwardPass {
     a.panels_hh = of_state.panels.get(), a.bias_hh = of_state.bias.get();
   }
   void set_weight_gradients(BackwardArgs& a, std::int64_t d) {
-    void** const places[kWeights] = {&a.d_weight_ih, &a.d_weight_hh, &a.d_bias_ih, &a.d_bias_hh};
     const std::int64_t gates = s_.G * s_.H;
-    for (size_t k = 0; k < count_; ++k) {
-      at::Tensor gradient;
-      if (needs_.weights[d * count_ + k]) {
-        gradient = k < 2 ? new_gradient({gates, k == 0 ? s_.I : s_.H}) : new_gradient({gates});
-      }
-      *places[k] = pointer(gradient);
-      d_weights_.push_back(gradient);
-    }
+    const PerWeight<bool>& needs = needs_.weights[d];
+    DirectionWeights g;
+    if (needs.weight_ih) g.weight_ih = new_gradient({gates, s_.I});
+    if (needs.weight_hh) g.weight_hh = new_gradient({gates, s_.H});
+    if (needs.bias_ih) g.bias_ih = new_gradient({gates});
+    if (needs.bias_hh) g.bias_hh = new_gradient({gates});
+    a.d_weight_ih = pointer(g.weight_ih), a.d_weight_hh = pointer(g.weight_hh);
+    a.d_bias_ih = pointer(g.bias_ih), a.d_bias_hh = pointer(g.bias_hh);
+    d_weights_.push_back(g);
   }
 
   const Layer& layer_;
@@ -139,11 +139,11 @@ class BackwardPass {
   const CellKernels& kernels_;
   Grid grid_;
   const at::TensorOptions arithmetic_;
-  const size_t count_;  // weights a direction
   std::vector<TeamBuffers> buffers_;
   std::vector<std::shared_ptr<const Pack>> packs_;
   std::vector<BackwardArgs> args_;
-  std::vector<at::Tensor> d_input_, d_weights_;
+  std::vector<at::Tensor> d_input_;
+  std::vector<DirectionWeights> d_weights_;
   at::Tensor d_h_0_, d_c_0_;
 };
 

@@ -14,12 +14,18 @@ at::Tensor GateGradients::d_input(const Layer& layer, int64_t direction) const {
 
 // Products over all steps write the operands' own type: float32 on a CPU, storage on a GPU, where
 // the accumulation is float32 all the same.
-at::Tensor GateGradients::d_weight(const Layer& layer, size_t index, const at::Tensor& x) const {
+DirectionWeights GateGradients::d_weights(const Layer& layer, const PerWeight<bool>& needs,
+                                          const at::Tensor& x) const {
   const at::ScalarType operand = dx_gates.scalar_type(), storage = layer.input.scalar_type();
-  if (index == 0) return product(dx_gates.t(), x, operand).to(storage);
-  if (index == 1) return product(dg_gates.t(), h_previous, operand).to(storage);
-  const at::Tensor& gates = index == 2 ? dx_gates : dg_gates;
-  return gates.sum(0, /*keepdim=*/false, layer.arithmetic()).to(storage);
+  const auto of_bias = [&](const at::Tensor& gates) {
+    return gates.sum(0, /*keepdim=*/false, layer.arithmetic()).to(storage);
+  };
+  DirectionWeights d;
+  if (needs.weight_ih) d.weight_ih = product(dx_gates.t(), x, operand).to(storage);
+  if (needs.weight_hh) d.weight_hh = product(dg_gates.t(), h_previous, operand).to(storage);
+  if (needs.bias_ih) d.bias_ih = of_bias(dx_gates);
+  if (needs.bias_hh) d.bias_hh = of_bias(dg_gates);
+  return d;
 }
 
 namespace {
@@ -93,14 +99,17 @@ class BackwardPass {
   const at::Tensor& d_c_0() const { return d_c_0_; }  // [B, H] arithmetic or undefined
   // [T*B, I] arithmetic
   at::Tensor d_input() const { return gates_.d_input(layer_, d_); }
-  // Gradient of this direction's weight number `index` in the op's list, in storage.
-  at::Tensor d_weight(size_t index, size_t count, const at::Tensor& x) const {
+  // Of the weights that are needed, in storage.
+  DirectionWeights d_weights(const PerWeight<bool>& needs, const at::Tensor& x) const {
     const at::ScalarType storage = layer_.input.scalar_type();
-    if (layer_.is_projected() && index == count - 1) {
-      return product(dh_projected_.t(), h_of_cell(), operand_type_).to(storage);
+    PerWeight<bool> of_gates = needs;
+    if (layer_.cell.two_products) of_gates.weight_hh = false;
+    DirectionWeights d = gates_.d_weights(layer_, of_gates, x);
+    if (needs.weight_hh && layer_.cell.two_products) d.weight_hh = d_weight_hh().to(storage);
+    if (needs.weight_hr) {
+      d.weight_hr = product(dh_projected_.t(), h_of_cell(), operand_type_).to(storage);
     }
-    if (index == 1 && layer_.cell.two_products) return d_weight_hh().to(storage);
-    return gates_.d_weight(layer_, index, x);
+    return d;
   }
 
  private:
@@ -191,7 +200,6 @@ InputGradients stepwise_backward(const Layer& layer, const LayerOutputs& outputs
                                  const StepKernels& kernels) {
   const auto& s = layer.sizes;
   const auto storage = layer.input.options();
-  const size_t count = needs.weights.size() / s.D;
   InputGradients result;
   if (needs.h_0) result.h_0 = at::empty({s.D, s.B, s.P}, storage);
   if (needs.c_0) result.c_0 = at::empty({s.D, s.B, s.H}, storage);
@@ -203,10 +211,7 @@ InputGradients stepwise_backward(const Layer& layer, const LayerOutputs& outputs
     if (needs.h_0) result.h_0.select(0, d).copy_(pass.d_h_0());
     if (needs.c_0) result.c_0.select(0, d).copy_(pass.d_c_0());
     if (needs.input) d_input = d_input.defined() ? d_input.add_(pass.d_input()) : pass.d_input();
-    for (size_t k = 0; k < count; ++k) {
-      result.weights.push_back(needs.weights[d * count + k] ? pass.d_weight(k, count, x)
-                                                            : at::Tensor());
-    }
+    result.weights.push_back(pass.d_weights(needs.weights[d], x));
   }
   if (needs.input) {
     result.input = d_input.view({s.T, s.B, s.I}).to(storage.dtype());
@@ -218,7 +223,6 @@ InputGradients collect_gate_gradients(const Layer& layer, const LayerOutputs& ou
                                       const LayerNeeds& needs, const StepKernels& kernels,
                                       std::vector<GateGradients>& gates) {
   const auto& s = layer.sizes;
-  const size_t count = needs.weights.size() / s.D;
   const at::Tensor x = operand_rows(layer, kernels.operand(layer));
   InputGradients result;
   at::Tensor d_input;  // arithmetic [T*B, I]
@@ -232,10 +236,7 @@ InputGradients collect_gate_gradients(const Layer& layer, const LayerOutputs& ou
       const at::Tensor own = g.d_input(layer, d);
       d_input = d_input.defined() ? d_input.add_(own) : own;
     }
-    for (size_t k = 0; k < count; ++k) {
-      const bool is_needed = needs.weights[d * count + k];
-      result.weights.push_back(is_needed ? g.d_weight(layer, k, x) : at::Tensor());
-    }
+    result.weights.push_back(g.d_weights(layer, needs.weights[d], x));
   }
   if (needs.input) result.input = d_input.view({s.T, s.B, s.I}).to(layer.input.scalar_type());
   return result;
