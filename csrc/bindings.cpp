@@ -8,6 +8,7 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
+#include "attention/args.h"
 #include "checks.h"
 #include "cpu/instruction_set.h"
 #include "ops.h"
@@ -187,6 +188,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("explain_cpu", &explain_cpu, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_step"),
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
+  m.attr("MOST_HEAD_WIDTH_CUDA") = fastcells::kMostHeadWidthCuda;
   fastcells::cpu::bind_at_once(m);
 #ifdef FASTCELLS_WITH_CUDA
   m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),

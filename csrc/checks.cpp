@@ -5,6 +5,24 @@
 
 namespace fastcells {
 
+void check_shape(const char* op, const char* name, const char* letters, const at::Tensor& tensor,
+                 at::IntArrayRef shape) {
+  TORCH_CHECK(tensor.sizes() == shape, op, ": ", name, " must have shape ", letters, " = ",
+              shape_text(shape), ", got ", shape_text(tensor.sizes()));
+}
+
+void check_dtype(const char* op, const char* name, const at::Tensor& tensor, at::ScalarType dtype) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, " must have dtype ",
+                   c10::toString(dtype), ", got ", c10::toString(tensor.scalar_type()),
+                   ". Convert it with .to(...)");
+}
+
+void check_device(const char* op, const char* name, const at::Tensor& tensor, at::Device device,
+                  const char* whose) {
+  TORCH_CHECK(tensor.device() == device, op, ": ", name, " must be on ", device, ", where the ",
+              whose, " is, got ", tensor.device());
+}
+
 void check_lengths_in_range(const char* op, const char* name, const at::Tensor& lengths,
                             int64_t most, const char* limit) {
   if (!lengths.defined() || lengths.numel() == 0) return;

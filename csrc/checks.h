@@ -1,4 +1,5 @@
-// Argument checks of the ops. Each failure says what was expected, by name and size, and what came:
+// Argument checks of the ops, in one style. Each failure says what was expected, by name and size,
+// and what came:
 //
 //   fastcells::recurrent_forward: weight_hr must have shape (P, H) = (4, 8), got (4, 6)
 //
@@ -34,23 +35,17 @@ inline Storage storage_of(const char* op, at::ScalarType dtype) {
   }
 }
 
+// `letters` name the dimensions: "(D, B, P)".
+void check_shape(const char* op, const char* name, const char* letters, const at::Tensor& tensor,
+                 at::IntArrayRef shape);
+void check_dtype(const char* op, const char* name, const at::Tensor& tensor, at::ScalarType dtype);
+// `device` is that of the argument `whose`.
+void check_device(const char* op, const char* name, const at::Tensor& tensor, at::Device device,
+                  const char* whose);
+
 // Lengths (int64) must lie in 0 .. most, which `limit` names. On a CPU they are looked at; on a
 // GPU, where that would wait for the device, they are asserted there.
 void check_lengths_in_range(const char* op, const char* name, const at::Tensor& lengths,
                             int64_t most, const char* limit);
 
 }  // namespace fastcells
-
-#define FC_CHECK_SHAPE(op, tensor, names, ...)                                                  \
-  TORCH_CHECK((tensor).sizes() == at::IntArrayRef(__VA_ARGS__), op,                             \
-              ": " #tensor " must have shape " names " = ", fastcells::shape_text(__VA_ARGS__), \
-              ", got ", fastcells::shape_text((tensor).sizes()))
-
-#define FC_CHECK_DTYPE(op, tensor, expected)                                                   \
-  TORCH_CHECK_TYPE((tensor).scalar_type() == (expected), op, ": " #tensor " must have dtype ", \
-                   c10::toString(expected), ", got ", c10::toString((tensor).scalar_type()),   \
-                   ". Convert it with .to(...)")
-
-#define FC_CHECK_DEVICE(op, tensor, expected)                                               \
-  TORCH_CHECK((tensor).device() == (expected), op, ": " #tensor " must be on ", (expected), \
-              ", where the input is, got ", (tensor).device())

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, dtype
 
+MOST_HEAD_WIDTH_CUDA: int  # of the CUDA kernels of dot products
+
 def build_info() -> dict[str, object]: ...
 def cells() -> dict[str, dict[str, int]]: ...
 def explain_cpu(

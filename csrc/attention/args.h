@@ -24,6 +24,9 @@ struct AttentionMask {
   std::int64_t batch, head, query, key;
 };
 
+// The widest head, of keys and of values, that the CUDA kernels of dot products hold.
+inline constexpr std::int64_t kMostHeadWidthCuda = 256;
+
 struct AttentionDropout {
   const std::int64_t* seed;  // [1], where the tensors are
   std::uint64_t threshold;   // a word below it is dropped

@@ -22,17 +22,10 @@ void check_like_query(const char* op, const char* name, const at::Tensor& x,
   TORCH_CHECK_TYPE(x.scalar_type() == query.scalar_type(), op, ": ", name,
                    " must have the dtype of the query, ", c10::toString(query.scalar_type()),
                    ", got ", c10::toString(x.scalar_type()), ". Convert it with .to(...)");
-  TORCH_CHECK(x.device() == query.device(), op, ": ", name, " must be on ", query.device(),
-              ", where the query is, got ", x.device());
+  check_device(op, name, x, query.device(), "query");
 }
 
-void check_shape(const char* op, const char* name, const char* letters, const at::Tensor& x,
-                 at::IntArrayRef shape) {
-  TORCH_CHECK(x.sizes() == shape, op, ": ", name, " must have shape ", letters, " = ",
-              shape_text(shape), ", got ", shape_text(x.sizes()));
-}
-
-void check_dtype(const char* op, const at::Tensor& query) {
+void check_dtype_of_query(const char* op, const at::Tensor& query) {
   const auto dtype = query.scalar_type();
   TORCH_CHECK_TYPE(dtype == at::kFloat ||
                        (query.is_cpu() ? dtype == at::kDouble : dtype == at::kHalf) ||
@@ -49,8 +42,7 @@ void take_mask(AttentionProblem& p, const OptionalTensor& mask, bool is_additive
                    p.op, ": mask must have dtype Bool (true: attend), or Float or the query's, ",
                    c10::toString(p.query.scalar_type()), " (added to the scores), got ",
                    c10::toString(dtype));
-  TORCH_CHECK(mask->device() == p.query.device(), p.op, ": mask must be on ", p.query.device(),
-              ", where the query is, got ", mask->device());
+  check_device(p.op, "mask", *mask, p.query.device(), "query");
   const std::array<int64_t, 4> full{s.B, s.N, s.Tq, s.Tk};
   const at::Tensor four = is_additive && mask->dim() == 3 ? mask->unsqueeze(1) : *mask;
   bool fits = four.dim() == 4 && (!is_additive || mask->dim() == 3);
@@ -67,11 +59,8 @@ void take_mask(AttentionProblem& p, const OptionalTensor& mask, bool is_additive
 void take_lengths(AttentionProblem& p, const OptionalTensor& lengths) {
   if (!lengths || !lengths->defined()) return;
   check_shape(p.op, "key_lengths", "(B,)", *lengths, {p.sizes.B});
-  TORCH_CHECK_TYPE(lengths->scalar_type() == at::kLong, p.op,
-                   ": key_lengths must have dtype Long, got ",
-                   c10::toString(lengths->scalar_type()));
-  TORCH_CHECK(lengths->device() == p.query.device(), p.op, ": key_lengths must be on ",
-              p.query.device(), ", where the query is, got ", lengths->device());
+  check_dtype(p.op, "key_lengths", *lengths, at::kLong);
+  check_device(p.op, "key_lengths", *lengths, p.query.device(), "query");
   p.key_lengths = lengths->contiguous();
   check_lengths_in_range(p.op, "key_lengths", p.key_lengths, p.sizes.Tk, "Tk");
 }
@@ -84,10 +73,8 @@ void take_dropout(AttentionProblem& p, double dropout_p, const OptionalTensor& s
   TORCH_CHECK(seed && seed->defined(), p.op, ": dropout_p is ", dropout_p,
               ", which needs a seed: an int64 tensor of shape (1,)");
   check_shape(p.op, "seed", "(1,)", *seed, {1});
-  TORCH_CHECK_TYPE(seed->scalar_type() == at::kLong, p.op, ": seed must have dtype Long, got ",
-                   c10::toString(seed->scalar_type()));
-  TORCH_CHECK(seed->device() == p.query.device(), p.op, ": seed must be on ", p.query.device(),
-              ", where the query is, got ", seed->device());
+  check_dtype(p.op, "seed", *seed, at::kLong);
+  check_device(p.op, "seed", *seed, p.query.device(), "query");
   p.seed = *seed;
 }
 
@@ -99,7 +86,7 @@ AttentionProblem check_matrices(const char* op, const at::Tensor& query, const a
               ": query, key and value must have ", rank, " dimensions, ", query_names(is_additive),
               ", got ", shape_text(query.sizes()), ", ", shape_text(key.sizes()), " and ",
               shape_text(value.sizes()));
-  check_dtype(op, query);
+  check_dtype_of_query(op, query);
   check_like_query(op, "key", key, query);
   check_like_query(op, "value", value, query);
   const auto heads = [&](const at::Tensor& x) { return is_additive ? x.unsqueeze(1) : x; };
@@ -206,7 +193,7 @@ AttentionGradients check_attention_gradients(const AttentionProblem& p,
   g.grad_output = with_rows(shaped("grad_output", grad_output, {s.B, s.N, s.Tq, s.Ev}));
   g.output = with_rows(shaped("output", output, {s.B, s.N, s.Tq, s.Ev}));
   g.logsumexp = shaped("logsumexp", logsumexp, {s.B, s.N, s.Tq, 2}).contiguous();
-  FC_CHECK_DTYPE(p.op, logsumexp, p.arithmetic());
+  check_dtype(p.op, "logsumexp", logsumexp, p.arithmetic());
   if (grad_weights && grad_weights->defined()) {
     check_like_query(p.op, "grad_weights", *grad_weights, p.query);
     g.grad_weights = shaped("grad_weights", *grad_weights, {s.B, s.N, s.Tq, s.Tk}).contiguous();

@@ -35,15 +35,12 @@ Rows Layer::rows(int64_t direction) const {
           direction == 1};
 }
 
-void check_optional(const char* op, const char* name, const at::Tensor& tensor,
-                    at::IntArrayRef shape, at::ScalarType dtype, at::Device device) {
+void check_optional(const char* op, const char* name, const char* letters, const at::Tensor& tensor,
+                    at::IntArrayRef shape, at::ScalarType dtype, const at::Tensor& input) {
   if (!tensor.defined()) return;
-  TORCH_CHECK(tensor.sizes() == shape, op, ": ", name, " must have shape ", shape_text(shape),
-              ", got ", shape_text(tensor.sizes()));
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, " must have dtype ",
-                   c10::toString(dtype), ", got ", c10::toString(tensor.scalar_type()));
-  TORCH_CHECK(tensor.device() == device, op, ": ", name, " must be on ", device,
-              ", where the input is, got ", tensor.device());
+  check_shape(op, name, letters, tensor, shape);
+  check_dtype(op, name, tensor, dtype);
+  check_device(op, name, tensor, input.device(), "input");
 }
 
 namespace {
@@ -75,19 +72,20 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
   TORCH_CHECK(rows % cell.gates == 0, op, ": weight_ih of a ", cell.name, " must have ", cell.gates,
               "*H rows, got ", rows);
   const int64_t H = rows / cell.gates;
-  FC_CHECK_SHAPE(op, weight_ih, "(G*H, I)", {rows, I});
-  FC_CHECK_SHAPE(op, weight_hh, "(G*H, P)", {rows, weight_hr.defined() ? P : H});
+  check_shape(op, "weight_ih", "(G*H, I)", weight_ih, {rows, I});
+  check_shape(op, "weight_hh", "(G*H, P)", weight_hh, {rows, weight_hr.defined() ? P : H});
   if (bias_ih.defined()) {
-    FC_CHECK_SHAPE(op, bias_ih, "(G*H,)", {rows});
-    FC_CHECK_SHAPE(op, bias_hh, "(G*H,)", {rows});
+    check_shape(op, "bias_ih", "(G*H,)", bias_ih, {rows});
+    check_shape(op, "bias_hh", "(G*H,)", bias_hh, {rows});
   }
   if (weight_hr.defined()) {
     TORCH_CHECK(cell.states == 2, op, ": a projection needs an lstm, got a ", cell.name);
-    FC_CHECK_SHAPE(op, weight_hr, "(P, H)", {P, H});
+    check_shape(op, "weight_hr", "(P, H)", weight_hr, {P, H});
   }
   for_each_weight(weights, [&](const char* name, at::Tensor& weight) {
     if (!weight.defined()) return;
-    check_optional(op, name, weight, weight.sizes(), input.scalar_type(), input.device());
+    check_dtype(op, name, weight, input.scalar_type());
+    check_device(op, name, weight, input.device(), "input");
     weight = weight.contiguous();
   });
   return weights;
@@ -139,11 +137,10 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   layer.lengths = contiguous_or_undefined(a.lengths);
   layer.resets = contiguous_or_undefined(a.resets);
   const auto dtype = a.input.scalar_type();
-  const auto device = a.input.device();
-  check_optional(op, "h_0 (D, B, P)", layer.h_0, {D, s.B, s.P}, dtype, device);
-  check_optional(op, "c_0 (D, B, H)", layer.c_0, {D, s.B, s.H}, dtype, device);
-  check_optional(op, "lengths (B,)", layer.lengths, {s.B}, at::kLong, device);
-  check_optional(op, "resets (T, B)", layer.resets, {s.T, s.B}, at::kBool, device);
+  check_optional(op, "h_0", "(D, B, P)", layer.h_0, {D, s.B, s.P}, dtype, a.input);
+  check_optional(op, "c_0", "(D, B, H)", layer.c_0, {D, s.B, s.H}, dtype, a.input);
+  check_optional(op, "lengths", "(B,)", layer.lengths, {s.B}, at::kLong, a.input);
+  check_optional(op, "resets", "(T, B)", layer.resets, {s.T, s.B}, at::kBool, a.input);
   check_lengths_in_range(op, "lengths", layer.lengths, s.T, "T");
   return layer;
 }

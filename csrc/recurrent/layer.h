@@ -95,8 +95,8 @@ struct LayerArguments {
 // assertion on the device elsewhere, so that nothing waits.
 Layer check_layer(const char* op, const LayerArguments& arguments);
 
-// Throws unless `tensor` is undefined or has this shape and dtype on this device.
-void check_optional(const char* op, const char* name, const at::Tensor& tensor,
-                    at::IntArrayRef shape, at::ScalarType dtype, at::Device device);
+// Throws unless `tensor` is undefined or has this shape and dtype, where the input is.
+void check_optional(const char* op, const char* name, const char* letters, const at::Tensor& tensor,
+                    at::IntArrayRef shape, at::ScalarType dtype, const at::Tensor& input);
 
 }  // namespace fastcells

@@ -39,18 +39,17 @@ bool is_absent(const at::Tensor& tensor) { return tensor.dim() == 1 && tensor.si
 LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
   const auto& s = layer.sizes;
   const auto dtype = layer.input.scalar_type();
-  const auto device = layer.input.device();
   LayerOutputs outputs;
   outputs.output = given.output.contiguous();
   if (!is_absent(given.saved)) outputs.saved = given.saved.contiguous();
-  check_optional(kBackward, "output (T, B, D*P)", outputs.output, {s.T, s.B, s.D * s.P}, dtype,
-                 device);
-  check_optional(kBackward, "saved (D, T, B, S*H)", outputs.saved, {s.D, s.T, s.B, s.saved * s.H},
-                 dtype, device);
+  check_optional(kBackward, "output", "(T, B, D*P)", outputs.output, {s.T, s.B, s.D * s.P}, dtype,
+                 layer.input);
+  check_optional(kBackward, "saved", "(D, T, B, S*H)", outputs.saved,
+                 {s.D, s.T, s.B, s.saved * s.H}, dtype, layer.input);
   if (layer.cell.states == 2) {
     outputs.cells = given.cells.contiguous();
-    check_optional(kBackward, "cells (T, B, D*H)", outputs.cells, {s.T, s.B, s.D * s.H},
-                   layer.arithmetic(), device);
+    check_optional(kBackward, "cells", "(T, B, D*H)", outputs.cells, {s.T, s.B, s.D * s.H},
+                   layer.arithmetic(), layer.input);
   }
   return outputs;
 }
@@ -58,17 +57,18 @@ LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
 LayerGradients check_gradients(const Layer& layer, const LayerGradients& given) {
   const auto& s = layer.sizes;
   const auto dtype = layer.input.scalar_type();
-  const auto device = layer.input.device();
   const auto contiguous = [](const at::Tensor& t) { return t.defined() ? t.contiguous() : t; };
   LayerGradients grads{contiguous(given.output), contiguous(given.h_n), {}, {}};
-  check_optional(kBackward, "grad_output (T, B, D*P)", grads.output, {s.T, s.B, s.D * s.P}, dtype,
-                 device);
-  check_optional(kBackward, "grad_h_n (D, B, P)", grads.h_n, {s.D, s.B, s.P}, dtype, device);
+  check_optional(kBackward, "grad_output", "(T, B, D*P)", grads.output, {s.T, s.B, s.D * s.P},
+                 dtype, layer.input);
+  check_optional(kBackward, "grad_h_n", "(D, B, P)", grads.h_n, {s.D, s.B, s.P}, dtype,
+                 layer.input);
   if (layer.cell.states == 2) {
     grads.c_n = contiguous(given.c_n), grads.cells = contiguous(given.cells);
-    check_optional(kBackward, "grad_c_n (D, B, H)", grads.c_n, {s.D, s.B, s.H}, dtype, device);
-    check_optional(kBackward, "grad_cells (T, B, D*H)", grads.cells, {s.T, s.B, s.D * s.H},
-                   layer.arithmetic(), device);
+    check_optional(kBackward, "grad_c_n", "(D, B, H)", grads.c_n, {s.D, s.B, s.H}, dtype,
+                   layer.input);
+    check_optional(kBackward, "grad_cells", "(T, B, D*H)", grads.cells, {s.T, s.B, s.D * s.H},
+                   layer.arithmetic(), layer.input);
   }
   return grads;
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._extension import is_compiled
+from .._extension import _C, is_compiled
 from . import devices
 from .devices import arithmetic_dtype, check_device
 
@@ -36,7 +36,7 @@ KERNEL_DTYPES = {
 }
 
 #: The widest head, of keys and of values, that dot-product kernels take where there is a limit.
-MOST_HEAD_WIDTH = {"cuda": 256}
+MOST_HEAD_WIDTH = {} if _C is None else {"cuda": _C.MOST_HEAD_WIDTH_CUDA}
 
 
 def has_kernels(device: torch.device) -> bool:

@@ -28,18 +28,16 @@ from attention_problems import (
 from fastcells.functional import attention, scaled_dot_product_attention
 from pairs import one_thread  # noqa: F401 (an autouse fixture)
 from problems import assert_matches
+from tracing import (
+    no_compiled_code_from_other_tests,  # noqa: F401 (an autouse fixture)
+    quiet_tracing,
+)
 
-# torch traces its own forward-mode decompositions with torch.jit, which it has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+pytestmark = quiet_tracing
 
 SOME = ["plain", "causal", "bias", "lengths", "grouped", "weights", "additive_lengths",
         "additive_bias"]  # fmt: skip
 WITH_DROPOUT = ["dropout", "everything", "additive_everything"]
-
-
-@pytest.fixture(autouse=True)
-def no_compiled_code_from_other_tests():
-    torch._dynamo.reset()
 
 
 # ---- torch.library.opcheck: schema, fake, autograd registration, tracing with dynamic sizes ----

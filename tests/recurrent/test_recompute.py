@@ -188,6 +188,6 @@ def test_the_op_leaves_out_what_is_computed_again():
     assert_refused(
         lambda: ops.recurrent_backward(name, directions, [None] * 4, *tensors, wrong, needs),
         RuntimeError,
-        "fastcells::recurrent_backward: saved (D, T, B, S*H) must have shape (2, 5, 4, 24), got "
+        "fastcells::recurrent_backward: saved must have shape (D, T, B, S*H) = (2, 5, 4, 24), got "
         "(5,)",
     )

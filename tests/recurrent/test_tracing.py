@@ -27,14 +27,12 @@ from problems import (
     run_reference,
     small_problem,
 )
+from tracing import (
+    no_compiled_code_from_other_tests,  # noqa: F401 (an autouse fixture)
+    quiet_tracing,
+)
 
-# torch traces its own forward-mode decompositions with torch.jit, which it has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-
-
-@pytest.fixture(autouse=True)
-def no_compiled_code_from_other_tests():
-    torch._dynamo.reset()
+pytestmark = quiet_tracing
 
 
 def masked_problem(cell, proj_size=0, directions=2):

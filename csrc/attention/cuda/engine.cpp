@@ -16,13 +16,11 @@
 namespace fastcells::cuda {
 namespace {
 
-// The widest head, of keys and of values, that the dot-product kernels hold.
-constexpr int64_t kMostWidth = 256;
-
 void check_width(const AttentionProblem& p) {
-  TORCH_CHECK(p.is_additive() || (p.sizes.E <= kMostWidth && p.sizes.Ev <= kMostWidth), p.op,
-              ": the GPU kernels take heads of width up to ", kMostWidth, ", got ", p.sizes.E,
-              " of the keys and ", p.sizes.Ev, " of the values");
+  TORCH_CHECK(
+      p.is_additive() || (p.sizes.E <= kMostHeadWidthCuda && p.sizes.Ev <= kMostHeadWidthCuda),
+      p.op, ": the GPU kernels take heads of width up to ", kMostHeadWidthCuda, ", got ", p.sizes.E,
+      " of the keys and ", p.sizes.Ev, " of the values");
 }
 
 void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }

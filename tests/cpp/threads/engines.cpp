@@ -50,15 +50,19 @@ Tensors run_layer(const LayerCase& c, const Tensors& weights, const at::Tensor& 
       c.has_lengths ? at::arange(c.B, at::kLong).mul_(3).remainder(c.T + 1) : at::Tensor();
   const OptionalTensor given = lengths.defined() ? OptionalTensor(lengths) : std::nullopt;
   const Layer layer = check_layer(
-      "test", {c.cell, c.D, input, std::nullopt, std::nullopt, weights, given, std::nullopt});
+      "test", {c.cell, c.D, input, std::nullopt, std::nullopt, weights,
+               split_names("weight_ih weight_hh bias_ih bias_hh"), given, std::nullopt});
   std::string why;
   const CellKernels* kernels = find_kernels(layer.cell, layer.storage, layer.sizes, false, why);
   const LayerOutputs out = sequence_forward(layer, Keep::kEverything, *kernels);
-  LayerNeeds needs{true, false, false, std::vector<bool>(weights.size(), true)};
+  const PerWeight<bool> all{true, true, true, true, false};
+  const LayerNeeds needs{true, false, false, std::vector<PerWeight<bool>>(c.D, all)};
   const InputGradients grads =
       sequence_backward(layer, out, {at::ones_like(out.output), {}, {}, {}}, needs, *kernels);
   Tensors results{out.output, out.h_n, grads.input};
-  results.insert(results.end(), grads.weights.begin(), grads.weights.end());
+  for (const DirectionWeights& d : grads.weights) {
+    results.insert(results.end(), {d.weight_ih, d.weight_hh, d.bias_ih, d.bias_hh});
+  }
   return results;
 }
 

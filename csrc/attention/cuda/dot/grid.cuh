@@ -16,6 +16,7 @@ cudaError_t dispatch_width(const AttentionArgs& args, const F& f) {
   const std::int64_t width = args.E > args.Ev ? args.E : args.Ev;
   if (width <= 64) return f(std::integral_constant<int, 64>{});
   if (width <= 128) return f(std::integral_constant<int, 128>{});
+  static_assert(kMostHeadWidthCuda == 256, "the last step");
   if (width <= 256) return f(std::integral_constant<int, 256>{});
   return cudaErrorInvalidValue;
 }
