@@ -108,16 +108,16 @@ $(BENCH_INSTALLED): $(INSTALLED)
 	@touch $@
 
 bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a quiet CPU
-	@echo "bench: benchmarks/recurrent_cpu.py (minutes)"
-	@$(PY) benchmarks/recurrent_cpu.py
-	@echo "bench: benchmarks/attention_cpu.py (minutes)"
-	@$(PY) benchmarks/attention_cpu.py
+	@echo "bench: benchmarks/recurrent/cpu.py (minutes)"
+	@$(PY) -m benchmarks.recurrent.cpu
+	@echo "bench: benchmarks/attention/cpu.py (minutes)"
+	@$(PY) -m benchmarks.attention.cpu
 
 bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
-	@echo "bench-quick: benchmarks/recurrent_cpu.py --quick"
-	@$(PY) benchmarks/recurrent_cpu.py --quick
-	@echo "bench-quick: benchmarks/attention_cpu.py --quick"
-	@$(PY) benchmarks/attention_cpu.py --quick
+	@echo "bench-quick: benchmarks/recurrent/cpu.py --quick"
+	@$(PY) -m benchmarks.recurrent.cpu --quick
+	@echo "bench-quick: benchmarks/attention/cpu.py --quick"
+	@$(PY) -m benchmarks.attention.cpu --quick
 
 # Where a GPU is, torch is there already, and often nothing can be downloaded: no virtual environment.
 GPU_PYTHON ?= python3
@@ -130,8 +130,8 @@ gpu:  ## on a machine with a GPU: build, tests, sanitizer, benchmark, with GPU_P
 	@for tool in memcheck racecheck; do \
 	  compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q -m cuda \
 	    -k "equal_the_reference and (float16 or float32) and (20 or 61 or 700)" || exit 1; done
-	@echo "gpu: benchmarks/recurrent_gpu.py"
-	@$(GPU_PYTHON) benchmarks/recurrent_gpu.py
+	@echo "gpu: benchmarks/recurrent/gpu.py"
+	@$(GPU_PYTHON) -m benchmarks.recurrent.gpu
 
 format: venv  ## format Python and C++ in place
 	@echo "format: ruff and clang-format, in place"

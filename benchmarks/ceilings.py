@@ -5,10 +5,9 @@ import math
 import os
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-BUILD = HERE.parent / "build" / "benchmarks"
+from benchmarks.paths import BUILD, HERE
+
 SOURCE = HERE / "ceilings.cpp"
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fopenmp")
 

@@ -17,13 +17,13 @@ from rich.markup import escape
 from tqdm import tqdm
 
 import fastcells
-from ceilings import BUILD, measure_ceilings
-from harness import PAUSE_S
-from machine import OtherLoad, describe_machine, describe_revision, package_versions
-from report import make_ceiling_table
-from summary import full_label
+from benchmarks.ceilings import measure_ceilings
+from benchmarks.harness import PAUSE_S
+from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.paths import BUILD, RESULTS
+from benchmarks.report import make_ceiling_table, make_error_table, make_summary, make_table
+from benchmarks.summary import full_label
 
-HERE = Path(__file__).resolve().parent
 FORMAT = 1  # of the results file
 ROUNDS, QUICK_ROUNDS = 12, 7
 QUIET = 0.03  # more of the cores in other hands, and the numbers are not worth publishing
@@ -68,7 +68,7 @@ class Run:
 
     def __init__(self, name, options):
         if not fastcells.is_compiled():
-            raise SystemExit(f"{name}_cpu: fastcells is not compiled here: run `make build`")
+            raise SystemExit(f"{name}/cpu.py: fastcells is not compiled here: run `make build`")
         self.name, self.options = name, options
         self.started, self.load = time.perf_counter(), OtherLoad()
         restrict_threads(options.threads)
@@ -87,6 +87,13 @@ class Run:
                 warnings.simplefilter("ignore")  # of foreign libraries, about their own insides
                 records.append(run_case(mode, case))
         return records
+
+    def print_tables(self, records, modes):
+        """Print a table for each mode, then the errors and a summary; `modes` is {name: Mode}."""
+        for name in self.options.modes:
+            shown = [record for record in records if record["mode"] == name]
+            self.console.print(make_table(name, modes[name], shown))
+        self.console.print(make_error_table(records), make_summary(records, modes))
 
     def assemble(self, records, is_complete):
         """Return the content of the results file."""
@@ -115,7 +122,7 @@ class Run:
 
     def write(self, results):
         """Write the results file into the folder of this processor; return its path."""
-        folder = self.options.output or (HERE if results["complete"] else BUILD) / "results"
+        folder = self.options.output or (RESULTS if results["complete"] else BUILD / "results")
         path = folder / results["machine"]["slug"] / f"{results['date']}-{self.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

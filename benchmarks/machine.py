@@ -8,7 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from benchmarks.paths import ROOT
+
 CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
@@ -128,7 +129,7 @@ def git(*arguments):
     """Return what git says, None where there is no checkout."""
     command = ["git", *arguments]
     try:
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

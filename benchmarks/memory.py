@@ -1,47 +1,18 @@
-"""How much memory training holds between forward and backward, counted in two ways.
+"""How much the memory of a process grows by one training call, each in a process of its own.
 
-`held_bytes` adds up what autograd was given to keep. `memory_of_child` measures a process of its
-own, in which what autograd does not know of counts too.
+What the process runs is the memory.py of a topic, which knows how a case is trained.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-import fastcells
-from attention_calls import ADDITIVE_FUNCTIONS, make_output_grad, make_tensors
-from attention_cases import AdditiveCase
-from cases import Case
-from layers import make_grad, make_input, make_layer
-
-LAYERS = {
-    "torch": {"library": torch.nn},
-    "fastcells": {"library": fastcells},
-    "fastcells, recompute": {"library": fastcells, "recompute": True},
-}
-
-
-def held_bytes(layer, x):
-    """Return the bytes of all storages kept for the backward pass, but parameters and input."""
-    kept = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    x = x.detach().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = layer(x)[0]  # alive until all is counted: an address is used once
-    for tensor in (x, *layer.parameters()):
-        kept.pop(tensor.untyped_storage().data_ptr(), None)
-    del output
-    return sum(kept.values())
+from benchmarks.paths import ROOT
 
 
 def status_bytes(key):
@@ -55,25 +26,6 @@ def status_bytes(key):
 def reset_peak():
     """Let VmHWM begin again."""
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def layer_training(case, name):
-    """Return the arguments of measure_process for a recurrent layer, warmed up by one step."""
-    layer = make_layer(case, **LAYERS[name])
-    x, grad = make_input(case).requires_grad_(), make_grad(case)
-    wanted = [x, *layer.parameters()]
-    return (lambda: layer(x[:1])[0], wanted, grad[:1]), (lambda: layer(x)[0], wanted, grad)
-
-
-def additive_training(case, name):
-    """Return the arguments of measure_process for additive attention, warmed up by one query of a
-    row a thread."""
-
-    def training(case):
-        tensors = make_tensors(case)
-        return lambda: ADDITIVE_FUNCTIONS[name](*tensors), tensors, make_output_grad(case)
-
-    return training(replace(case, B=torch.get_num_threads(), Tq=1)), training(case)
 
 
 def measure_process(small, whole):
@@ -92,31 +44,26 @@ def measure_process(small, whole):
     return {"growth": after - before, "peak": status_bytes("VmHWM") - before}
 
 
-def memory_of_child(case, name, threads):
-    """Return what measure_process finds in a new process, nothing where that fails."""
-    script = str(Path(__file__).resolve())
-    command = [sys.executable, script, json.dumps(asdict(case)), name, str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True)
+def measure_in_child(module, case, name, threads):
+    """Return what print_memory finds in a new process that runs `module`, nothing if it fails."""
+    command = [sys.executable, "-m", module, json.dumps(asdict(case)), name, str(threads)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         print(f"memory of {name}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
         return {}
     return json.loads(done.stdout)
 
 
-def main():
-    """Print the memory of one training call as JSON."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("case", type=json.loads, help="a Case or an AdditiveCase, as JSON")
-    parser.add_argument("name", choices=LAYERS)
+def print_memory(make_training, case_class, names):
+    """Print the memory of one training call as JSON.
+
+    `make_training(case, name)` returns the arguments of measure_process.
+    """
+    parser = argparse.ArgumentParser(description=print_memory.__doc__.splitlines()[0])
+    parser.add_argument("case", type=json.loads, help=f"fields of {case_class.__name__}, as JSON")
+    parser.add_argument("name", choices=names)
     parser.add_argument("threads", type=int)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if "cell" in options.case:
-        training = layer_training(Case(**options.case), options.name)
-    else:
-        training = additive_training(AdditiveCase(**options.case), options.name)
+    training = make_training(case_class(**options.case), options.name)
     print(json.dumps(measure_process(*training)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Rewrite the table of measurements in README.md from the newest complete results file.
 
-Run it with `python benchmarks/readme_table.py`; `--check` changes nothing and ends with exit code 1
+Run it with `python -m benchmarks.readme_table`; `--check` changes nothing and ends with exit code 1
 if README.md says something else.
 """
 
@@ -9,10 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from summary import VS_BEST, VS_TORCH, by_mode_and_group, digest
+from benchmarks.paths import RESULTS, ROOT
+from benchmarks.summary import VS_BEST, VS_TORCH, by_mode_and_group, digest
 
-HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
 BEGIN, END = "<!-- cpu-benchmark: begin -->", "<!-- cpu-benchmark: end -->"
 MODES = ("inference", "training")
 PEER_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "keras": "Keras"}
@@ -95,14 +94,14 @@ def main(arguments=None):
     """Rewrite or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, fail on a difference")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     options = parser.parse_args(arguments)
     text = options.readme.read_text(encoding="utf-8")
     new = replace_block(text, make_block(newest_results(options.results)))
     if options.check:
         if new != text:
-            print("readme_table: README.md differs: python benchmarks/readme_table.py")
+            print("readme_table: README.md differs: python -m benchmarks.readme_table")
         return int(new != text)
     options.readme.write_text(new, encoding="utf-8")
     return 0

@@ -3,10 +3,8 @@
 from rich.markup import escape
 from rich.table import Table
 
-from summary import (
+from benchmarks.summary import (
     OURS,
-    RATIOS,
-    SHARES,
     by_mode_and_group,
     case_label,
     digest,
@@ -16,15 +14,6 @@ from summary import (
 )
 
 MS_CAPTION = "Milliseconds a call, medians. A ratio above 1: the second is faster."
-FACTS = {
-    "lengths": {"frames": "frames\nthere"},
-    "additive": {f"peak MiB, {name}": f"peak MiB\n{name}" for name in ("torch", OURS)},
-    "recompute": {
-        f"{what} MiB, {name}": f"{what} MiB\n{name.removeprefix('fastcells, ')}"
-        for what in ("held", "peak")
-        for name in ("torch", "fastcells", "fastcells, recompute")
-    },
-}
 EFFICIENCY = (
     ("gflops", "GF/s", "{:.1f}"),
     ("fma_share", "% of\nFMA", "{:.0%}"),
@@ -32,7 +21,6 @@ EFFICIENCY = (
     ("floor_ms", "floor\nms", "{:.3g}"),
     ("floor_share", "% of\nfloor", "{:.0%}"),
 )
-NO_EFFICIENCY = ("lengths", "recompute")  # modes whose tables are wide enough without
 
 
 def number(value, form="{:.2f}"):
@@ -54,7 +42,7 @@ def names_of(records):
 
 
 def columns_of(mode, records):
-    """Return (title, style, text of a record) of every column that is not empty."""
+    """Return (title, style, text of a record) of every column of a Mode that is not empty."""
 
     def time_column(name):
         return name.replace(", ", ",\n"), "", lambda r: milliseconds(r, name)
@@ -70,9 +58,9 @@ def columns_of(mode, records):
 
     columns = [
         *(time_column(name) for name in names_of(records)),
-        *(ratio_column(ratio) for ratio in (*RATIOS[mode], *SHARES.get(mode, ()))),
-        *(fact_column(key, title) for key, title in FACTS.get(mode, {}).items()),
-        *(efficiency_column(*column) for column in EFFICIENCY if mode not in NO_EFFICIENCY),
+        *(ratio_column(ratio) for ratio in (*mode.ratios, *mode.shares)),
+        *(fact_column(key, title) for key, title in mode.facts.items()),
+        *(efficiency_column(*column) for column in EFFICIENCY if mode.shows_efficiency),
     ]
     return [c for c in columns if any(c[2](record) for record in records)]
 
@@ -82,9 +70,9 @@ def group_heading(records):
     return "cell" if all("cell" in record["case"] for record in records) else "passes"
 
 
-def make_table(mode, records):
-    """Return the table of one mode."""
-    table = Table(title=mode, caption=MS_CAPTION)
+def make_table(title, mode, records):
+    """Return the table of one Mode, as its records have it."""
+    table = Table(title=title, caption=MS_CAPTION)
     table.add_column(group_heading(records))
     table.add_column("case", no_wrap=True)
     columns = columns_of(mode, records)
@@ -101,7 +89,7 @@ def make_table(mode, records):
     return table
 
 
-def make_summary(records):
+def make_summary(records, modes):
     """Return geometric means and worst points, a row for each mode, cell and ratio."""
     table = Table(title="Geometric means and worst points")
     for title in ("mode", group_heading(records), "ratio"):
@@ -114,7 +102,7 @@ def make_summary(records):
         if previous not in (None, mode):
             table.add_section()
         previous = mode
-        for ratio in RATIOS[mode]:
+        for ratio in modes[mode].ratios:
             found = digest(group, ratio)
             if found:
                 table.add_row(

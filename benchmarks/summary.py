@@ -7,10 +7,10 @@ reads results that another machine measured.
 import math
 from dataclasses import dataclass
 
-from cases import TITLES
-
 BEST = "best peer"
 OURS = "fastcells"
+# Of the cells in tables; the classes of torch.nn and fastcells are named so, too.
+TITLES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,6 @@ class Target:
 
 VS_TORCH = Ratio("torch /\nfastcells", "torch", OURS)
 VS_BEST = Ratio("best peer /\nfastcells", BEST, OURS)
-PEAK_VS_TORCH = Ratio("peak MiB\ntorch /\nfastcells", "torch", OURS, "peak MiB")
-RATIOS = {
-    "inference": (VS_TORCH, VS_BEST),
-    "training": (VS_TORCH, VS_BEST),
-    "bidirectional": (VS_TORCH, Ratio("two calls /\none call", f"{OURS}, two calls", OURS)),
-    "lengths": (
-        Ratio("torch packed /\nlengths", "torch, packed", f"{OURS}, lengths"),
-        Ratio("torch packed /\npacked", "torch, packed", f"{OURS}, packed"),
-        Ratio("none /\nall T", OURS, f"{OURS}, all T"),
-    ),
-    "streaming": (VS_TORCH,),
-    "recompute": (VS_TORCH, Ratio("kept /\nrecompute", OURS, f"{OURS}, recompute")),
-    "bfloat16": (Ratio("float32 /\nbfloat16", OURS, f"{OURS}, bfloat16"),),
-    "dot": (VS_TORCH,),
-    "bias": (VS_TORCH,),
-    "dropout": (VS_TORCH,),
-    "additive": (VS_TORCH, VS_BEST, PEAK_VS_TORCH),
-    "multihead": (VS_TORCH,),
-}
-# Quotients that are not to be above 1: time of rows of random length over that of full ones, to be
-# read beside the share of the frames that are there.
-SHARES = {"lengths": (Ratio("time\nspent", f"{OURS}, lengths", OURS),)}
 
 
 def median_of(record, name):

@@ -1,17 +1,12 @@
 """Fixtures of all tests, and the line at the end that says how accurate the kernels were."""
 
-import importlib
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fastcells.testing import assert_as_accurate_as_torch
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 #: (error over torch's own, what was compared) of every comparison of this session.
 ERROR_RATIOS: list[tuple[float, str]] = []
@@ -24,14 +19,6 @@ def seed():
     np.random.seed(0)
     torch.manual_seed(0)
     return 0
-
-
-@pytest.fixture(scope="module")
-def load():
-    """Return a function that imports a module of benchmarks/, which is no package."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module
-    sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import math
 import torch
 
 import fastcells
-from layers import SEED
+from benchmarks.experiments import SEED
 
 
 def make_tensors(case):

@@ -8,7 +8,7 @@ reciprocal in a tanh. Exponentials, masks and dropout count nothing. Nothing her
 import math
 from dataclasses import dataclass, replace
 
-from cases import ITEM_BYTES
+from benchmarks.dtypes import ITEM_BYTES
 
 FORWARD, TRAINING = "forward", "training"  # training: forward and backward
 

@@ -1,4 +1,4 @@
-"""What is measured: the cases, their sizes in FLOPs and bytes, and the lists of each mode.
+"""What is measured of layers: the cases, their sizes in FLOPs and bytes, the lists of each mode.
 
 Letters as in docs/notation.md: T steps, B rows, I input width, H units, G gates, D directions.
 Nothing here needs torch.
@@ -6,9 +6,9 @@ Nothing here needs torch.
 
 from dataclasses import dataclass
 
+from benchmarks.dtypes import ITEM_BYTES
+
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
-ITEM_BYTES = {"float32": 4, "bfloat16": 2}
-TITLES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
 STEPS = 60
 TRAINING_PASSES = 3  # forward; the gradient of input and states; the gradient of the weights
 

@@ -4,19 +4,19 @@ Prints tables, and writes all numbers to benchmarks/results/<cpu>/<date>-recurre
 picture beside it. A quick or partial run writes to build/benchmarks/results, because README is made
 from benchmarks/results. Everything else on the machine should be quiet.
 
-Run it with `python benchmarks/recurrent_cpu.py`, or `make bench`.
+Run it with `python -m benchmarks.recurrent.cpu`, or `make bench`.
 """
 
 import argparse
 import sys
 
-from cases import CASES, GATES
-from command import Run, add_arguments, parse
-from curves import draw
-from experiments import Settings, run_experiment
-from peer_keras import Keras
-from peers import Fastcells, OnnxRuntime, OpenVino, Torch, TorchCompile
-from report import make_error_table, make_summary, make_table
+from benchmarks.command import Run, add_arguments, parse
+from benchmarks.experiments import Settings
+from benchmarks.recurrent.cases import CASES, GATES
+from benchmarks.recurrent.curves import draw
+from benchmarks.recurrent.modes import MODES, run_case
+from benchmarks.recurrent.peer_keras import Keras
+from benchmarks.recurrent.peers import Fastcells, OnnxRuntime, OpenVino, Torch, TorchCompile
 
 PEERS = {p.name: p for p in (Torch, TorchCompile, OnnxRuntime, OpenVino, Keras, Fastcells)}
 # Keras and torch.compile compile anew for each case, for minutes in all: on request.
@@ -51,10 +51,8 @@ def main(arguments=None):
     peers = tuple(PEERS[name](options.threads) for name in names)
     settings = Settings(peers, options.threads, options.rounds, options.budget)
     cases = [(m, c) for m in options.modes for c in CASES[m](options.cells, options.quick)]
-    records = run.run_all(cases, lambda m, c: run_experiment(m, c, settings, run.ceilings))
-    for mode in options.modes:
-        run.console.print(make_table(mode, [r for r in records if r["mode"] == mode]))
-    run.console.print(make_error_table(records), make_summary(records))
+    records = run.run_all(cases, lambda m, c: run_case(m, c, settings, run.ceilings))
+    run.print_tables(records, MODES)
     results = run.assemble(records, is_complete(options))
     path = run.write(results)
     if "inference" in options.modes and not options.quick:

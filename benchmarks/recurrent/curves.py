@@ -2,8 +2,9 @@
 
 from matplotlib.figure import Figure
 
-from cases import CURVE_BATCHES, CURVE_UNITS, TITLES
-from report import names_of
+from benchmarks.recurrent.cases import CURVE_BATCHES, CURVE_UNITS
+from benchmarks.report import names_of
+from benchmarks.summary import TITLES
 
 COLORS = {
     "torch": "#f0a860",

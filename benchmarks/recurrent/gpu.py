@@ -5,7 +5,7 @@ medians. A floor is the operations of the products over the peak of a large prod
 dtype. Writes benchmarks/results/<gpu>/<date>-recurrent.json. Stops at a time limit and says what is
 missing.
 
-Run it with `python benchmarks/recurrent_gpu.py`, or `make gpu`.
+Run it with `python -m benchmarks.recurrent.gpu`, or `make gpu`.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 import fastcells
-from machine import describe_revision
+from benchmarks.machine import describe_revision
+from benchmarks.paths import RESULTS
 
-HERE = Path(__file__).resolve().parent
 STEPS = 512
 BATCHES, UNITS = (1, 16, 64, 128), (64, 128, 256, 512, 768, 1024, 2048)
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -133,7 +133,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument("--units", nargs="+", type=int, default=list(UNITS))
     parser.add_argument("--seconds", type=float, default=540, help="stop after so many")
-    parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args(arguments)
 
 
@@ -152,7 +152,7 @@ def main(arguments=None):
     """Measure, print, write."""
     options = parse_arguments(arguments)
     if not torch.cuda.is_available():
-        raise SystemExit("recurrent_gpu: there is no CUDA GPU here")
+        raise SystemExit("recurrent/gpu.py: there is no CUDA GPU here")
     end = time.monotonic() + options.seconds
     todo = cases(options.cells, options.dtypes, options.batches, options.units)
     peaks = {name: measure_peak(DTYPES[name]) for name in options.dtypes}

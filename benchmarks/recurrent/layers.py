@@ -8,9 +8,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from cases import TITLES
-
-SEED = 0
+from benchmarks.experiments import SEED
+from benchmarks.summary import TITLES
 
 
 def make_layer(case, library=nn, **options):
@@ -74,8 +73,3 @@ def no_grad_call(layer, x, arguments):
     with torch.no_grad():
         output = layer(x, **arguments)[0]
     return [output if isinstance(output, torch.Tensor) else output.data]
-
-
-def to_arrays(tensors):
-    """Return the tensors of a call as float32 numpy arrays."""
-    return [t.detach().float().numpy() for t in tensors]

@@ -1,68 +1,39 @@
-"""What is compared in each mode, and the record of one comparison.
+"""What is compared in each mode, and how much of the machine the layer of a case uses."""
 
-An experiment is a set of variants, each a call, timed in turns by harness.py. A variant names the
-one that it must agree with; whoever does not is reported and not timed.
-"""
+from dataclasses import replace
+from functools import partial
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import fastcells
-from cases import RECOMPUTE_SHAPES, TITLES
-from harness import measure
-from layers import (
+from benchmarks.experiments import (
     SEED,
+    Experiment,
+    Mode,
+    Variant,
+    failure,
+    run_experiment,
+    to_arrays,
+)
+from benchmarks.recurrent.cases import RECOMPUTE_SHAPES
+from benchmarks.recurrent.layers import (
     case_in_float32,
     layer_call,
     make_grad,
     make_input,
     make_layer,
     make_lengths,
-    to_arrays,
 )
-from memory import held_bytes, memory_of_child
-from peers import Fastcells, Torch
+from benchmarks.recurrent.memory import held_bytes, memory_of_child
+from benchmarks.recurrent.peers import Fastcells, Torch
+from benchmarks.summary import OURS, TITLES, VS_BEST, VS_TORCH, Ratio
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-MIB = 2**20
 NO_RECOMPUTE = "this fastcells has no recompute="
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line says."""
-
-    peers: tuple  # of Peer
-    threads: int
-    rounds: int
-    budget_s: float  # of one experiment's rounds
-
-
-@dataclass
-class Variant:
-    """One implementation: a call, how its result becomes arrays, and which variant it repeats."""
-
-    call: Callable
-    arrays: Callable = to_arrays
-    reference: str | None = "torch"
-    checked: Callable | None = None  # compared in place of `call`, whose results are random
-
-
-@dataclass
-class Experiment:
-    """The variants of one case, why others are missing, and what else is known."""
-
-    variants: dict = field(default_factory=dict)
-    skipped: dict = field(default_factory=dict)  # {name: reason}
-    facts: dict = field(default_factory=dict)  # {name: number or text}
-
-
-# ---- the modes
+# ---- how a case is prepared
 
 
 def prepare_peers(case, settings):
@@ -163,10 +134,10 @@ def prepare_recompute(case, settings):
         experiment.skipped["fastcells, recompute"] = NO_RECOMPUTE
     for name, layer in layers.items():
         experiment.variants[name] = Variant(layer_call(layer, x, grad))
-        experiment.facts[f"held MiB, {name}"] = held_bytes(layer, x) / MIB
-        if (case.B, case.H) == RECOMPUTE_SHAPES[-1]:  # a process takes seconds, and a small
-            found = memory_of_child(case, name, settings.threads)  # layer is lost in its noise
-            experiment.facts |= {f"{key} MiB, {name}": size / MIB for key, size in found.items()}
+        experiment.add_memory(name, {"held": held_bytes(layer, x)})
+        # A process takes seconds, and a small layer is lost in its noise.
+        if (case.B, case.H) == RECOMPUTE_SHAPES[-1]:
+            experiment.add_memory(name, memory_of_child(case, name, settings.threads))
     return experiment
 
 
@@ -180,57 +151,45 @@ def prepare_bfloat16(case, settings):
     return Experiment(variants)
 
 
-PREPARE = {
-    "inference": prepare_peers,
-    "training": prepare_peers,
-    "bidirectional": prepare_bidirectional,
-    "lengths": prepare_lengths,
-    "streaming": prepare_streaming,
-    "recompute": prepare_recompute,
-    "bfloat16": prepare_bfloat16,
+# ---- the modes
+
+AGAINST_PEERS = Mode(prepare_peers, (VS_TORCH, VS_BEST))
+MODES = {
+    "inference": AGAINST_PEERS,
+    "training": AGAINST_PEERS,
+    "bidirectional": Mode(
+        prepare_bidirectional,
+        (VS_TORCH, Ratio("two calls /\none call", f"{OURS}, two calls", OURS)),
+    ),
+    "lengths": Mode(
+        prepare_lengths,
+        (
+            Ratio("torch packed /\nlengths", "torch, packed", f"{OURS}, lengths"),
+            Ratio("torch packed /\npacked", "torch, packed", f"{OURS}, packed"),
+            Ratio("none /\nall T", OURS, f"{OURS}, all T"),
+        ),
+        # Time of rows of random length over that of full ones, to be read beside the share of the
+        # frames that are there.
+        shares=(Ratio("time\nspent", f"{OURS}, lengths", OURS),),
+        facts={"frames": "frames\nthere"},
+        shows_efficiency=False,
+    ),
+    "streaming": Mode(prepare_streaming, (VS_TORCH,)),
+    "recompute": Mode(
+        prepare_recompute,
+        (VS_TORCH, Ratio("kept /\nrecompute", OURS, f"{OURS}, recompute")),
+        facts={
+            f"{what} MiB, {name}": f"{what} MiB\n{name.removeprefix('fastcells, ')}"
+            for what in ("held", "peak")
+            for name in ("torch", "fastcells", "fastcells, recompute")
+        },
+        shows_efficiency=False,
+    ),
+    "bfloat16": Mode(prepare_bfloat16, (Ratio("float32 /\nbfloat16", OURS, f"{OURS}, bfloat16"),)),
 }
 
 
 # ---- running one
-
-
-def max_error(expected, actual):
-    """Return the largest absolute difference, over the largest value where that is above 1.
-
-    Outputs are below 1; gradients of weights are sums over all steps and rows.
-    """
-    errors = [
-        float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
-        for a, b in zip(expected, actual, strict=False)  # a peer may leave the last ones out
-    ]
-    return max(errors)
-
-
-def failure(error):
-    """Return a line about an exception, whose own text may be a compiler's pages."""
-    text = str(error).strip().partition("\n")[0]
-    return f"failed: {type(error).__name__}: {text}"
-
-
-def check(experiment, tolerance):
-    """Run each variant once; return {name: error}, and move who fails or errs to `skipped`."""
-    arrays, errors = {}, {}
-    for name, variant in list(experiment.variants.items()):
-        try:
-            arrays[name] = variant.arrays((variant.checked or variant.call)())
-        except Exception as error:  # as in prepare_peers
-            experiment.skipped[name] = failure(error)
-            del experiment.variants[name]
-    for name, variant in list(experiment.variants.items()):
-        if variant.reference not in arrays:
-            continue
-        errors[name] = max_error(arrays[variant.reference], arrays[name])
-        if not errors[name] <= tolerance:  # not a number is an error too
-            experiment.skipped[name] = (
-                f"wrong: error {errors[name]:.1e} against {variant.reference}"
-            )
-            del experiment.variants[name]
-    return errors
 
 
 def efficiency(case, seconds, ceilings, threads):
@@ -245,30 +204,9 @@ def efficiency(case, seconds, ceilings, threads):
     return found
 
 
-def run_experiment(mode, case, settings, ceilings):
+def run_case(mode, case, settings, ceilings):
     """Prepare, check and time one case; return its record for the results file."""
-    record = run_prepared(mode, case, PREPARE[mode](case, settings), settings)
-    return record | {
-        "weight_bytes": case.weight_bytes,
-        "efficiency": {
-            name: efficiency(case, timing["median"], ceilings, settings.threads)
-            for name, timing in record["timings"].items()
-        },
-    }
-
-
-def run_prepared(mode, case, experiment, settings):
-    """Check and time the variants of an experiment; return the record without the efficiency."""
-    errors = check(experiment, TOLERANCE[case.dtype])
-    calls = {name: variant.call for name, variant in experiment.variants.items()}
-    timings = measure(calls, settings.rounds, budget_s=settings.budget_s)
-    return {
-        "mode": mode,
-        "case": asdict(case),
-        "label": case.label,
-        "flops": case.flops,
-        "timings": {name: asdict(timing) for name, timing in timings.items()},
-        "errors": errors,
-        "skipped": experiment.skipped,
-        "facts": experiment.facts,
-    }
+    experiment = MODES[mode].prepare(case, settings)
+    share = partial(efficiency, case, ceilings=ceilings, threads=settings.threads)
+    record = run_experiment(mode, case, experiment, settings, share)
+    return record | {"weight_bytes": case.weight_bytes}

@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cases import GATES, TITLES
-from gate_orders import ONNX_BLOCKS, reorder
+from benchmarks.recurrent.cases import GATES
+from benchmarks.recurrent.gate_orders import ONNX_BLOCKS, reorder
+from benchmarks.summary import TITLES
 
 OPSET = 17  # LSTM, GRU and RNN as of opset 14
 IR_VERSION = 8  # opset 17's: older runtimes read it too

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ceilings import BUILD
-from gate_orders import KERAS_BLOCKS, reorder
-from layers import make_grad, make_input, make_layer
-from peers import Peer
+from benchmarks.paths import BUILD
+from benchmarks.recurrent.gate_orders import KERAS_BLOCKS, reorder
+from benchmarks.recurrent.layers import make_grad, make_input, make_layer
+from benchmarks.recurrent.peers import Peer
 
 CLASSES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "SimpleRNN"}
 

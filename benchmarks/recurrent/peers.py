@@ -13,8 +13,9 @@ import io
 import torch
 
 import fastcells
-from cases import MAIN_SHAPES
-from layers import layer_call, make_grad, make_input, make_layer, to_arrays
+from benchmarks.experiments import to_arrays
+from benchmarks.recurrent.cases import MAIN_SHAPES
+from benchmarks.recurrent.layers import layer_call, make_grad, make_input, make_layer
 
 
 class Peer:
@@ -103,7 +104,7 @@ class OnnxRuntime(Peer):
     def prepare(self, case):
         import onnxruntime
 
-        from onnx_models import make_model
+        from benchmarks.recurrent.onnx_models import make_model
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -117,7 +118,7 @@ class OnnxRuntime(Peer):
         return lambda: session.run(None, feeds)
 
     def arrays(self, result):
-        from onnx_models import to_torch_layout
+        from benchmarks.recurrent.onnx_models import to_torch_layout
 
         return [to_torch_layout(result[0])]
 
@@ -130,7 +131,7 @@ class OpenVino(OnnxRuntime):
     def prepare(self, case):
         import openvino
 
-        from onnx_models import make_model
+        from benchmarks.recurrent.onnx_models import make_model
 
         core = openvino.Core()
         model = core.read_model(io.BytesIO(make_model(case, make_layer(case)).SerializeToString()))

@@ -1,5 +1,6 @@
 """The benchmark of attention: what it counts, checks and judges, on cases of milliseconds."""
 
+import importlib
 import json
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 import torch
 
 import fastcells
+from benchmarks import summary
+from benchmarks.attention import calls, cases, memory, modes
+from benchmarks.ceilings import Ceilings
 
 
 @pytest.mark.parametrize(
@@ -22,30 +26,31 @@ import fastcells
         ("MultiheadCase", dict(B=2, N=2, Tq=3, Tk=3, E=4), 4 * 2 * 6 * 64 + 4 * 4 * 9 * 4, 96),
     ],
 )
-def test_flops_and_bytes_of_known_attention(load, kind, arguments, flops, numbers):
-    case = getattr(load("attention_cases"), kind)(**arguments)
+def test_flops_and_bytes_of_known_attention(kind, arguments, flops, numbers):
+    case = getattr(cases, kind)(**arguments)
     assert (case.flops, case.bytes) == (flops, 4 * numbers)
 
 
-def test_a_floor_is_the_longer_of_operations_and_bytes(load):
-    ceilings = load("ceilings").Ceilings({1: 2.0}, {1: {1: 10.0}})
-    case = load("attention_cases").DotCase(B=1, Tq=1, Tk=8, E=16)
-    found = load("attention_cpu").efficiency(case, 1e-6, ceilings, 1)
+def test_a_floor_is_the_longer_of_operations_and_bytes():
+    ceilings = Ceilings({1: 2.0}, {1: {1: 10.0}})
+    case = cases.DotCase(B=1, Tq=1, Tk=8, E=16)
+    found = modes.efficiency(case, 1e-6, ceilings, 1)
     assert found["floor_by"] == "operations"
     assert found["floor_ms"] == pytest.approx(2.56e-4)
     assert found["floor_share"] == pytest.approx(0.256)
-    slow = load("ceilings").Ceilings({1: 2.0}, {1: {1: 1.0}})
-    found = load("attention_cpu").efficiency(case, 1e-5, slow, 1)
+    slow = Ceilings({1: 2.0}, {1: {1: 1.0}})
+    found = modes.efficiency(case, 1e-5, slow, 1)
     assert found["floor_by"] == "bytes"
     assert found["floor_share"] == pytest.approx(18 * 16 * 4 * 1e-9 / 1e-5)
 
 
 @pytest.fixture
-def attention_cpu(load, monkeypatch):
+def attention_cpu(monkeypatch):
     """Return the benchmark with tiny cases and ceilings that are made up."""
     for package in ("rich", "tqdm"):
         pytest.importorskip(package, reason=f"{package} is not installed: `make venv` installs it")
-    module, cases, command = load("attention_cpu"), load("attention_cases"), load("command")
+    command = importlib.import_module("benchmarks.command")
+    module = importlib.import_module("benchmarks.attention.cpu")
     tiny = {
         "dot": cases.in_both([cases.dot((1, 2, 5, 4)), cases.dot((1, 2, 5, 4), is_causal=True)]),
         "bias": [cases.dot((2, 2, 5, 4), has_bias=True, mode=cases.TRAINING)],
@@ -53,7 +58,7 @@ def attention_cpu(load, monkeypatch):
         "additive": cases.in_both([cases.AdditiveCase(B=2, Tq=3, Tk=5, E=4, D=6)]),
         "multihead": cases.in_both([cases.MultiheadCase(2, 5, 5, 4, N=2)]),
     }
-    ceilings = load("ceilings").Ceilings({2: 100.0}, {2: {1024: 50.0}})
+    ceilings = Ceilings({2: 100.0}, {2: {1024: 50.0}})
     monkeypatch.setattr(module, "CASES", {k: lambda quick, v=v: v for k, v in tiny.items()})
     monkeypatch.setattr(command, "measure_ceilings", lambda threads: ceilings)
     monkeypatch.setattr(command, "restrict_threads", lambda threads: None)
@@ -74,7 +79,7 @@ def test_the_attention_benchmark_checks_times_and_judges(
     def fail():
         raise RuntimeError("no compiler\nand pages more")
 
-    monkeypatch.setattr(attention_cpu, "compiled_by_hand", lambda: lambda *tensors: fail())
+    monkeypatch.setattr(modes, "compiled_by_hand", lambda: lambda *tensors: fail())
     code, results = run_quickly(attention_cpu, tmp_path)
     records, text = results["records"], capsys.readouterr().out
     assert code == 0 and len(records) == 11 and not results["complete"]
@@ -97,9 +102,9 @@ def test_wrong_attention_is_said_and_ends_with_1(attention_cpu, tmp_path, capsys
     assert "Wrong: dot forward B=1 N=2 T=5 E=4" in capsys.readouterr().out
 
 
-def test_a_wrong_share_of_dropout_is_refused(load, monkeypatch):
-    case = load("attention_cases").dot((1, 2, 30, 4), dropout_p=0.1)
-    calls, weights = load("attention_calls"), torch.ones(1, 2, 30, 30)
+def test_a_wrong_share_of_dropout_is_refused(monkeypatch):
+    case = cases.dot((1, 2, 30, 4), dropout_p=0.1)
+    weights = torch.ones(1, 2, 30, 30)
     monkeypatch.setattr(calls, "seeded", lambda call: lambda: (None, weights))
     with pytest.raises(
         ValueError, match=r"^0\.0000 of the weights are zeroed, with dropout_p=0\.1"
@@ -110,17 +115,17 @@ def test_a_wrong_share_of_dropout_is_refused(load, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_the_memory_of_additive_attention_holds_torchs_tanh_alone(load):
-    case = load("attention_cases").AdditiveCase(B=8, Tq=64, Tk=64, E=8, D=128, mode="training")
+def test_the_memory_of_additive_attention_holds_torchs_tanh_alone():
+    case = cases.AdditiveCase(B=8, Tq=64, Tk=64, E=8, D=128, mode="training")
     tanh_bytes = 4 * 8 * 64 * 64 * 128
-    torchs, ours = (load("memory").memory_of_child(case, n, 2) for n in ("torch", "fastcells"))
+    torchs, ours = (memory.memory_of_child(case, n, 2) for n in ("torch", "fastcells"))
     assert torchs["peak"] >= 2 * tanh_bytes and torchs["growth"] >= tanh_bytes
     assert ours["peak"] < tanh_bytes / 2
 
 
-def test_a_target_asks_for_the_mean_and_the_worst_case(load):
+def test_a_target_asks_for_the_mean_and_the_worst_case():
     pytest.importorskip("rich", reason="rich is not installed: `make venv` installs it")
-    summary, report = load("summary"), load("report")
+    report = importlib.import_module("benchmarks.report")
 
     def record(torchs, peaks):
         timings = {"torch": {"median": torchs}, "fastcells": {"median": 1.0}}
@@ -132,8 +137,8 @@ def test_a_target_asks_for_the_mean_and_the_worst_case(load):
     targets = [
         summary.Target("mean", ("dot",), summary.VS_TORCH, 2.0),
         summary.Target("worst", ("dot",), summary.VS_TORCH, 2.0, 1.0),
-        summary.Target("memory", ("dot",), summary.PEAK_VS_TORCH, 24.0),
-        summary.Target("more memory", ("dot",), summary.PEAK_VS_TORCH, 26.0),
+        summary.Target("memory", ("dot",), modes.PEAK_VS_TORCH, 24.0),
+        summary.Target("more memory", ("dot",), modes.PEAK_VS_TORCH, 26.0),
         summary.Target("not run", ("bias",), summary.VS_TORCH, 1.0),
     ]
     columns = report.make_target_table(records, targets).columns

@@ -1,0 +1,1 @@
+"""Benchmarks, a folder a topic: recurrent/, attention/; what both share lies here (README.md)."""
