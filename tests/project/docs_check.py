@@ -1,4 +1,4 @@
-"""Runs the ```python blocks of README.md and docs/*.md, and looks for relative links to nowhere.
+"""Runs the ```python blocks of every document, and looks for relative links to nowhere.
 
 The blocks of one file run in order, in one namespace and one process of their own, in an empty
 folder. A block right after the line `<!-- docs-check: skip (reason) -->` is left out.
@@ -15,6 +15,7 @@ SKIP = re.compile(r"<!--\s*docs-check:\s*skip\s*\((.+)\)\s*-->")
 FENCE = re.compile(r"^(\s*)(```+|~~~+)\s*(\w*)")
 LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 TIMEOUT = 600
+DOCUMENTS = ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/data/*.md")
 
 
 def split(text):
@@ -87,8 +88,7 @@ def main():
     if sys.argv[1:2] == ["--run"]:
         run_blocks(sys.argv[2])
         return 0
-    files = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    files = [path for path in files if path.is_file()]
+    files = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
     blocks, links, problems = 0, 0, []
     for path in files:
         block_count, block_problems = check_blocks(path)
