@@ -12,13 +12,13 @@ from .tensors import FLOATING, check_kind, check_mask
 __all__ = [
     "check_cell_hidden",
     "check_cell_input",
+    "check_function",
     "check_input",
     "check_lengths",
     "check_range_of_lengths",
     "check_resets",
     "check_state",
-    "names_of_weights",
-    "split_layers",
+    "split_weights",
 ]
 
 CAST_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
@@ -178,22 +178,31 @@ _TORCH_NAMES = {
 }
 
 
-def names_of_weights(name: str, weights: Sequence[Tensor], directions: int) -> str:
-    """What each of one direction's weights is, of a layer's list in torch.nn's order."""
-    count, rest = divmod(len(weights), directions)
-    if rest or count not in _TORCH_NAMES:
-        raise ValueError(
-            f"{name}: weights must hold w_ih, w_hh[, b_ih, b_hh][, w_hr] for each of {directions} "
-            f"directions, got {len(weights)} tensors in a layer"
-        )
-    return _TORCH_NAMES[count]
-
-
-def split_layers(name: str, weights: Sequence[Tensor], num_layers: int) -> list[Sequence[Tensor]]:
+def split_weights(
+    name: str, weights: Sequence[Tensor], num_layers: int, directions: int
+) -> tuple[list[Sequence[Tensor]], str]:
+    """The weights of each layer, and what each of one direction's is, in torch.nn's order."""
+    if not isinstance(num_layers, int) or num_layers < 1:
+        raise ValueError(f"{name}: num_layers must be a positive int, got {num_layers!r}")
+    for index, weight in enumerate(weights):
+        check_kind(name, f"weights[{index}]", weight)
     count, rest = divmod(len(weights), num_layers)
     if rest:
         raise ValueError(
             f"{name}: weights must hold the same number of tensors for each of num_layers = "
             f"{num_layers} layers, got {len(weights)} tensors"
         )
-    return [weights[i * count : (i + 1) * count] for i in range(num_layers)]
+    of_one, rest = divmod(count, directions)
+    if rest or of_one not in _TORCH_NAMES:
+        raise ValueError(
+            f"{name}: weights must hold w_ih, w_hh[, b_ih, b_hh][, w_hr] for each of {directions} "
+            f"directions, got {count} tensors in a layer"
+        )
+    return [weights[i * count : (i + 1) * count] for i in range(num_layers)], _TORCH_NAMES[of_one]
+
+
+def check_function(name: str, **tensors: Tensor | None) -> None:
+    """The tensors that a function was given, but for its weights: None where one is absent."""
+    for what, tensor in tensors.items():
+        if tensor is not None or what == "input":
+            check_kind(name, what, tensor)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks.recurrent import check_range_of_lengths, names_of_weights, split_layers
+from ..checks import recurrent as checks
 from ..checks.tensors import check_flag
 from ..ops import recurrent as ops
 from ..reference import recurrent as reference
@@ -22,7 +22,6 @@ from .recurrent_autograd import Recurrent
 from .routing import choose_route, is_functionalized, is_traced_or_transformed, needs_grad
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
-
 
 #: GRU variants and the cells that compute them.
 GRU_VARIANTS = {
@@ -57,7 +56,7 @@ def run_layer(
     tensors = (input, h_0, c_0, *weights)
     if not choose_route(tensors).is_kernel:
         if lengths is not None and not is_traced_or_transformed():
-            check_range_of_lengths(lengths, input.shape[0])
+            checks.check_range_of_lengths(lengths, input.shape[0])
         with without_autocast(input):
             output, h_n, c_n, cells = reference.recurrent(
                 cell, directions, input, h_0, c_0, weights, names, lengths, resets
@@ -234,11 +233,10 @@ def rnn(
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
     check_flag("rnn", "recompute", recompute)
-    directions = 1 + bidirectional
-    layers = split_layers("rnn", weights, num_layers)
-    names = names_of_weights("rnn", layers[0], directions)
+    checks.check_function("rnn", input=input, h_0=h_0)
+    layers, names = checks.split_weights("rnn", weights, num_layers, 1 + bidirectional)
     output, h_n, _, _ = run_stack(
-        f"rnn_{nonlinearity}", directions, input, h_0, None, layers, names, lengths, resets,
+        f"rnn_{nonlinearity}", 1 + bidirectional, input, h_0, None, layers, names, lengths, resets,
         dropout, recompute=recompute,
     )  # fmt: skip
     return output, h_n
@@ -288,12 +286,13 @@ def lstm(
     if isinstance(input, Proxy):
         return function_node(lstm, locals())
     check_flag("lstm", "recompute", recompute)
-    h_0, c_0 = (None, None) if hx is None else hx
-    directions = 1 + bidirectional
-    layers = split_layers("lstm", weights, num_layers)
-    names = names_of_weights("lstm", layers[0], directions)
+    if hx is not None:
+        checks.check_pair("lstm", hx)
+    h_0, c_0 = hx or (None, None)
+    checks.check_function("lstm", input=input)
+    layers, names = checks.split_weights("lstm", weights, num_layers, 1 + bidirectional)
     output, h_n, c_n, cells = run_stack(
-        "lstm", directions, input, h_0, c_0, layers, names, lengths, resets, dropout,
+        "lstm", 1 + bidirectional, input, h_0, c_0, layers, names, lengths, resets, dropout,
         return_cell_states, recompute=recompute,
     )  # fmt: skip
     if return_cell_states:
@@ -349,11 +348,10 @@ def gru(
     if isinstance(input, Proxy):
         return function_node(gru, locals())
     check_flag("gru", "recompute", recompute)
-    directions = 1 + bidirectional
-    layers = split_layers("gru", weights, num_layers)
-    names = names_of_weights("gru", layers[0], directions)
+    checks.check_function("gru", input=input, h_0=h_0)
+    layers, names = checks.split_weights("gru", weights, num_layers, 1 + bidirectional)
     output, h_n, _, _ = run_stack(
-        gru_cell_name(variant), directions, input, h_0, None, layers, names, lengths, resets,
+        gru_cell_name(variant), 1 + bidirectional, input, h_0, None, layers, names, lengths, resets,
         dropout, recompute=recompute,
     )  # fmt: skip
     return output, h_n
@@ -373,7 +371,8 @@ def rnn_cell(
     """One step of :func:`rnn`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
     if isinstance(input, Proxy):
         return function_node(rnn_cell, locals())
-    names = names_of_weights("rnn_cell", weights, 1)
+    checks.check_function("rnn_cell", input=input, h=h)
+    _, names = checks.split_weights("rnn_cell", weights, 1, 1)
     return run_step(f"rnn_{nonlinearity}", input, h, None, weights, names)[0]
 
 
@@ -383,7 +382,10 @@ def lstm_cell(
     """One step of :func:`lstm`: input `[B, I]`, (h `[B, P]`, c `[B, H]`) -> (h', c')."""
     if isinstance(input, Proxy):
         return function_node(lstm_cell, locals())
-    return run_step("lstm", input, *hx, weights, names_of_weights("lstm_cell", weights, 1))
+    checks.check_pair("lstm_cell", hx)
+    checks.check_function("lstm_cell", input=input)
+    _, names = checks.split_weights("lstm_cell", weights, 1, 1)
+    return run_step("lstm", input, *hx, weights, names)
 
 
 def gru_cell(
@@ -392,5 +394,6 @@ def gru_cell(
     """One step of :func:`gru`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
     if isinstance(input, Proxy):
         return function_node(gru_cell, locals())
-    names = names_of_weights("gru_cell", weights, 1)
+    checks.check_function("gru_cell", input=input, h=h)
+    _, names = checks.split_weights("gru_cell", weights, 1, 1)
     return run_step(gru_cell_name(variant), input, h, None, weights, names)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..checks.attention import check_key_lengths
 from ..checks.multihead import check_multihead
 from ..functional.attention import scaled_dot_product_attention
 from ..functional.graphs import Proxy, Unscriptable, module_node
@@ -85,6 +86,8 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
         check_multihead(self, query, key, value, key_padding_mask, attn_mask, is_causal)
         is_batched = query.dim() == 3
         batch_dim = 0 if self.batch_first and is_batched else 1
+        batch = (query.shape[batch_dim],) if is_batched else ()
+        check_key_lengths("MultiheadAttention", key_lengths, batch, query)
         if not is_batched:
             query, key, value, key_padding_mask, key_lengths = (
                 None if t is None else t.unsqueeze(dim)
@@ -92,6 +95,8 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
                     (query, 1), (key, 1), (value, 1), (key_padding_mask, 0), (key_lengths, 0)
                 )
             )  # fmt: skip
+        if key_lengths is not None:
+            key, value = _without_hidden_steps(key, value, key_lengths, 1 - batch_dim)
         heads = self._project(query, key, value, batch_dim)
         heads, added = self._with_added_keys(*heads)
         takes_hint = is_causal and self._takes_hint(heads, attn_mask, added)
@@ -133,6 +138,12 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
         sources, bias = (query, key, value), self.in_proj_bias
         if self._qkv_same_embed_dim and query is key and key is value:
             projected = linear(query, self.in_proj_weight, bias).chunk(3, dim=-1)
+        elif self._qkv_same_embed_dim and key is value:
+            sizes = (self.embed_dim, 2 * self.embed_dim)
+            weights = self.in_proj_weight.split(sizes)
+            biases = (None, None) if bias is None else bias.split(sizes)
+            both = linear(key, weights[1], biases[1]).chunk(2, dim=-1)
+            projected = [linear(query, weights[0], biases[0]), *both]
         else:
             biases = (None,) * 3 if bias is None else bias.chunk(3)
             if self._qkv_same_embed_dim:
@@ -223,6 +234,16 @@ def _as_scores(mask: Tensor, dtype: torch.dtype) -> Tensor:
     if mask.dtype != torch.bool:
         return mask.to(dtype)
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
+
+
+def _without_hidden_steps(
+    key: Tensor, value: Tensor, key_lengths: Tensor, time_dim: int
+) -> tuple[Tensor, Tensor]:
+    """Zeros past the lengths: what stands there must reach no product."""
+    exists = torch.arange(key.shape[time_dim], device=key.device) < key_lengths[:, None]
+    exists = (exists.t() if time_dim == 0 else exists)[:, :, None]
+    zeroed = torch.where(exists, key, 0.0)
+    return zeroed, zeroed if value is key else torch.where(exists, value, 0.0)
 
 
 def _lengths_as_mask(mask: Tensor | None, key_lengths: Tensor, columns: int, added: int) -> Tensor:

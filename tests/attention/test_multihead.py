@@ -334,3 +334,28 @@ def test_own_refusals():
     )
     with pytest.raises(AssertionError, match="embed_dim must be divisible by num_heads"):
         fastcells.MultiheadAttention(7, 2)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", ["self", "cross", "kdim", "added"])
+def test_steps_past_the_lengths_leave_no_trace(kind, batch_first):
+    """Neither in a result nor in a gradient of a parameter, whatever stands there."""
+    options = {"kdim": {"kdim": 6, "vdim": 5}, "added": {"add_bias_kv": True}}.get(kind, {})
+    layer = fastcells.MultiheadAttention(8, 2, batch_first=batch_first, **options).double()
+    lengths = torch.tensor([3, 0, 7])
+    exists = (torch.arange(7) < lengths[:, None])[:, :, None]
+    query, key, value = (torch.randn(3, 7, n).double() for n in (8, layer.kdim, layer.vdim))
+    found = []
+    for hidden in (0.0, float("nan"), float("inf")):
+        given = [query, *(torch.where(exists, t, hidden) for t in (key, value))]
+        if kind == "self":  # zeros in the query, which may be one tensor with the keys
+            shown = given[1] if hidden == 0.0 else torch.where(exists, key, 0.0)
+            given = [shown, given[1], given[1]]
+        given = [t if batch_first else t.transpose(0, 1) for t in given]
+        output, weights = layer(*given, key_lengths=lengths)
+        grads = torch.autograd.grad(output.sum() + weights.sin().sum(), list(layer.parameters()))
+        found.append([output, weights, *grads])
+    for other in found[1:]:
+        for got, want in zip(other, found[0], strict=True):
+            assert got.isfinite().all()
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-13)

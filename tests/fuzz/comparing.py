@@ -22,14 +22,24 @@ def normal(generator, *shape, dtype=torch.float64, scale=1.0):
 
 
 def strided(tensor, how):
-    """The same values in other strides: 0 as they are, 1 transposed in memory, 2 with gaps."""
-    if how == 0 or tensor.dim() < 2:
+    """The same values in other strides: 0 as they are, 1 transposed in memory, 2 with gaps between
+    elements, 3 with gaps between rows."""
+    if how == 0 or tensor.dim() < min(how, 2):
         return tensor.clone()
     if how == 1:
         return tensor.transpose(0, -1).contiguous().transpose(0, -1)
-    gaps = torch.full((*tensor.shape, 2), NAN, dtype=tensor.dtype)
-    gaps[..., 0] = tensor
-    return gaps[..., 0]
+    shape = (*tensor.shape, 2) if how == 2 else (*tensor.shape[:-1], tensor.shape[-1] + 3)
+    gaps = torch.full(shape, NAN, dtype=tensor.dtype)
+    view = gaps[..., 0] if how == 2 else gaps[..., 1:-2]
+    return view.copy_(tensor)
+
+
+strides = st.integers(0, 3)
+
+
+def leaf(tensor, dtype=None):
+    """A variable of the same values in the same strides."""
+    return tensor.detach().to(dtype or tensor.dtype).requires_grad_()
 
 
 def gradients(results, leaves, generator_seed):

@@ -10,9 +10,11 @@ from comparing import (
     assert_same_bits,
     dtypes,
     gradients,
+    leaf,
     normal,
     sizes,
     strided,
+    strides,
     wide_sizes,
 )
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def layers(draw):
     return {
         "kind": kind, "I": draw(sizes), "H": H, "options": options,
         "T": draw(st.integers(1, 9)), "B": draw(st.integers(1, 9)), "dtype": dtype,
-        "stride": draw(st.integers(0, 2)), "seed": draw(st.integers(0, 2**20)),
+        "stride": draw(strides), "seed": draw(st.integers(0, 2**20)),
         "has_hx": draw(st.booleans()), "threads": draw(st.integers(1, 2)),
     }  # fmt: skip
 
@@ -78,12 +80,8 @@ def inputs(case):
 def run(module, input, hx, **options):
     """Results and gradients of all leaves, as flat lists."""
     dtype = next(module.parameters()).dtype
-
-    def leaf(t):
-        return t.detach().to(dtype).clone(memory_format=torch.preserve_format).requires_grad_()
-
     states = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
-    leaves = [leaf(t) for t in (input, *states)]
+    leaves = [leaf(t, dtype) for t in (input, *states)]
     given = None if hx is None else tuple(leaves[1:]) if isinstance(hx, tuple) else leaves[1]
     output, states = module(leaves[0], given, **options)
     states = states if isinstance(states, tuple) else (states,)

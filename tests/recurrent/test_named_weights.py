@@ -103,3 +103,30 @@ def test_a_function_refuses_a_number_of_weights(name, count, bidirectional):
         f"{name}: weights must hold w_ih, w_hh[, b_ih, b_hh][, w_hr] for each of {directions} "
         f"directions, got {count * directions} tensors in a layer"
     )
+
+
+@pytest.mark.parametrize("is_cell", [False, True], ids=["layer", "cell"])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_a_function_refuses_what_is_no_tensor(name, is_cell):
+    run = getattr(fastcells.functional, f"{name}_cell" if is_cell else name)
+    gates = {"rnn": 1, "lstm": 4, "gru": 3}[name]
+    x, h = (torch.zeros(4, 3), torch.zeros(4, 6)) if is_cell else (torch.zeros(2, 4, 3), None)
+    state = (h, h) if is_cell and name == "lstm" else h
+    weights = [torch.zeros(gates * 6, 3), torch.zeros(gates * 6, 6)]
+    run(x, state, weights)
+    called = run.__name__
+    for what, arguments in {
+        "input": ([1.0], state, weights),
+        "weights[1]": (x, state, [weights[0], None]),
+        "weights[0]": (x, state, [1.0, weights[1]]),
+    }.items():
+        with pytest.raises(TypeError) as caught:
+            run(*arguments)
+        assert str(caught.value).startswith(f"{called}: {what} must be a Tensor, got ")
+    with pytest.raises(TypeError, match=rf"^{called}: h\w* must be "):
+        run(x, (1.0, 1.0) if name == "lstm" else 1.0, weights)
+
+
+def test_a_function_refuses_no_layers():
+    with pytest.raises(ValueError, match=r"^gru: num_layers must be a positive int, got 0$"):
+        fastcells.functional.gru(torch.zeros(2, 4, 3), None, [], num_layers=0)
