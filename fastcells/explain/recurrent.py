@@ -64,7 +64,10 @@ def explain_recurrent(
     data = input.data if isinstance(input, PackedSequence) else input
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     route = choose_route((data, *states, *layer.parameters()))
-    is_packed = isinstance(input, PackedSequence) or isinstance(layer, nn.RNNCellBase)
+    if isinstance(input, PackedSequence):
+        is_packed = data.shape[0] != len(input.batch_sizes) * int(input.batch_sizes[0])
+    else:
+        is_packed = isinstance(layer, nn.RNNCellBase)
     is_projected = bool(getattr(layer, "proj_size", 0))
     state = states[0] if states else None
     dtypes = autocast_dtypes(layer.cell, data, state, is_projected, is_packed)

@@ -9,6 +9,7 @@ there is none) promoted with `low`,
     LSTM on a padded tensor                         output, h   low      c   low
     LSTM with proj_size                             output, h   low      c   S
     LSTM on a PackedSequence, LSTMCell              output, h   S        c   S
+    (a PackedSequence of rows of one length is a padded tensor)
 
 The layer is computed in the dtype of its output; so where that is float32 nothing is rounded at
 all. Inside, the cell state is float32 in any case. Tensors of float64 are never cast.
@@ -41,7 +42,8 @@ class AutocastDtypes(NamedTuple):
 def autocast_dtypes(
     cell: str, input: Tensor, state: Tensor | None, is_projected: bool, is_packed: bool
 ) -> AutocastDtypes | None:
-    """What autocast makes of a call, or None where it is off; a cell counts as packed."""
+    """What autocast makes of a call, or None where it is off; a cell counts as packed, and a
+    PackedSequence of rows of one length does not."""
     device = input.device.type
     if input.dtype == torch.float64 or not _is_on(device):
         return None

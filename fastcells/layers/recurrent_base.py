@@ -108,8 +108,9 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             states = [s if s is None else s.index_select(1, packed.sorted_indices) for s in states]
         padded = pad(packed)
         output, h_n, c_n, cells = self._run_stack(
-            weights, padded.data, *states, padded.lengths, None, want_cells, is_packed=True
-        )
+            weights, padded.data, *states, padded.lengths, None, want_cells,
+            is_packed=padded.lengths is not None,
+        )  # fmt: skip
         if packed.unsorted_indices is not None:
             h_n = h_n.index_select(1, packed.unsorted_indices)
             c_n = None if c_n is None else c_n.index_select(1, packed.unsorted_indices)

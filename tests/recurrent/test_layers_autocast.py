@@ -259,3 +259,19 @@ def test_a_layer_between_others_learns_under_autocast(kind):
         for name, parameter in one.named_parameters():
             assert parameter.grad.dtype == high, name
             assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("hx_dtype", [None, high, low], ids=["hx_0", "hx_f32", "hx_bf16"])
+@pytest.mark.parametrize("options", [{}, {"proj_size": 2}], ids=["plain", "proj"])
+@each_layer
+def test_a_packed_input_of_rows_of_one_length_is_a_padded_one(kind, options, hx_dtype):
+    options = options if kind == "LSTM" else {}
+    skip_without_onednn(kind, options, False)
+    ours, theirs = make_pair(kind, I, H, **options)
+    input = pack_padded_sequence(torch.randn(T, B, I), [T] * B)
+    hx = None if hx_dtype is None else make_hx(ours, B, hx_dtype)
+    with torch.autocast("cpu", low):
+        found, expected = (tensors_of(module(input, hx)) for module in (ours, theirs))
+        told = fastcells.explain(ours, input, hx)
+    assert [t.dtype for t in found] == [t.dtype for t in expected]
+    assert told.dtype == found[0].dtype
