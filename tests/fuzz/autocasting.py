@@ -97,7 +97,7 @@ def layers_under_autocast(case):
     assume(not by_onednn or (ONEDNN[low] and case["of_input"] in (torch.float32, low)))
     # torch cannot join packed rows of the two 16-bit dtypes.
     dtypes = (case["of_input"], case["of_hx"])
-    assume(not is_ragged or all(d in (torch.float32, low) for d in given_dtypes))
+    assume(not is_ragged or all(d in (torch.float32, low) for d in dtypes))
     found = run_layer(module, given, low, lengths, how)
     theirs = run_layer(peer, given, low, lengths, how)
     right = run_layer(exact, given, None, lengths, how, torch.float64)

@@ -24,13 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import autocasting
 import cells
 import functional
-import meta
 import multihead
 
 import attention
 import recurrent
 
-TOPICS = [recurrent, cells, functional, attention, multihead, autocasting, meta]
+TOPICS = [recurrent, cells, functional, attention, multihead, autocasting]
 TARGETS = {name: target for topic in TOPICS for name, target in topic.TARGETS.items()}
 EXAMPLES = 40  # of a run, which has a seed of its own: a run is not ended before
 
