@@ -26,6 +26,37 @@ inline void watch_guards() {
   for (const int signal : {SIGSEGV, SIGBUS}) std::signal(signal, report);
 }
 
+#ifdef __CUDACC__
+// On a card the copies have guards (card/memory.h): here the end of the buffer is a multiple of 16
+// bytes, as that of a page is.
+template <class X>
+class Guarded {
+ public:
+  explicit Guarded(std::int64_t count)
+      : bytes_(std::size_t(count) * sizeof(X)),
+        pad_((kAlignment - bytes_ % kAlignment) % kAlignment),
+        memory_(pad_ + bytes_, 0xff) {}
+  explicit Guarded(const std::vector<X>& values) : Guarded(std::int64_t(values.size())) {
+    if (!values.empty()) std::memcpy(data(), values.data(), bytes_);
+  }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+
+  X* data() { return reinterpret_cast<X*>(memory_.data() + pad_); }
+  const X* data() const { return reinterpret_cast<const X*>(memory_.data() + pad_); }
+  bool is_intact() const {
+    for (std::size_t i = 0; i < pad_; ++i) {
+      if (memory_[i] != 0xff) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr std::size_t kAlignment = 16;
+  std::size_t bytes_, pad_;
+  std::vector<unsigned char> memory_;
+};
+#else
 template <class X>
 class Guarded {
  public:
@@ -61,6 +92,7 @@ class Guarded {
   unsigned char* base_;
   std::size_t bytes_, pages_, total_;
 };
+#endif
 
 // Whether x still holds the ones that its buffer began with.
 template <class X>

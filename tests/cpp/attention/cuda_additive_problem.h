@@ -1,8 +1,7 @@
 // An additive attention call in plain loops of double: what test_cuda_additive.cpp compares the
 // CUDA kernels with. Keys that nobody sees are poisoned once the results are known.
 #pragma once
-#define FASTCELLS_EMULATED
-#include <cuda_runtime.h>
+#include "cases.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -42,7 +41,7 @@ struct Problem {
   Case c;
   Values query, key, value, units, bias, grad_output, grad_weights;  // bias: 0 or -inf for bool
   std::vector<std::int64_t> lengths;
-  std::int64_t seed = 0x123456789abcdef;
+  std::vector<std::int64_t> seed{0x123456789abcdef};  // on the heap
 
   std::int64_t mask_at(std::int64_t b, std::int64_t i, std::int64_t j) const {
     const std::int64_t q = c.mask_dims & 2 ? c.Tq : 1, k = c.mask_dims & 4 ? c.Tk : 1;
@@ -78,7 +77,7 @@ struct Problem {
   double keep(std::int64_t b, std::int64_t i, std::int64_t j) const {
     if (c.dropout == 0) return 1;
     std::uint32_t word[4];
-    Philox::words(std::uint64_t(seed), std::uint32_t(j / 4), std::uint32_t(i), std::uint32_t(b),
+    Philox::words(std::uint64_t(seed[0]), std::uint32_t(j / 4), std::uint32_t(i), std::uint32_t(b),
                   word);
     return word[j % 4] >= dropout_threshold(c.dropout) ? 1 / (1 - c.dropout) : 0;
   }

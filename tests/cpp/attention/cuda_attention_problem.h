@@ -8,8 +8,7 @@
 // more for the arithmetic. delta is made of the rounded output: its share of the error has the size
 // of sum_e |dO O|. A floor stands for what underflows.
 #pragma once
-#define FASTCELLS_EMULATED
-#include <cuda_runtime.h>
+#include "cases.h"
 
 #include <cfloat>
 #include <cmath>
@@ -293,7 +292,7 @@ struct AttentionInputs {
     a.key_lengths = lengths.empty() ? nullptr : lengths.data();
     a.scale = c.scale, a.softcap = c.softcap;
     a.left = c.left, a.right = c.right, a.offset = c.offset;
-    a.dropout = {&seed, dropout_threshold(c.dropout), 1 / (1 - c.dropout), c.dropout > 0};
+    a.dropout = {seed.data(), dropout_threshold(c.dropout), 1 / (1 - c.dropout), c.dropout > 0};
   }
 
   StoredHeads<T> query, key, value;
@@ -301,7 +300,7 @@ struct AttentionInputs {
   std::vector<float> wide_mask;
   std::vector<unsigned char> seen, bools;
   std::vector<std::int64_t> lengths;
-  std::int64_t seed = std::int64_t(AttentionProblem<T>::kSeed);
+  std::vector<std::int64_t> seed{std::int64_t(AttentionProblem<T>::kSeed)};  // on the heap
 };
 
 // ---- comparison ----
@@ -331,13 +330,13 @@ const char* storage_name() {
   return sizeof(T) == 4 ? "float32" : std::is_same_v<T, __half> ? "float16" : "bfloat16";
 }
 template <class T>
-bool report(const AttentionCase& c, double error, bool is_repeated) {
-  const bool is_ok = error <= 1 && is_repeated;
-  std::printf(
-      "%-8s B=%d N=%d/%d Tq=%-3d Tk=%-3d E=%-3d Ev=%-3d mask=%d error=%.2f of the bound%s%s\n",
-      storage_name<T>(), int(c.B), int(c.N), int(c.Nk), int(c.Tq), int(c.Tk), int(c.E), int(c.Ev),
-      int(c.mask), error, is_repeated ? "" : ", not bit-equal", is_ok ? "" : "  FAILED");
-  return is_ok;
+std::string case_name(const AttentionCase& c) {
+  char name[200];
+  std::snprintf(name, sizeof name, "%-8s B=%d N=%d/%d Tq=%-3d Tk=%-3d E=%-3d Ev=%-3d mask=%d",
+                storage_name<T>(), int(c.B), int(c.N), int(c.Nk), int(c.Tq), int(c.Tk), int(c.E),
+                int(c.Ev), int(c.mask));
+  std::snprintf(current_check, sizeof current_check, "%s", name);
+  return name;
 }
 template <class X>
 bool is_same(const Guarded<X>& a, const Guarded<X>& b, std::int64_t count) {

@@ -1,8 +1,6 @@
-// Additive attention on CUDA, forward and back, under the emulator, against plain loops in double:
-// every type of storage, few queries and tiles of them, numbers near and far, masks of every shape,
-// lengths, dropout, sizes that miss tiles, no size at all.
-#include <cstdio>
-
+// Additive attention on CUDA, forward and back, under the emulator or on a card, against plain
+// loops in double: every type of storage, few queries and tiles of them, numbers near and far,
+// masks of every shape, lengths, dropout, sizes that miss tiles, no size at all.
 #include "cuda_additive_problem.h"
 
 #include "attention/cuda/additive/calls.cuh"
@@ -79,7 +77,7 @@ struct Call {
     a.mask.batch = c.mask_dims & 1 ? (c.mask_dims & 2 ? c.Tq : 1) * keys : 0;
     a.key_lengths = c.has_lengths ? lengths.data() : nullptr;
     a.left = a.right = -1;
-    a.dropout = {&p.seed, dropout_threshold(c.dropout), 1 / (1 - c.dropout), c.dropout > 0};
+    a.dropout = {p.seed.data(), dropout_threshold(c.dropout), 1 / (1 - c.dropout), c.dropout > 0};
     a.units = units.data();
   }
 
@@ -146,7 +144,7 @@ bool same_bits(const Buffer<T>& a, const Buffer<T>& b) {
 }
 
 template <class T>
-bool check(const Case& c) {
+bool check_call(const Case& c) {
   Problem p = make_problem<T>(c);
   const Results expected = expected_of(p);
   p.poison();
@@ -179,25 +177,29 @@ bool check(const Case& c) {
       same_bits(call.d_query, again.d_query) && same_bits(call.d_key, again.d_key) &&
       same_bits(call.d_value, again.d_value) && same_bits(call.logsumexp, again.logsumexp) &&
       same_bits(call.d_units, again.d_units) && same_bits(call.d_mask, again.d_mask);
-  const bool is_ok = stored <= error && floats <= float_error && is_same;
+  return end_case(std::max(stored / error, floats / float_error), 1, is_same);
+}
+
+template <class T>
+bool check(const Case& c) {
   constexpr const char* kMasks[] = {"no mask", "bool", "added", "added wide"};
-  std::printf("%s B%d Tq%d Tk%d D%d Ev%d, %s %d%s%s%s: stored %.1e, float32 %.1e%s%s\n",
-              sizeof(T) == 4              ? "float32 "
-              : std::is_same_v<T, __half> ? "float16 "
-                                          : "bfloat16",
-              int(c.B), int(c.Tq), int(c.Tk), int(c.D), int(c.Ev), kMasks[int(c.mask)], c.mask_dims,
-              c.has_lengths ? " lengths" : "", c.dropout > 0 ? " dropout" : "",
-              c.is_far ? " far" : "", stored, floats, is_same ? "" : "  NOT REPEATED",
-              is_ok ? "" : "  FAILED");
-  return is_ok;
+  char name[200];
+  std::snprintf(name, sizeof name, "%s B%d Tq%d Tk%d D%d Ev%d, %s %d%s%s%s",
+                sizeof(T) == 4              ? "float32 "
+                : std::is_same_v<T, __half> ? "float16 "
+                                            : "bfloat16",
+                int(c.B), int(c.Tq), int(c.Tk), int(c.D), int(c.Ev), kMasks[int(c.mask)],
+                c.mask_dims, c.has_lengths ? " lengths" : "", c.dropout > 0 ? " dropout" : "",
+                c.is_far ? " far" : "");
+  return run_case(name, [&] { return check_call<T>(c); });
 }
 
 bool check_output(const char* what, const Problem& p) {
-  Call<float> call(p);
-  call.run(3);
-  const bool is_ok = worst(call.output, expected_of(p).output) < 1e-5;
-  std::printf("float32  Tq%d, %s: %s\n", int(p.c.Tq), what, is_ok ? "ok" : "FAILED");
-  return is_ok;
+  return run_case("float32  Tq" + std::to_string(p.c.Tq) + ", " + what, [&] {
+    Call<float> call(p);
+    call.run(3);
+    return end_case(worst(call.output, expected_of(p).output), 1e-5);
+  });
 }
 // A query that is no number: its row is none either, the others are untouched. Units whose products
 // with exponentials would be infinite.

@@ -1,4 +1,4 @@
-// The CUDA attention kernels back, under the emulator, against plain loops in double.
+// The CUDA attention kernels back, under the emulator or on a card, against plain loops in double.
 #include "cuda_attention_cases.h"
 
 #include "attention/cuda/dot/backward.cuh"
@@ -64,9 +64,7 @@ void run(const AttentionProblem<T>& p, unsigned seed, Gradients<T>& out) {
 }
 
 template <class T, int kWidth>
-bool check(const AttentionCase& c, bool repeats) {
-  std::snprintf(current_check, sizeof current_check, "%s Tq=%d Tk=%d E=%d", storage_name<T>(),
-                int(c.Tq), int(c.Tk), int(c.E));
+bool check_problem(const AttentionCase& c, bool repeats) {
   const AttentionProblem<T> p(c);
   Gradients<T> out(p);
   run<T, kWidth>(p, c.seed, out);
@@ -86,7 +84,11 @@ bool check(const AttentionCase& c, bool repeats) {
                   is_same(out.value, other.value, count(p.d_value)) &&
                   is_same(out.mask, other.mask, count(p.d_mask));
   }
-  return report<T>(c, error, is_repeated);
+  return end_case(error, 1, is_repeated);  // in units of its bound
+}
+template <class T, int kWidth>
+bool check(const AttentionCase& c, bool repeats) {
+  return run_case(case_name<T>(c), [&] { return check_problem<T, kWidth>(c, repeats); });
 }
 
 struct Check {
@@ -115,10 +117,5 @@ bool check_masks() {
 
 int main() {
   watch_guards();
-  try {
-    return fastcells::run_checks(fastcells::Check(), fastcells::check_masks());
-  } catch (const simt::Fault& fault) {
-    std::printf("FAILED: %s: %s\n", current_check, fault.what());
-    return 1;
-  }
+  return fastcells::run_checks(fastcells::Check(), fastcells::check_masks());
 }

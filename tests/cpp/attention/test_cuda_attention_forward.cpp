@@ -1,4 +1,5 @@
-// The CUDA attention kernels forward, under the emulator, against plain loops in double.
+// The CUDA attention kernels forward, under the emulator or on a card, against plain loops in
+// double.
 #include "cuda_attention_cases.h"
 
 #include "attention/cuda/dot/forward.cuh"
@@ -44,9 +45,7 @@ void run(const AttentionProblem<T>& p, unsigned seed, Outputs<T>& out) {
 }
 
 template <class T, int kWidth>
-bool check(const AttentionCase& c, bool repeats) {
-  std::snprintf(current_check, sizeof current_check, "%s Tq=%d Tk=%d E=%d", storage_name<T>(),
-                int(c.Tq), int(c.Tk), int(c.E));
+bool check_problem(const AttentionCase& c, bool repeats) {
   const AttentionProblem<T> p(c);
   Outputs<T> out(c);
   run<T, kWidth>(p, c.seed, out);
@@ -64,7 +63,11 @@ bool check(const AttentionCase& c, bool repeats) {
       is_repeated &= is_same(out.weights, other.weights, c.B * c.N * c.Tq * c.Tk);
     }
   }
-  return report<T>(c, error, is_repeated);
+  return end_case(error, 1, is_repeated);  // in units of its bound
+}
+template <class T, int kWidth>
+bool check(const AttentionCase& c, bool repeats) {
+  return run_case(case_name<T>(c), [&] { return check_problem<T, kWidth>(c, repeats); });
 }
 
 struct Check {
@@ -79,10 +82,5 @@ struct Check {
 
 int main() {
   watch_guards();
-  try {
-    return fastcells::run_checks(fastcells::Check(), true);
-  } catch (const simt::Fault& fault) {
-    std::printf("FAILED: %s: %s\n", current_check, fault.what());
-    return 1;
-  }
+  return fastcells::run_checks(fastcells::Check(), true);
 }

@@ -1,5 +1,5 @@
-// The CUDA sequence kernel backward, under the emulator, against plain loops in double: as
-// test_cuda_forward.cpp.
+// The CUDA sequence kernel backward, under the emulator or on a card, against plain loops in
+// double: as test_cuda_forward.cpp.
 #include "cuda_sequence_checks.h"
 
 #include "recurrent/cuda/sequence_backward.cuh"
@@ -80,15 +80,40 @@ struct Backward {
   std::vector<float> cells, d_cells, d_h_0, d_c_0;
 };
 
+// What was saved is rounded to storage, and the gates' gradients are: errors that add up over the
+// sums of a few dozen terms.
+template <class T>
+constexpr double kTolerance = sizeof(T) == 4              ? 1e-5
+                              : std::is_same_v<T, __half> ? 6e-3
+                                                          : 4.8e-2;
+
 template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
 bool check(const Case& c, const Launch& launch) {
   using Traits = BackwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
-  Backward<Cell, T> run(c);
-  run_emulated<Traits>(launch, sequence_backward_kernel<Cell, Traits>, run.arguments());
-  // What was saved is rounded to storage, and the gates' gradients are: errors that add up over the
-  // sums of a few dozen terms.
-  const double tolerance = sizeof(T) == 4 ? 1e-5 : std::is_same_v<T, __half> ? 6e-3 : 4.8e-2;
-  return report<Cell, Traits>(c, launch, run.error(), tolerance);
+  return run_case(case_name<Cell, Traits>(c, launch), [&] {
+    Backward<Cell, T> run(c);
+    run_kernel<Traits>(launch, sequence_backward_kernel<Cell, Traits>, run.arguments());
+    return end_case(run.error(), kTolerance<T>);
+  });
+}
+
+// On a card: the layer by every tier that holds it, as the plan would launch it. Errors add up over
+// hundreds of steps and rows, hence four times the tolerance of a few.
+template <class Cell, class T>
+bool check_every_tier(const Case& c) {
+  const Backward<Cell, T> prepared(c);
+  bool ok = true;
+  each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/true, [&](auto tier, const Launch& launch) {
+    constexpr Tier kTier = tier.value;
+    using Traits = BackwardTraits<Cell, T, kTier, cuda::batch_tiles(kTier, true),
+                                  cuda::cached_steps(kTier, 1)>;
+    ok &= run_case(case_name<Cell, Traits>(c, launch), [&] {
+      Backward<Cell, T> run = prepared;
+      run_kernel<Traits>(launch, sequence_backward_kernel<Cell, Traits>, run.arguments());
+      return end_case(run.error(), 4 * kTolerance<T>);
+    });
+  });
+  return ok;
 }
 
 // float32 takes every case, float16 and bfloat16 share them: the emulator is slow.
@@ -112,6 +137,9 @@ struct CheckCell {
       ok &= check<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},
                                            {1, 1, 4, 5});
     }
+#ifdef __CUDACC__
+    ok &= check_large<Cell, T>([](const Case& c) { return check_every_tier<Cell, T>(c); });
+#endif
     return ok;
   }
 };

@@ -1,6 +1,6 @@
-// The CUDA sequence kernel forward, under the emulator, against plain loops in double: every cell,
-// every type of storage, one block, clusters and grids, both directions, lengths, resets, K in
-// parts, sizes that miss tiles.
+// The CUDA sequence kernel forward, under the emulator or on a card, against plain loops in double:
+// every cell, every type of storage, one block, clusters and grids, both directions, lengths,
+// resets, K in parts, sizes that miss tiles.
 #include "cuda_sequence_checks.h"
 
 #include "recurrent/cuda/sequence_forward.cuh"
@@ -67,15 +67,40 @@ struct Forward {
   std::vector<float> cells;
 };
 
+// A step's h is rounded to storage, and tips over by a unit where sums differ in their last bits.
+// float32 is three products of TF32: a single one would be off by 1e-3.
+template <class T>
+constexpr double kTolerance = sizeof(T) == 4              ? 3e-6
+                              : std::is_same_v<T, __half> ? 2e-3
+                                                          : 1.6e-2;
+
 template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
 bool check(const Case& c, const Launch& launch) {
   using Traits = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
-  Forward<Cell, T> run(c);
-  run_emulated<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
-  // A step's h is rounded to storage, and tips over by a unit where sums differ in their last bits.
-  // float32 is three products of TF32: a single one would be off by 1e-3.
-  const double tolerance = sizeof(T) == 4 ? 3e-6 : std::is_same_v<T, __half> ? 2e-3 : 1.6e-2;
-  return report<Cell, Traits>(c, launch, run.error(), tolerance);
+  return run_case(case_name<Cell, Traits>(c, launch), [&] {
+    Forward<Cell, T> run(c);
+    run_kernel<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
+    return end_case(run.error(), kTolerance<T>);
+  });
+}
+
+// On a card: the layer by every tier that holds it, as the plan would launch it. Errors add up over
+// hundreds of steps and rows, hence four times the tolerance of a few.
+template <class Cell, class T>
+bool check_every_tier(const Case& c) {
+  const Forward<Cell, T> prepared(c);
+  bool ok = true;
+  each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/false, [&](auto tier, const Launch& launch) {
+    constexpr Tier kTier = tier.value;
+    using Traits = ForwardTraits<Cell, T, kTier, cuda::batch_tiles(kTier, false),
+                                 cuda::cached_steps(kTier, cuda::forward_tiles(Cell::kGates))>;
+    ok &= run_case(case_name<Cell, Traits>(c, launch), [&] {
+      Forward<Cell, T> run = prepared;
+      run_kernel<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
+      return end_case(run.error(), 4 * kTolerance<T>);
+    });
+  });
+  return ok;
 }
 
 // float32 takes every case, float16 and bfloat16 share them: the emulator is slow.
@@ -99,6 +124,9 @@ struct CheckCell {
       ok &= check<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},
                                            {1, 1, 8, 5});
     }
+#ifdef __CUDACC__
+    ok &= check_large<Cell, T>([](const Case& c) { return check_every_tier<Cell, T>(c); });
+#endif
     return ok;
   }
 };

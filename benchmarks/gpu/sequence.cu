@@ -1,0 +1,247 @@
+// Times the sequence kernels by CUDA events, without torch: microseconds a step, for every cell,
+// dtype, size, way and tier that holds it. A line of JSON for each.
+//
+//   us_step    slope between kLong and kShort steps, medians of kRounds launches of each
+//   us_start   what is left of the short ones: the launch, the weights on their way, the end
+//   plan       whether the plan takes this tier
+//
+// Arguments: how many seconds it may take. FASTCELLS_FIRST_CASE: where to begin, as the tests have
+// it (tests/cpp/cases.h). A kernel that hangs is named and ends the program.
+#include <algorithm>
+#include <chrono>
+
+#include "cases.h"
+
+#include "recurrent/cuda/plan.cpp"  // with the parts that plan() is made of
+#include "recurrent/cuda/sequence.cuh"
+
+namespace fastcells {
+namespace {
+
+constexpr std::int64_t kShort = 64, kLong = 320;
+constexpr int kRounds = 7;
+
+// Numbers between -size and size.
+template <class T>
+__global__ void fill(T* to, std::int64_t count, float size, unsigned seed) {
+  const std::int64_t stride = std::int64_t(gridDim.x) * blockDim.x;
+  for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride) {
+    unsigned x = unsigned(i) * 2654435761u + seed;
+    x ^= x >> 15, x *= 2246822519u, x ^= x >> 13;
+    to[i] = T(size * (float(x >> 8) * 0x1p-23f - 1));
+  }
+}
+
+// Memory of the card, of T numbers at random.
+template <class T>
+class Memory {
+ public:
+  explicit Memory(std::int64_t count, float size = 1) {
+    card::check(cudaMalloc(&data_, std::size_t(count) * sizeof(T)), "cudaMalloc");
+    fill<<<512, 256>>>(data_, count, size, unsigned(count));
+    card::check(cudaGetLastError(), "fill");
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { cudaFree(data_); }
+  T* get() const { return data_; }
+
+ private:
+  T* data_ = nullptr;
+};
+
+// Everything that a layer of one direction reads and writes.
+template <class Cell, class T>
+struct Layer {
+  static constexpr std::int64_t G = Cell::kGates, S = Cell::kSaved;
+
+  Layer(std::int64_t rows, std::int64_t units)
+      : B(rows),
+        H(units),
+        weight(G * H * H, 1 / std::sqrt(float(H))),
+        x_gates(kLong * B * G * H),
+        cells(kLong * B * H),
+        d_h_0(B * H),
+        d_c_0(B * H),
+        bias(G * H),
+        state(B * H),
+        last(2 * B * H),
+        output(kLong * B * H),
+        saved(kLong * B * S * H, 0.5f),
+        gates(2 * kLong * B * G * H) {}
+
+  SequenceForwardArgs forward(std::int64_t steps, SequenceExchange exchange) const {
+    SequenceForwardArgs a{};
+    a.T = steps, a.B = B, a.H = H;
+    a.output_stride = a.cells_stride = H, a.saved_stride = S * H;
+    SequenceDirection& d = a.directions[0];
+    d.x_gates = x_gates.get(), d.weight_hh = weight.get();
+    d.bias_ih = d.bias_hh = bias.get(), d.h_0 = d.c_0 = state.get();
+    d.output = output.get(), d.h_n = last.get(), d.c_n = last.get() + B * H;
+    d.cells = cells.get(), d.saved = saved.get(), d.exchange = exchange;
+    return a;
+  }
+  SequenceBackwardArgs backward(std::int64_t steps, SequenceExchange exchange) const {
+    SequenceBackwardArgs a{};
+    a.T = steps, a.B = B, a.H = H;
+    a.output_stride = a.cells_stride = H, a.saved_stride = S * H;
+    SequenceBackwardDirection& d = a.directions[0];
+    d.weight_hh = weight.get(), d.saved = saved.get(), d.output = output.get();
+    d.cells = cells.get(), d.h_0 = d.c_0 = d.d_h_n = d.d_c_n = state.get();
+    d.d_output = output.get(), d.dx_gates = gates.get();
+    d.dg_gates = Cell::kAdditive ? nullptr : gates.get() + kLong * B * G * H;
+    d.d_h_0 = d_h_0.get(), d.d_c_0 = d_c_0.get(), d.exchange = exchange;
+    return a;
+  }
+
+  std::int64_t B, H;
+  Memory<T> weight;
+  Memory<float> x_gates, cells, d_h_0, d_c_0, bias;
+  Memory<T> state, last, output, saved, gates;
+};
+
+template <class T>
+constexpr Storage kStorage = sizeof(T) == 4              ? Storage::kFloat32
+                             : std::is_same_v<T, __half> ? Storage::kFloat16
+                                                         : Storage::kBFloat16;
+template <class T>
+const char* dtype_name() {
+  return sizeof(T) == 4 ? "float32" : std::is_same_v<T, __half> ? "float16" : "bfloat16";
+}
+
+// One kernel in one shape.
+template <class Cell, class T>
+class Timing {
+ public:
+  Timing(const Layer<Cell, T>& layer, const cuda::Plan& plan, bool is_backward)
+      : layer_(layer),
+        plan_(plan),
+        is_backward_(is_backward),
+        exchange_bytes_(plan.exchange_bytes + 4 * std::int64_t(plan.blocks) * plan.unit_warps),
+        exchange_(exchange_bytes_ / 4 + 1) {
+    for (cudaEvent_t* event : {&start_, &end_}) card::check(cudaEventCreate(event), "an event");
+  }
+  ~Timing() { cudaEventDestroy(start_), cudaEventDestroy(end_); }
+
+  double median_us(std::int64_t steps) {
+    std::vector<double> times;
+    run(steps);
+    for (int round = 0; round < kRounds; ++round) times.push_back(run(steps));
+    std::nth_element(times.begin(), times.begin() + kRounds / 2, times.end());
+    return times[kRounds / 2];
+  }
+
+ private:
+  double run(std::int64_t steps) {
+    char* const bytes = reinterpret_cast<char*>(exchange_.get());
+    const SequenceExchange exchange{bytes,
+                                    reinterpret_cast<unsigned*>(bytes + plan_.exchange_bytes)};
+    card::check(cudaMemsetAsync(bytes, 0, std::size_t(exchange_bytes_)), "zero flags");
+    card::check(cudaEventRecord(start_), "an event");
+    const int error = is_backward_
+                          ? launch_sequence_backward<Cell>(
+                                kStorage<T>, plan_, 1, layer_.backward(steps, exchange), nullptr)
+                          : launch_sequence_forward<Cell>(kStorage<T>, plan_, 1,
+                                                          layer_.forward(steps, exchange), nullptr);
+    card::check(cudaError_t(error), "a launch");
+    card::check(cudaEventRecord(end_), "an event");
+    card::wait_for_kernel(is_backward_ ? "sequence_backward_kernel" : "sequence_forward_kernel");
+    float ms = 0;
+    card::check(cudaEventElapsedTime(&ms, start_, end_), "an event");
+    return 1e3 * ms;
+  }
+
+  const Layer<Cell, T>& layer_;
+  const cuda::Plan plan_;
+  const bool is_backward_;
+  const std::int64_t exchange_bytes_;
+  const Memory<float> exchange_;
+  cudaEvent_t start_ = nullptr, end_ = nullptr;
+};
+
+// Whether there is time left.
+class Clock {
+ public:
+  explicit Clock(double seconds) : end_(Now::now() + std::chrono::duration<double>(seconds)) {}
+  bool is_over() const { return Now::now() > end_; }
+
+ private:
+  using Now = std::chrono::steady_clock;
+  std::chrono::time_point<Now, std::chrono::duration<double>> end_;
+};
+
+const char* tier_name(Tier tier) {
+  constexpr const char* kNames[] = {"block", "cluster", "grid"};
+  return kNames[int(tier)];
+}
+
+template <class Cell, class T>
+void time_plan(const Layer<Cell, T>& layer, const cuda::Plan& plan, bool is_backward,
+               bool is_taken) {
+  char name[200];
+  std::snprintf(name, sizeof name, "%s %s %s B%d H%d %s %d", Cell::kName, dtype_name<T>(),
+                is_backward ? "backward" : "forward", int(layer.B), int(layer.H),
+                tier_name(plan.tier), plan.blocks);
+  run_case(name, [&] {
+    Timing<Cell, T> timing(layer, plan, is_backward);
+    const double few = timing.median_us(kShort), many = timing.median_us(kLong);
+    const double step = (many - few) / double(kLong - kShort);
+    std::printf(
+        "{\"cell\": \"%s\", \"dtype\": \"%s\", \"way\": \"%s\", \"B\": %d, \"H\": %d, "
+        "\"tier\": \"%s\", \"blocks\": %d, \"unit_warps\": %d, \"parts\": %d, \"slices\": %d, "
+        "\"shared_kib\": %d, \"us_step\": %.4f, \"us_start\": %.2f, \"plan\": %s}\n",
+        Cell::kName, dtype_name<T>(), is_backward ? "backward" : "forward", int(layer.B),
+        int(layer.H), tier_name(plan.tier), plan.blocks, plan.unit_warps, plan.parts,
+        int(plan.slices), int(plan.shared_bytes / 1024), step, few - double(kShort) * step,
+        is_taken ? "true" : "false");
+    std::fflush(stdout);
+    return true;
+  });
+}
+
+template <class Cell, class T>
+void time_layer(std::int64_t rows, std::int64_t units, bool is_backward, const Clock& clock) {
+  const Layer<Cell, T> layer(rows, units);
+  const cuda::Device card{90, 227 * 1024, 16, 132}, portable{90, 227 * 1024, 8, 132};
+  const cuda::Problem p{Cell::kGates, Cell::kStates, false, false,      int(sizeof(T)), 1,
+                        kLong,        rows,          units, is_backward};
+  const cuda::Plan taken = cuda::plan(p, portable);
+  const auto offer = [&](bool fits, const cuda::Plan& plan) {
+    const bool is_taken = plan.tier == taken.tier && plan.blocks == taken.blocks;
+    if (fits && !clock.is_over()) time_plan<Cell, T>(layer, plan, is_backward, is_taken);
+  };
+  cuda::Plan plan;
+  offer(cuda::try_blocks(p, card, Tier::kBlock, 1, plan), plan);
+  for (int blocks = 2; blocks <= card.cluster_blocks; blocks *= 2) {
+    offer(cuda::try_blocks(p, card, Tier::kCluster, blocks, plan), plan);
+  }
+  offer(cuda::try_grid(p, card, plan), plan);
+}
+
+template <class Cell, class T>
+void time_dtype(const Clock& clock) {
+  for (const std::int64_t units : {512, 256, 1024, 128, 768, 64, 2048}) {
+    for (const std::int64_t rows : {16, 64, 1, 128}) {
+      for (const bool is_backward : {false, true}) {
+        if (!clock.is_over()) time_layer<Cell, T>(rows, units, is_backward, clock);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fastcells
+
+int main(int count, char** arguments) {
+  using namespace fastcells;
+  const Clock clock(count > 1 ? std::atof(arguments[1]) : 120);
+  time_dtype<LSTM, __half>(clock);
+  time_dtype<GRU, __half>(clock);
+  time_dtype<LSTM, float>(clock);
+  time_dtype<LSTM, __nv_bfloat16>(clock);
+  time_dtype<GRU, float>(clock);
+  time_dtype<RNN<Tanh>, __half>(clock);
+  std::printf("{\"done\": %s}\n", clock.is_over() ? "false" : "true");
+  return 0;
+}
