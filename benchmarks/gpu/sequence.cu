@@ -87,7 +87,7 @@ struct Layer {
     a.T = steps, a.B = B, a.H = H;
     a.output_stride = a.cells_stride = H, a.saved_stride = S * H;
     SequenceBackwardDirection& d = a.directions[0];
-    d.weight_hh = weight.get(), d.saved = saved.get(), d.output = output.get();
+    d.weight_hh_t = weight.get(), d.saved = saved.get(), d.output = output.get();
     d.cells = cells.get(), d.h_0 = d.c_0 = d.d_h_n = d.d_c_n = state.get();
     d.d_output = output.get(), d.dx_gates = gates.get();
     d.dg_gates = Cell::kAdditive ? nullptr : gates.get() + kLong * B * G * H;
@@ -118,7 +118,7 @@ class Timing {
       : layer_(layer),
         plan_(plan),
         is_backward_(is_backward),
-        exchange_bytes_(plan.exchange_bytes + 4 * std::int64_t(plan.blocks) * plan.unit_warps),
+        exchange_bytes_(plan.exchange_bytes + 4 * std::int64_t(plan.flags)),
         exchange_(exchange_bytes_ / 4 + 1) {
     for (cudaEvent_t* event : {&start_, &end_}) card::check(cudaEventCreate(event), "an event");
   }

@@ -1,92 +1,63 @@
 """Time fastcells' recurrent layers on a GPU beside torch.nn with cuDNN.
 
-Every case is timed by CUDA events over replays of a CUDA graph, the two libraries in turns,
-medians. A floor is the operations of the products over the peak of a large product in the same
-dtype. Writes benchmarks/results/<gpu>/<date>-recurrent.json. Stops at a time limit and says what is
-missing.
+How: benchmarks/gpu_timing.py. A floor is the operations of the products over the peak of a large
+product in the same dtype. Writes benchmarks/results/<gpu>/<date>-recurrent.json after every case,
+the most telling first. Stops at a time limit and says what is missing.
 
-Run it with `python -m benchmarks.recurrent.gpu`, or `make gpu`.
+Run it with `python -m benchmarks.recurrent.gpu`, or `make gpu`; `--device cpu` rehearses it.
 """
 
 import argparse
-import datetime
 import itertools
-import json
-import re
-import statistics
 import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import fastcells
-from benchmarks.machine import describe_revision
-from benchmarks.paths import RESULTS
+from benchmarks.experiments import SEED
+from benchmarks.gpu_timing import DTYPES, Run, add_arguments, measure_calls, parse
+from benchmarks.recurrent.layers import layer_call
 
 STEPS = 512
 BATCHES, UNITS = (1, 16, 64, 128), (64, 128, 256, 512, 768, 1024, 2048)
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-ROUNDS = 9
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+PASSES = ("forward", "forward+backward")
+# (B, H): those of a quick run, and those that come before the rest.
+FIRST_SHAPES = ((16, 512), (1, 256), (64, 1024))
+MAIN_SHAPES = (
+    *FIRST_SHAPES, (1, 1024), (64, 256), (16, 256), (16, 1024), (1, 512), (64, 512),
+)  # fmt: skip
+MAIN_CELLS = ("LSTM", "GRU")
+TINY = 16  # sizes of a rehearsal are so many times smaller
 
 
-def make_call(library, case):
-    """Return a call without arguments: a forward pass, or forward and backward."""
-    torch.manual_seed(0)
-    options = {"device": "cuda", "dtype": DTYPES[case["dtype"]]}
-    layer = getattr(library, case["cell"])(case["H"], case["H"], **options)
-    input = torch.randn(case["T"], case["B"], case["H"], requires_grad=True, **options)
-    grad = torch.randn(case["T"], case["B"], case["H"], **options)
+def make_layer(library, case, device):
+    """Return a layer, whose parameters are those of torch.nn's.
 
-    def forward():
-        with torch.no_grad():
-            layer(input)
+    They are drawn on the CPU: a failed capture leaves torch's generator on the GPU unusable.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        theirs = getattr(torch.nn, case["cell"])(case["H"], case["H"])
+        layer = getattr(library, case["cell"])(case["H"], case["H"])
+    layer.load_state_dict(theirs.state_dict())
+    return layer.to(device, DTYPES[case["dtype"]])
 
-    def train():
-        output, _ = layer(input)
-        torch.autograd.grad(output, [input, *layer.parameters()], grad)
 
+def make_call(library, case, device):
+    """Return a call of forward, or forward and backward, and for fastcells what explain says."""
+    is_training = case["pass"] != "forward"
+    layer = make_layer(library, case, device)
+    generator = torch.Generator(device).manual_seed(SEED)
+    shape = (case["T"], case["B"], case["H"])
+    options = {"device": device, "generator": generator}
+    input, grad = (torch.randn(shape, **options).to(DTYPES[case["dtype"]]) for _ in range(2))
     explanation = ""
     if library is fastcells:
-        explanation = str(fastcells.explain(layer, input))
-    return (forward if case["pass"] == "forward" else train), explanation
-
-
-def capture(call):
-    """Return a call that replays a graph of `call`, or `call` where it cannot be captured."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            call()
-    except RuntimeError:
-        return call
-    return graph.replay
-
-
-def milliseconds(call):
-    """Return the time of one call by CUDA events."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)
-
-
-def measure_peak(dtype):
-    """Return the operations a second of a large product: what a floor is reckoned with."""
-    n = 8192
-    a = torch.randn(n, n, device="cuda", dtype=dtype)
-    seconds = min(milliseconds(lambda: a @ a) for _ in range(ROUNDS)) * 1e-3
-    return 2 * n**3 / seconds
+        with torch.set_grad_enabled(is_training):
+            explanation = str(fastcells.explain(layer, input))
+    return layer_call(layer, input, grad if is_training else None), explanation
 
 
 def operations_of(case):
@@ -95,34 +66,42 @@ def operations_of(case):
     return passes * 4 * GATES[case["cell"]] * case["H"] ** 2 * case["B"] * case["T"]
 
 
-def run_case(case, peak):
+def run_case(case, run, peaks):
     """Time both libraries in turns; return the record of the case."""
-    prepared = {"torch": make_call(torch.nn, case), "fastcells": make_call(fastcells, case)}
-    eager = {name: call for name, (call, _) in prepared.items()}
-    graphs = {name: capture(call) for name, call in eager.items()}
-    samples = {(kind, name): [] for kind in ("graph", "eager") for name in eager}
-    for round_number in range(ROUNDS):
-        for kind, calls in (("graph", graphs), ("eager", eager)):
-            names = list(calls) if round_number % 2 == 0 else list(reversed(calls))
-            for name in names:
-                samples[kind, name].append(milliseconds(calls[name]))
-    medians = {key: statistics.median(values) for key, values in samples.items()}
-    return {
-        "case": case,
-        "ms": {name: medians["graph", name] for name in eager},
-        "ms_eager": {name: medians["eager", name] for name in eager},
-        "plan": prepared["fastcells"][1],
-        "floor_ms": operations_of(case) / peak * 1e3,
+    theirs, _ = make_call(torch.nn, case, run.device)
+    ours, plan = make_call(fastcells, case, run.device)
+    facts = {
+        "peer": "torch.nn",
+        "plan": plan,
+        "floor_ms": operations_of(case) / peaks[case["dtype"]] * 1e3,
     }
+    return facts | measure_calls({"torch": theirs, "fastcells": ours}, run.device, run.rounds)
 
 
-def cases(cells, dtypes, batches, units):
-    """Return all cases, the passes of a shape one after the other."""
-    names = itertools.product(cells, dtypes, units, batches, ("forward", "forward+backward"))
-    return [
-        {"cell": c, "dtype": d, "B": B, "H": H, "T": STEPS, "direction": 1, "pass": p}
-        for c, d, H, B, p in names
-    ]
+def tiers_of(options):
+    """Return (shapes, cells) after (shapes, cells), the most telling first."""
+    shapes = list(itertools.product(options.batches, options.units))
+    first, main = ([s for s in known if s in shapes] for known in (FIRST_SHAPES, MAIN_SHAPES))
+    rest = [shape for shape in shapes if shape not in main]
+    cells = [cell for cell in MAIN_CELLS if cell in options.cells]
+    others = [cell for cell in options.cells if cell not in cells]
+    if options.quick:
+        return [(first or shapes[:1], cells or others)]
+    later = [shape for shape in main if shape not in first]
+    return [(first, cells), (later, cells), (main, others), (rest, options.cells)]
+
+
+def make_cases(options):
+    """Return all cases; of a shape forward comes first, then forward+backward."""
+    found, is_tiny = [], options.device == "cpu"
+    for shapes, cells in tiers_of(options):
+        for (B, H), a_pass, cell, dtype in itertools.product(shapes, PASSES, cells, options.dtypes):
+            sizes = {"B": B, "H": H, "T": STEPS}
+            if is_tiny:
+                sizes = {name: size // TINY + 1 for name, size in sizes.items()}
+            names = {"cell": cell, "dtype": dtype, "direction": 1, "pass": a_pass}
+            found.append(names | sizes)
+    return found
 
 
 def parse_arguments(arguments=None):
@@ -132,56 +111,23 @@ def parse_arguments(arguments=None):
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument("--units", nargs="+", type=int, default=list(UNITS))
-    parser.add_argument("--seconds", type=float, default=540, help="stop after so many")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_args(arguments)
+    add_arguments(parser)
+    return parse(parser, arguments)
 
 
-def print_table(records):
-    """Print milliseconds and ratios."""
-    table = Table("cell", "dtype", "B", "H", "pass", "torch ms", "fastcells ms", "ratio")
-    for record in records:
-        case, ms = record["case"], record["ms"]
-        row = [case["cell"], case["dtype"], case["B"], case["H"], case["pass"]]
-        numbers = [f"{ms['torch']:.3f}", f"{ms['fastcells']:.3f}"]
-        table.add_row(*map(str, row), *numbers, f"{ms['torch'] / ms['fastcells']:.2f}")
-    Console(width=120).print(table)
+def column(name):
+    """Return what a table shows of a case under this name."""
+    return lambda case: str(case[name])
 
 
 def main(arguments=None):
-    """Measure, print, write."""
+    """Measure, write, print."""
     options = parse_arguments(arguments)
-    if not torch.cuda.is_available():
-        raise SystemExit("recurrent/gpu.py: there is no CUDA GPU here")
-    end = time.monotonic() + options.seconds
-    todo = cases(options.cells, options.dtypes, options.batches, options.units)
-    peaks = {name: measure_peak(DTYPES[name]) for name in options.dtypes}
-    records = []
-    for case in todo:
-        if time.monotonic() > end:
-            break
-        records.append(run_case(case, peaks[case["dtype"]]))
-    print_table(records)
-    name = torch.cuda.get_device_name()
-    results = {
-        "revision": describe_revision(),
-        "versions": {
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "fastcells": fastcells.__version__,
-        },
-        "device": name,
-        "date": datetime.date.today().isoformat(),
-        "left_out": len(todo) - len(records),
-        "cases": records,
-    }
-    folder = options.output / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{results['date']}-recurrent.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(records)} cases, {results['left_out']} left out. Results: {path}")
-    return 0
+    run = Run("recurrent", options)
+    peaks = run.measure_peaks(options.dtypes)
+    columns = {name: column(name) for name in ("cell", "dtype", "B", "H", "pass")}
+    measure_case = partial(run_case, run=run, peaks=peaks)
+    return run.run_all(make_cases(options), dict, columns, measure_case)
 
 
 if __name__ == "__main__":

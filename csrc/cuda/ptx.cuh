@@ -142,13 +142,15 @@ FC_DEVICE void store_global(uint4* to, uint4 value) {
 FC_DEVICE void store_release(unsigned* flag, unsigned value) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
-// Until the flag, which may wrap around, is `least` or more.
+// Until the flag, which may wrap around, is `least` or more. What its writer had ordered before it
+// is seen after acquire(): an acquiring load would throw the caches away in every turn of the loop.
 FC_DEVICE void wait_for_flag(const unsigned* flag, unsigned least) {
   unsigned value;
   do {
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
   } while (static_cast<int>(value - least) < 0);
 }
+FC_DEVICE void acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 // ---- special functions ----
 

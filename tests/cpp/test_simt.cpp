@@ -109,11 +109,12 @@ constexpr unsigned kChain = 6;
 struct GridChain {
   unsigned* flags;  // [blocks]
   uint4* sum;
-  bool waits = true, publishes_last = true;
+  bool waits = true, publishes_last = true, acquires = true;
   void operator()() const {
     const unsigned b = blockIdx.x;
     if (!publishes_last && threadIdx.x == 1) ptx::store_release(flags + b, 1);
     if (waits && b > 0) ptx::wait_for_flag(flags + b - 1, 1);
+    if (acquires) ptx::acquire();
     if (threadIdx.x == 0) {
       const uint4 before = ptx::load_global(sum);
       ptx::store_global(sum, uint4{before.x + b, 0, 0, 0});
@@ -123,11 +124,12 @@ struct GridChain {
   }
 };
 
-uint4 run_chain(unsigned seed, bool waits = true, bool publishes_last = true) {
+uint4 run_chain(unsigned seed, bool waits = true, bool publishes_last = true,
+                bool acquires = true) {
   std::vector<unsigned> flags(kChain);
   uint4 sum{};
   simt::launch(kChain, 32, 0, {seed, 1, true},
-               GridChain{flags.data(), &sum, waits, publishes_last});
+               GridChain{flags.data(), &sum, waits, publishes_last, acquires});
   return sum;
 }
 
@@ -376,6 +378,8 @@ bool check_asynchronous_faults() {
                     [](unsigned seed) { run_chain(seed, false); });
   ok &= is_reported("a flag before what it speaks of", "global memory is",
                     [](unsigned seed) { run_chain(seed, true, false); });
+  ok &= is_reported("a flag that is seen, but not acquired", "global memory is",
+                    [](unsigned seed) { run_chain(seed, true, true, false); });
   ok &= is_reported("a grid with a part of a cluster", "whole number of clusters",
                     [](unsigned seed) { simt::launch(3, 32, 0, {seed, 2}, [] {}); });
   return ok;

@@ -64,7 +64,7 @@ struct Fiber {
   dim3 thread;
   unsigned agent = 0;  // number among all threads that run together
   Block* block = nullptr;
-  Clock clock;
+  Clock clock, seen;  // seen: of flags that were waited for, until they are acquired
   std::uint32_t async_time = 0;
   std::function<bool()> may_go_on;                         // empty: yes
   std::vector<std::vector<std::function<void()>>> copies;  // cp.async groups, the open one last

@@ -159,12 +159,14 @@ inline void store_release(unsigned* flag, unsigned value) {
   simt::machine->flags[flag] = simt::self().clock;
   *flag = value;
 }
-// Until the flag, which may wrap around, is `least` or more.
+// Until the flag, which may wrap around, is `least` or more; orders nothing before acquire().
 inline void wait_for_flag(const unsigned* flag, unsigned least) {
   simt::wait_until([=] { return int(*flag - least) >= 0; });
   const auto found = simt::machine->flags.find(flag);
-  if (found != simt::machine->flags.end()) simt::join(simt::self().clock, found->second);
+  if (found != simt::machine->flags.end()) simt::join(simt::self().seen, found->second);
 }
+// What the flags' writers had ordered before them is ordered before what follows.
+inline void acquire() { simt::join(simt::self().clock, simt::self().seen); }
 
 // ---- special functions ----
 

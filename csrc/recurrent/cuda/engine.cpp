@@ -127,7 +127,8 @@ class SequencePass {
       g.dx_gates = at::empty({s_.T * s_.B, s_.G * s_.H}, storage);
       g.dg_gates = layer_.cell.additive ? g.dx_gates : at::empty_like(g.dx_gates);
       SequenceBackwardDirection& a = args.directions[d];
-      a.weight_hh = pointer(layer_.weights[d].weight_hh);
+      const at::Tensor gates_of_w = layer_.weights[d].weight_hh.view({s_.G, s_.H, s_.H});
+      a.weight_hh_t = pointer(kept(gates_of_w.transpose(1, 2).contiguous()));
       a.saved = pointer(outputs.saved, d * s_.T * s_.B * args.saved_stride);
       a.output = pointer(outputs.output, d * s_.H);
       a.cells = static_cast<const float*>(pointer(outputs.cells, d * s_.H));
@@ -174,9 +175,8 @@ class SequencePass {
   // What the blocks of one direction of a grid exchange: buffers, then flags.
   SequenceExchange exchange(const Plan& plan) {
     if (plan.tier != Tier::kGrid) return {};
-    const int64_t flags = int64_t(plan.blocks) * plan.unit_warps;
-    const at::Tensor& zeros =
-        kept(at::zeros({plan.exchange_bytes / 4 + flags}, layer_.input.options().dtype(at::kInt)));
+    const at::Tensor& zeros = kept(
+        at::zeros({plan.exchange_bytes / 4 + plan.flags}, layer_.input.options().dtype(at::kInt)));
     int* const first = zeros.data_ptr<int>();
     return {first, reinterpret_cast<unsigned*>(first + plan.exchange_bytes / 4)};
   }

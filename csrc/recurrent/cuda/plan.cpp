@@ -11,6 +11,9 @@ constexpr int kStepsWorthAPart = 4;
 // More rows than this fill the GPU with the product of one step. Not measured.
 constexpr std::int64_t kGridRows = 256;
 
+// Bytes that a row and unit have in the largest array: four gates, or six saved values, of 4 bytes.
+constexpr std::int64_t kMostStepValues = 32;
+
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // What `blocks` blocks of `tier` hold for the problem, K not yet divided.
@@ -19,8 +22,8 @@ SequenceShape shape_of(const Problem& p, Tier tier, int blocks) {
   s.tier = tier, s.storage_bytes = p.storage_bytes;
   const int units = p.is_backward ? kBackwardUnits : forward_units(p.gates);
   s.tiles = p.is_backward ? 1 : forward_tiles(p.gates);
-  s.batch_tiles = batch_tiles(tier, p.is_backward);
-  s.cached = cached_steps(tier, s.tiles);
+  s.batch_tiles = batch_tiles(tier, p.is_backward), s.groups = units / kGroupUnits;
+  s.cached = cached_steps(tier, s.tiles, p.gates, p.storage_bytes);
   s.unit_warps = int(divide_up(p.H, std::int64_t(blocks) * units)), s.parts = 1;
   s.columns = (p.is_backward ? p.gates : 1) * s.unit_warps * units * blocks;
   s.lane_values = s.batch_tiles * units / kGroupUnits * 2 * p.states;
@@ -44,7 +47,10 @@ bool try_blocks(const Problem& p, const Device& d, Tier tier, int blocks, Plan& 
   plan.unit_warps = s.unit_warps, plan.parts = s.parts;
   plan.rows = s.batch_tiles * kTileRows, plan.slices = s.slices;
   plan.shared_bytes = SequenceShared::of(s).end;
-  if (tier == Tier::kGrid) plan.exchange_bytes = 2 * s.slices * s.exchange_bytes();
+  if (tier == Tier::kGrid) {
+    plan.exchange_bytes = 2 * s.slices * s.exchange_bytes();
+    plan.flags = blocks * s.unit_warps * s.owners();
+  }
   return true;
 }
 
@@ -72,6 +78,11 @@ std::string why_no_sequence(const Problem& p, const Device& d) {
   if (p.storage_bytes == 8) return "float64";
   if (d.compute < 80) return "compute capability below 8.0";
   if (p.T * p.B * p.H == 0) return "there is nothing to compute";
+  // The kernels count steps, and reckon inside one, in 32 bits.
+  constexpr std::int64_t kMost = INT32_MAX;
+  if (p.T >= kMost / p.B || p.B * p.H * p.directions > kMost / kMostStepValues) {
+    return "more steps, or more values a step, than 32 bits count";
+  }
   return "";
 }
 

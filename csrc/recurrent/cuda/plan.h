@@ -40,6 +40,7 @@ struct Plan {
   std::int64_t slices = 0;
   std::int64_t shared_bytes = 0;
   std::int64_t exchange_bytes = 0;   // of global memory, a direction; the grid's alone
+  int flags = 0;                     // behind them, one for each warp that has cells
   std::vector<std::string> why_not;  // each faster tier, and why it does not apply
 };
 
@@ -50,7 +51,8 @@ std::string describe(const Plan& plan);
 // ---- the shape of the sequence kernels, which they and the plan agree on ----
 
 constexpr int kWarpLanes = 32, kGroupUnits = 8, kTileRows = 8, kMostWarps = 8;
-constexpr int kStepBytes = 64;  // of a row of the product's operands: one step over K
+constexpr int kMostCluster = 16;  // blocks
+constexpr int kStepBytes = 64;    // of a row of the product's operands: one step over K
 
 // Units a warp owns on the way forward, and on the way back, where it has one tile.
 constexpr int forward_units(int gates) { return gates == 4 ? 8 : 16; }
@@ -61,10 +63,11 @@ constexpr int forward_tiles(int gates) {
 }
 // Steps over K whose weights a warp of so many tiles keeps in registers, if there are that many: as
 // many as 255 registers a thread hold beside what a step needs, without spilling.
-constexpr int cached_steps(Tier tier, int tiles) {
-  if (tier == Tier::kGrid) return tiles == 1 ? 10 : tiles == 2 ? 4 : 2;
-  if (tiles == 3) return tier == Tier::kBlock ? 3 : 4;
-  return tiles == 1 ? 13 : 7;
+constexpr int cached_steps(Tier tier, int tiles, int gates, int storage_bytes) {
+  const bool is_half = storage_bytes == 2;
+  if (tier == Tier::kGrid) return tiles == 1 ? 10 : tiles == 2 ? 3 + is_half : 0;
+  const int one_tile = gates == 4 ? (is_half ? 13 : 11) : 12;
+  return tiles == 1 ? one_tile : tiles == 2 ? 7 : 3;
 }
 // Tiles of eight rows in a slice of the batch. A grid reads the weights again for each slice; on
 // the way back the registers do not hold two.
@@ -78,11 +81,16 @@ struct SequenceShape {
   int storage_bytes;
   int unit_warps, parts;
   int tiles, batch_tiles;  // of a warp: weights, rows
+  int groups;              // of eight units, of a warp
   int cached;              // steps over K in registers, at most
   int columns;             // of K, of the whole cluster or grid
   int lane_values;         // of the state of a slice, a lane
   std::int64_t slices;     // whose states are kept in shared memory: the grid's
 
+  // Parts that share the cells: each has whole groups of a tile of rows.
+  constexpr int owners() const {
+    return parts < batch_tiles * groups ? parts : batch_tiles * groups;
+  }
   constexpr int steps() const { return (columns * storage_bytes + kStepBytes - 1) / kStepBytes; }
   constexpr int part_steps() const { return (steps() + parts - 1) / parts; }
   constexpr int stored_steps() const { return part_steps() > cached ? part_steps() - cached : 0; }
@@ -95,7 +103,7 @@ struct SequenceShape {
 // Where the arrays lie in the shared memory of a block, in bytes.
 struct SequenceShared {
   std::int64_t staging;   // 16 bytes a thread, while the weights are loaded
-  std::int64_t partials;  // sums of the parts of K but the first
+  std::int64_t partials;  // sums of the parts of K
   std::int64_t exchange;  // two buffers of what the blocks send each other; the grid has none
   std::int64_t states;    // of the slices; the grid's alone
   std::int64_t barriers;  // two mbarriers
@@ -107,8 +115,7 @@ struct SequenceShared {
     const std::int64_t warps = std::int64_t(s.unit_warps) * s.parts;
     at.staging = warps * s.stored_steps() * s.tiles * 2 * kQuad;
     at.partials = at.staging + warps * kQuad;
-    at.exchange =
-        at.partials + std::int64_t(s.unit_warps) * (s.parts - 1) * s.tiles * s.batch_tiles * kQuad;
+    at.exchange = at.partials + (s.parts > 1 ? warps * s.tiles * s.batch_tiles * kQuad : 0);
     at.states = at.exchange + (s.tier == Tier::kGrid ? 0 : 2 * s.exchange_bytes());
     at.barriers = at.states;
     if (s.tier == Tier::kGrid) at.barriers += s.slices * s.unit_warps * s.lane_values * kQuad / 4;

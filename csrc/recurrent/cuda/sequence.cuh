@@ -52,14 +52,20 @@ int dispatch_plan(Storage storage, const cuda::Plan& plan, const F& f) {
   });
 }
 
+// The kernels that a plan of a tier means.
+template <class Cell, class T, Tier tier>
+using PlannedForward = ForwardTraits<Cell, T, tier, cuda::batch_tiles(tier, false),
+                                     cuda::cached_steps(tier, cuda::forward_tiles(Cell::kGates),
+                                                        Cell::kGates, sizeof(T))>;
+template <class Cell, class T, Tier tier>
+using PlannedBackward = BackwardTraits<Cell, T, tier, cuda::batch_tiles(tier, true),
+                                       cuda::cached_steps(tier, 1, Cell::kGates, sizeof(T))>;
+
 template <class Cell>
 int launch_sequence_forward(Storage storage, const cuda::Plan& plan, int directions,
                             const SequenceForwardArgs& args, void* stream) {
-  constexpr int kTiles = cuda::forward_tiles(Cell::kGates);
   return dispatch_plan(storage, plan, [&](auto type, auto tier) {
-    using Traits =
-        ForwardTraits<Cell, typename decltype(type)::type, tier.value,
-                      cuda::batch_tiles(tier.value, false), cuda::cached_steps(tier.value, kTiles)>;
+    using Traits = PlannedForward<Cell, typename decltype(type)::type, tier.value>;
     return launch_planned(sequence_forward_kernel<Cell, Traits>, plan, directions, args, stream);
   });
 }
@@ -68,9 +74,7 @@ template <class Cell>
 int launch_sequence_backward(Storage storage, const cuda::Plan& plan, int directions,
                              const SequenceBackwardArgs& args, void* stream) {
   return dispatch_plan(storage, plan, [&](auto type, auto tier) {
-    using Traits =
-        BackwardTraits<Cell, typename decltype(type)::type, tier.value,
-                       cuda::batch_tiles(tier.value, true), cuda::cached_steps(tier.value, 1)>;
+    using Traits = PlannedBackward<Cell, typename decltype(type)::type, tier.value>;
     return launch_planned(sequence_backward_kernel<Cell, Traits>, plan, directions, args, stream);
   });
 }

@@ -37,7 +37,7 @@ struct SequenceForwardArgs {
 };
 
 struct SequenceBackwardDirection {
-  const void* weight_hh;      // T_ [G*H, H]
+  const void* weight_hh_t;    // T_ [G, H, H]: W_hh with each gate transposed, [to][from]
   const void* saved;          // T_ [T, B, S*H]
   const void* output;         // T_ [T, B, H]: the forward pass's
   const float* cells;         // [T, B, H]: the forward pass's; nullptr for a cell without c

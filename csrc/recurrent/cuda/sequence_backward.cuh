@@ -30,9 +30,11 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
   static constexpr int G = Cell::kGates, U = Traits::kGroups, N = Traits::kBatchTiles;
   static constexpr int kSaved = Cell::kSaved;
   static constexpr bool kGrid = Traits::kGrid;
-  using Product::a_, Product::d_, Product::first_unit_, Product::is_ours, Product::is_owner;
-  using Product::of_row, Product::row, Product::rows_, Product::slices_, Product::unit;
-  using Product::units_;
+  using Product::a_, Product::d_, Product::T_, Product::B_, Product::H_, Product::first_unit_;
+  using Product::is_ours, Product::is_owner, Product::of_row, Product::row, Product::slices_;
+  using Product::unit, Product::units_;
+  template <class X>
+  using Array = typename Product::template Array<X>;
 
  public:
   FC_DEVICE explicit SequenceBackward(const SequenceBackwardArgs& args) : Product(args) {}
@@ -40,15 +42,16 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
   FC_DEVICE void run() {
     // A column is gate by gate the units of the cluster or grid.
     this->load_weights([&](int group, int k) {
-      const std::int64_t gate = k / units_, from = k % units_, to = unit(group);
-      if (gate >= G || from >= a_.H || to >= a_.H) return T(0.0f);
-      return static_cast<const T*>(d_.weight_hh)[(gate * a_.H + from) * a_.H + to];
+      const int gate = k / units_, from = k % units_, to = unit(group);
+      const T* const row =
+          static_cast<const T*>(d_.weight_hh_t) + std::int64_t(gate * H_ + to) * H_;
+      return typename Product::Span{row + from, gate < G && to < H_ ? H_ - from : 0};
     });
     start();
     this->open_exchange();
     if (kGrid) this->take_slice(0);
     begin(0);
-    for (std::int64_t j = 0; j <= a_.T; ++j) {
+    for (int j = 0; j <= T_; ++j) {
       for (int q = 0; q < slices_; ++q) run_step(j);
     }
     this->close_exchange();
@@ -56,15 +59,16 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
 
  private:
   template <class F>
-  FC_DEVICE static void each(const F& f) {
+  FC_DEVICE void each(const F& f) const {
     Product::each(f);
   }
   // Of the step visited as number j; T is behind the last.
-  FC_DEVICE std::int64_t step_of(std::int64_t j) const { return d_.reverse ? j : a_.T - 1 - j; }
+  FC_DEVICE int step_of(int j) const { return d_.reverse ? j : T_ - 1 - j; }
 
   FC_DEVICE void start() {
     this->fill_exchange([](int, int) { return T(0.0f); });
     if (!is_owner()) return;
+    this->open_arrays(step_of(0));
     for (int q = 0; q < slices_; ++q) {
       if (kGrid) this->take_slice(q);
       each([&](int n, int g, int e) {
@@ -80,41 +84,47 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
 
   // ---- a step of a slice ----
 
-  FC_DEVICE void run_step(std::int64_t j) {
-    const bool is_first = j == 0, is_behind = j == a_.T;
+  FC_DEVICE void run_step(int j) {
+    const bool is_first = j == 0, is_behind = j == T_;
     if (!is_first) this->wait_for(j);
     if (!is_behind) this->expect(j + 1);
     Sums sums = {};
-    if (!is_first) this->multiply(int(j & 1), sums);
+    if (!is_first) this->multiply(j & 1, sums);
     if (is_owner()) {
       each([&](int n, int g, int e) { d_state_[0][n][g][e] += sums[0][n][g * 2 + e]; });
       is_behind ? finish() : run_cells(j);
       this->keep(d_state_);
+      this->advance_arrays(/*follows=*/d_.reverse);
     }
     begin(this->pass_turn(j));
   }
-  FC_DEVICE void run_cells(std::int64_t j) {
-    float dx[N][U][2][G], dg[N][U][2][G];
-    each([&](int n, int g, int e) { run_cell(n, g, e, dx[n][g][e], dg[n][g][e]); });
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
+  FC_DEVICE void run_cells(int j) {
+    T dx[N][U][2][G], dg[N][U][2][G];
+    this->each_pair([&](int n, int g) {
       FC_UNROLL
-      for (int g = 0; g < U; ++g) {
-        FC_UNROLL
-        for (int k = 0; k < G; ++k) {
-          this->send(j + 1, n, k * units_ + first_unit_ + g * kGroupUnits, T(dg[n][g][0][k]),
-                     T(dg[n][g][1][k]));
-        }
+      for (int e = 0; e < 2; ++e) run_cell(n, g, e, dx[n][g][e], dg[n][g][e]);
+      FC_UNROLL
+      for (int k = 0; k < G; ++k) {
+        this->send(j + 1, n, k * units_ + first_unit_ + g * kGroupUnits, dg[n][g][0][k],
+                   dg[n][g][1][k]);
       }
-    }
+    });
     this->publish(j + 1);
-    const std::int64_t t = step_of(j);
-    each([&](int n, int g, int e) { store_gates(t, n, g, e, dx[n][g][e], dg[n][g][e]); });
+    const auto dx_gates = this->array(static_cast<T*>(d_.dx_gates), G * H_);
+    const auto dg_gates = this->array(static_cast<T*>(d_.dg_gates), G * H_);
+    each([&](int n, int g, int e) {
+      if (!is_ours(n, g, e)) return;
+      FC_UNROLL
+      for (int k = 0; k < G; ++k) {
+        dx_gates(n, g, e, k * H_) = dx[n][g][e][k];
+        if constexpr (!Cell::kAdditive) dg_gates(n, g, e, k * H_) = dg[n][g][e][k];
+      }
+    });
   }
 
-  FC_DEVICE void run_cell(int n, int g, int e, float (&dx)[G], float (&dg)[G]) {
+  FC_DEVICE void run_cell(int n, int g, int e, T (&to_dx)[G], T (&to_dg)[G]) {
     FC_UNROLL
-    for (int k = 0; k < G; ++k) dx[k] = dg[k] = 0.0f;
+    for (int k = 0; k < G; ++k) to_dx[k] = to_dg[k] = T(0.0f);
     if (!exists_[n][e] || !is_ours(n, g, e)) return;
     const Fetched& from = fetched_[n][g][e];
     float saved[kSaved], prev[Cell::kStates], next[Cell::kStates], d_state[Cell::kStates];
@@ -126,20 +136,12 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
       prev[1] = from.c, next[1] = from.c_next;
       d_state[1] = from.d_cell + (cut_[n][e] ? 0.0f : d_state_[1][n][g][e]);
     }
+    float dx[G], dg[G];
     Cell::backward(saved, prev, next, d_state, dx, dg);
     FC_UNROLL
-    for (int k = 0; k < Cell::kStates; ++k) d_state_[k][n][g][e] = d_state[k];
-  }
-
-  FC_DEVICE void store_gates(std::int64_t t, int n, int g, int e, const float (&dx)[G],
-                             const float (&dg)[G]) const {
-    if (!is_ours(n, g, e)) return;
-    const std::int64_t at = (t * a_.B + row(n, e)) * G * a_.H + unit(g);
+    for (int k = 0; k < G; ++k) to_dx[k] = T(dx[k]), to_dg[k] = T(dg[k]);
     FC_UNROLL
-    for (int k = 0; k < G; ++k) {
-      static_cast<T*>(d_.dx_gates)[at + k * a_.H] = T(dx[k]);
-      if (!Cell::kAdditive) static_cast<T*>(d_.dg_gates)[at + k * a_.H] = T(dg[k]);
-    }
+    for (int k = 0; k < Cell::kStates; ++k) d_state_[k][n][g][e] = d_state[k];
   }
 
   // ---- what a step reads from memory, asked for before the wait ----
@@ -150,63 +152,72 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
     float c, c_next, d_cell;  // of a cell with c
   };
 
-  FC_DEVICE void begin(std::int64_t j) {
-    if (!is_owner() || j > a_.T) return;
+  FC_DEVICE void begin(int j) {
+    if (!is_owner() || j > T_) return;
     this->take(d_state_);
-    if (j < a_.T) fetch(step_of(j));
+    if (j < T_) fetch(step_of(j));
   }
-  FC_DEVICE void fetch(std::int64_t t) {
+  FC_DEVICE void fetch(int t) {
+    const int previous = d_.reverse ? t + 1 : t - 1;
+    bool is_first[N][2], is_zero[N][2];
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
       FC_UNROLL
       for (int e = 0; e < 2; ++e) {
-        const std::int64_t b = row(n, e);
-        exists_[n][e] = b < a_.B && t < rows_.length(b);
+        const int b = row(n, e), length = b < B_ ? this->length(b) : 0;
+        exists_[n][e] = t < length;
+        is_first[n][e] = t == (d_.reverse ? length - 1 : 0), is_zero[n][e] = false;
         if (!exists_[n][e]) continue;
-        cut_[n][e] = rows_.cut_after(t, b);
-        const bool is_first = rows_.is_first(t, b);
-        const std::int64_t previous = rows_.previous(t);
-        const bool is_zero = is_first ? rows_.cut_initial(b) : rows_.cut_after(previous, b);
-        FC_UNROLL
-        for (int g = 0; g < U; ++g) {
-          if (unit(g) >= a_.H) continue;
-          fetch_unit(fetched_[n][g][e], t * a_.B + b, unit(g));
-          fetch_entering(fetched_[n][g][e], is_first, is_zero, previous * a_.B + b, b, unit(g));
-        }
+        cut_[n][e] = this->cut_after(t, b);
+        is_zero[n][e] = is_first[n][e] ? this->cut_initial(b) : this->cut_after(previous, b);
       }
     }
+    // What entered a step left the one visited next.
+    const int next = d_.reverse ? B_ : -B_;
+    const Sources now{this->array(static_cast<const T*>(d_.saved), a_.saved_stride),
+                      this->array(static_cast<const T*>(d_.output), a_.output_stride, next),
+                      this->array(static_cast<const T*>(d_.d_output), a_.output_stride),
+                      this->array(d_.cells, a_.cells_stride),
+                      this->array(d_.cells, a_.cells_stride, next),
+                      this->array(d_.d_cells, a_.cells_stride)};
+    each([&](int n, int g, int e) {
+      if (!exists_[n][e] || unit(g) >= H_) return;
+      Fetched& to = fetched_[n][g][e];
+      fetch_unit(to, now, n, g, e);
+      to.h = T(0.0f), to.c = 0.0f;
+      if (is_zero[n][e]) return;
+      if (is_first[n][e]) {
+        fetch_initial(to, row(n, e), unit(g));
+      } else {
+        to.h = now.entering(n, g, e);
+        if constexpr (Cell::kStates == 2) to.c = now.cells_entering(n, g, e);
+      }
+    });
   }
-  FC_DEVICE void fetch_unit(Fetched& to, std::int64_t at, std::int64_t u) const {
+  struct Sources {
+    Array<const T> saved, entering, d_output;
+    Array<const float> cells, cells_entering, d_cells;
+  };
+  FC_DEVICE void fetch_unit(Fetched& to, const Sources& from, int n, int g, int e) const {
     FC_UNROLL
-    for (int k = 0; k < kSaved; ++k) {
-      to.saved[k] = static_cast<const T*>(d_.saved)[at * a_.saved_stride + k * a_.H + u];
-    }
-    to.d_output = T(0.0f);
-    if (d_.d_output) to.d_output = static_cast<const T*>(d_.d_output)[at * a_.output_stride + u];
+    for (int k = 0; k < kSaved; ++k) to.saved[k] = from.saved(n, g, e, k * H_);
+    to.d_output = from.d_output.at ? from.d_output(n, g, e) : T(0.0f);
     if constexpr (Cell::kStates == 2) {
-      to.c_next = d_.cells[at * a_.cells_stride + u];
-      to.d_cell = d_.d_cells ? d_.d_cells[at * a_.cells_stride + u] : 0.0f;
+      to.c_next = from.cells(n, g, e);
+      to.d_cell = from.d_cells.at ? from.d_cells(n, g, e) : 0.0f;
     }
   }
-  // The states that entered the step: those of the one before it, the initial ones, or zero.
-  FC_DEVICE void fetch_entering(Fetched& to, bool is_first, bool is_zero, std::int64_t previous,
-                                std::int64_t b, std::int64_t u) const {
-    to.h = T(0.0f), to.c = 0.0f;
-    if (is_zero) return;
-    if (is_first) {
-      to.h = of_row(d_.h_0, b, u);
-      if constexpr (Cell::kStates == 2) to.c = float(of_row(d_.c_0, b, u));
-      return;
-    }
-    to.h = static_cast<const T*>(d_.output)[previous * a_.output_stride + u];
-    if constexpr (Cell::kStates == 2) to.c = d_.cells[previous * a_.cells_stride + u];
+  // The states that entered the first step.
+  FC_DEVICE void fetch_initial(Fetched& to, int b, int u) const {
+    to.h = of_row(d_.h_0, b, u);
+    if constexpr (Cell::kStates == 2) to.c = float(of_row(d_.c_0, b, u));
   }
 
   FC_DEVICE void finish() const {
     each([&](int n, int g, int e) {
       if (!is_ours(n, g, e)) return;
-      const bool cut = rows_.cut_initial(row(n, e));
-      const std::int64_t at = row(n, e) * a_.H + unit(g);
+      const bool cut = this->cut_initial(row(n, e));
+      const std::int64_t at = std::int64_t(row(n, e)) * H_ + unit(g);
       d_.d_h_0[at] = cut ? 0.0f : d_state_[0][n][g][e];
       if constexpr (Cell::kStates == 2) d_.d_c_0[at] = cut ? 0.0f : d_state_[1][n][g][e];
     });

@@ -7,15 +7,15 @@
 //
 // Exchanges are numbered 0, 1, 2, ..., and take turns in two buffers.
 //
-// A block has unit_warps x parts warps (threadIdx.y is the part): those of the first part own
-// units, the others help with their product. A lane of a warp's product holds unit l / 4 of a group
-// of eight, for rows 2 * (l % 4) and the one behind it.
+// A block has unit_warps x parts warps (threadIdx.y is the part): those of the first parts share
+// the cells of their units, the others help with the product. A lane of a warp's product holds unit
+// l / 4 of a group of eight, for rows 2 * (l % 4) and the one behind it.
 #pragma once
 #include <type_traits>
 
 #include "cuda/ptx.cuh"
+#include "host_device.h"
 #include "recurrent/cuda/plan.h"
-#include "recurrent/rows.h"
 
 namespace fastcells {
 
@@ -75,6 +75,7 @@ struct SequenceTraits {
   static constexpr bool kCluster = kTier == Tier::kCluster, kGrid = kTier == Tier::kGrid;
   static constexpr int kUnits = kUnits_, kTiles = kTiles_, kFan = kFan_, kStates = kStates_;
   static constexpr int kGroups = kUnits / kGroupUnits, kBatchTiles = kBatchTiles_;
+  static constexpr int kPerGroup = 2 * kTiles / kGroups;  // halves of tiles, of a group
   static constexpr int kCached = kCached_, kRows = kBatchTiles * kTileRows;
 
   // Of a block with so many warps, in a cluster or grid of so many blocks.
@@ -82,7 +83,7 @@ struct SequenceTraits {
     SequenceShape s{};
     s.tier = kTier, s.storage_bytes = int(sizeof(T));
     s.unit_warps = unit_warps, s.parts = parts;
-    s.tiles = kTiles, s.batch_tiles = kBatchTiles, s.cached = kCached;
+    s.tiles = kTiles, s.batch_tiles = kBatchTiles, s.groups = kGroups, s.cached = kCached;
     s.columns = kFan * unit_warps * kUnits * blocks;
     s.lane_values = kBatchTiles * kGroups * 2 * kStates, s.slices = slices;
     return s;
@@ -99,17 +100,20 @@ class SequenceBlock {
   FC_DEVICE explicit SequenceBlock(const Args& args)
       : a_(args),
         d_(args.directions[blockIdx.y]),
+        T_(int(args.T)),
+        B_(int(args.B)),
+        H_(int(args.H)),
         lane_(int(threadIdx.x) % kWarpLanes),
         warp_(int(threadIdx.x) / kWarpLanes),
         part_(int(threadIdx.y)) {
-    rows_ = Rows{a_.lengths, a_.resets, a_.T, a_.B, d_.reverse};
     blocks_ = kCluster ? int(ptx::cluster_size()) : kGrid ? int(gridDim.x) : 1;
     const int rank = kCluster ? int(ptx::cluster_rank()) : kGrid ? int(blockIdx.x) : 0;
     const int unit_warps = int(blockDim.x) / kWarpLanes, units = unit_warps * Traits::kUnits;
     units_ = units * blocks_, first_unit_ = rank * units + warp_ * Traits::kUnits;
-    slices_ = kGrid ? int((a_.B + kRows - 1) / kRows) : 1;
+    slices_ = kGrid ? (B_ + kRows - 1) / kRows : 1;
     take_slice(kGrid ? 0 : int(blockIdx.x) / blocks_);
     shape_ = Traits::shape(unit_warps, int(blockDim.y), blocks_, slices_);
+    owners_ = shape_.owners();
     const auto at = SequenceShared::of(shape_);
     exchange_ = ptx::shared_array<uint4>(at.exchange, kGrid ? 0 : 2 * buffer_quads());
     states_ = ptx::shared_array<float>(at.states, (at.barriers - at.states) / 4);
@@ -118,40 +122,91 @@ class SequenceBlock {
 
   // ---- who ----
 
-  FC_DEVICE bool is_owner() const { return part_ == 0; }
+  // The tiles and groups of a warp's units are shared out among its parts: cells take longer than
+  // sums.
+  FC_DEVICE bool owns(int n, int g) const { return part_ == (n * U + g) % owners_; }
+  FC_DEVICE bool is_owner() const { return part_ < owners_; }
   FC_DEVICE int thread() const { return int(threadIdx.y * blockDim.x + threadIdx.x); }
   FC_DEVICE int threads() const { return int(blockDim.x * blockDim.y); }
   FC_DEVICE void take_slice(int slice) {
     slice_ = slice;
-    first_row_ = std::int64_t(slice) * kRows;
+    first_row_ = slice * kRows;
   }
   // In step i it was this slice's turn: now the next one's, in the step that is returned.
-  FC_DEVICE std::int64_t pass_turn(std::int64_t i) {
+  FC_DEVICE int pass_turn(int i) {
     if constexpr (!kGrid) return i + 1;
-    const bool is_last = slice_ + 1 == slices_;
+    const bool is_last = is_last_slice();
     take_slice(is_last ? 0 : slice_ + 1);
     return i + is_last;
   }
   // Of this lane's accumulators: the unit of group g, and the row of tile n, column e.
-  FC_DEVICE std::int64_t unit(int g) const { return first_unit_ + g * kGroupUnits + lane_ / 4; }
-  FC_DEVICE std::int64_t row(int n, int e) const {
-    return first_row_ + n * kTileRows + lane_ % 4 * 2 + e;
+  FC_DEVICE int unit(int g) const { return first_unit_ + g * kGroupUnits + lane_ / 4; }
+  FC_DEVICE int row(int n, int e) const { return first_row_ + n * kTileRows + lane_ % 4 * 2 + e; }
+  FC_DEVICE bool is_ours(int n, int g, int e) const { return row(n, e) < B_ && unit(g) < H_; }
+
+  // ---- a lane's elements of an array [T, B, ...], a step and slice at a time ----
+
+  template <class X>
+  struct Array {
+    X* at;       // of tile 0, group 0 and the first row; nullptr: there is no such array
+    int stride;  // elements from row to row
+
+    FC_DEVICE X& operator()(int n, int g, int e, int column = 0) const {
+      return at[(n * kTileRows + e) * stride + g * kGroupUnits + column];
+    }
+  };
+  // 64 bits once an array and turn, the rest in 32: reckoning addresses took longer than the
+  // product of a small layer.
+  template <class X>
+  FC_DEVICE Array<X> array(X* rows, std::int64_t stride, int more_rows = 0) const {
+    const int width = int(stride), row = array_row_ + more_rows;
+    return {rows ? rows + std::int64_t(row) * width + unit(0) : nullptr, width};
   }
-  FC_DEVICE bool is_ours(int n, int g, int e) const { return row(n, e) < a_.B && unit(g) < a_.H; }
-  // f(n, g, e) for all that a lane has.
+  // The first turn: step t of the first slice.
+  FC_DEVICE void open_arrays(int t) {
+    array_row_ = t * B_ + (kGrid ? 0 : first_row_) + lane_ % 4 * 2;
+  }
+  // To the next turn: the next slice's, or the first one's in the step that is visited next, which
+  // follows this one, or comes before it.
+  FC_DEVICE void advance_arrays(bool follows) {
+    const int step = follows ? B_ : -B_;
+    array_row_ += !kGrid ? step : is_last_slice() ? step - slice_ * kRows : kRows;
+  }
+  FC_DEVICE bool is_last_slice() const { return slice_ + 1 == slices_; }
+
+  // ---- which steps a row has (recurrent/rows.h) ----
+
+  FC_DEVICE int length(int b) const { return a_.lengths ? int(a_.lengths[b]) : T_; }
+  // Whether no state passes across `boundary`, which lies in front of the step of that number.
+  FC_DEVICE bool is_cut(int boundary, int b) const {
+    return a_.resets && boundary > 0 && boundary < length(b) &&
+           a_.resets[std::int64_t(boundary) * B_ + b];
+  }
+  FC_DEVICE bool cut_after(int t, int b) const { return is_cut(d_.reverse ? t : t + 1, b); }
+  // The initial states do not reach the first step of row b.
+  FC_DEVICE bool cut_initial(int b) const {
+    return a_.resets && !d_.reverse && length(b) > 0 && a_.resets[b];
+  }
+  // f(n, g) for all tiles and groups that are this warp's, f(n, g, e) for both rows of each.
   template <class F>
-  FC_DEVICE static void each(const F& f) {
+  FC_DEVICE void each_pair(const F& f) const {
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
       FC_UNROLL
       for (int g = 0; g < U; ++g) {
-        FC_UNROLL
-        for (int e = 0; e < 2; ++e) f(n, g, e);
+        if (owns(n, g)) f(n, g);
       }
     }
   }
-  FC_DEVICE T of_row(const void* states, std::int64_t b, std::int64_t u) const {
-    return states ? static_cast<const T*>(states)[b * a_.H + u] : T(0.0f);
+  template <class F>
+  FC_DEVICE void each(const F& f) const {
+    each_pair([&](int n, int g) {
+      FC_UNROLL
+      for (int e = 0; e < 2; ++e) f(n, g, e);
+    });
+  }
+  FC_DEVICE T of_row(const void* states, int b, int u) const {
+    return states ? static_cast<const T*>(states)[std::int64_t(b) * H_ + u] : T(0.0f);
   }
 
   // ---- states of a slice: in registers, but a grid of several slices keeps them ----
@@ -160,14 +215,14 @@ class SequenceBlock {
 
   FC_DEVICE void keep(const State& state) const {
     if constexpr (kGrid) {
-      each_kept(
-          [&](int k, int n, int g, int e, std::int64_t at) { states_[at] = state[k][n][g][e]; });
+      if (slices_ == 1) return;
+      each_kept([&](int k, int n, int g, int e, int at) { states_[at] = state[k][n][g][e]; });
     }
   }
   FC_DEVICE void take(State& state) const {
     if constexpr (kGrid) {
-      each_kept(
-          [&](int k, int n, int g, int e, std::int64_t at) { state[k][n][g][e] = states_[at]; });
+      if (slices_ == 1) return;
+      each_kept([&](int k, int n, int g, int e, int at) { state[k][n][g][e] = states_[at]; });
     }
   }
 
@@ -186,7 +241,7 @@ class SequenceBlock {
   // 16 bytes of a row of exchange `number`; the rows past the last are zero.
   FC_DEVICE uint4 exchanged(int number, int r, int quad) const {
     if constexpr (kGrid) {
-      if (first_row_ + r >= a_.B) return uint4{0, 0, 0, 0};
+      if (first_row_ + r >= B_) return uint4{0, 0, 0, 0};
       return ptx::load_global(global_buffer(number) + r * row_quads() + quad);
     } else {
       return buffer(number)[r * row_quads() + quad];
@@ -202,7 +257,7 @@ class SequenceBlock {
       const int width = shape_.row_bytes() / int(sizeof(T)), count = kRows * width;
       for (int i = thread(); i < 2 * count; i += threads()) {
         const int u = i % width;
-        elements[i] = bits_of(i < count && u < a_.H ? value(i / width, u) : T(0.0f));
+        elements[i] = bits_of(i < count && u < H_ ? value(i / width, u) : T(0.0f));
       }
     }
   }
@@ -219,47 +274,52 @@ class SequenceBlock {
     }
   }
   // Once an exchange, before the wait for it.
-  FC_DEVICE void expect(std::int64_t exchange) const {
+  FC_DEVICE void expect(int exchange) const {
     if (kCluster && thread() == 0) {
       constexpr int kBytes = kRows * Traits::kFan * int(sizeof(T));
-      ptx::arrive_expecting(full_ + int(exchange & 1), unsigned(kBytes * units_));
+      ptx::arrive_expecting(full_ + (exchange & 1), unsigned(kBytes * units_));
     }
   }
   // The lanes' values of one group of units, for two rows each, to a column of every block.
-  FC_DEVICE void send(std::int64_t exchange, int n, int column, T first, T second) const {
+  FC_DEVICE void send(int exchange, int n, int column, T first, T second) const {
     const Gathered<T> group = gather(lane_, first, second);
-    const int number = int(exchange & 1), r = n * kTileRows + group.row;
+    const int number = (exchange & 1), r = n * kTileRows + group.row;
     const int at = r * row_quads() + (column + group.first_unit) * int(sizeof(T)) / 16;
     if constexpr (kCluster) {  // several lanes have the same: each serves other blocks
-      for (int peer = group.copy; peer < blocks_; peer += Gathered<T>::kCopies) {
+      FC_UNROLL
+      for (int i = 0; i < cuda::kMostCluster / Gathered<T>::kCopies; ++i) {
+        const int peer = group.copy + i * Gathered<T>::kCopies;
+        if (peer >= blocks_) break;
         ptx::store_async(buffer(number) + at, group.bytes, full_ + number, unsigned(peer));
       }
     } else if (group.copy == 0) {
       if constexpr (kGrid) {
-        if (first_row_ + r < a_.B) ptx::store_global(global_buffer(number) + at, group.bytes);
+        if (first_row_ + r < B_) ptx::store_global(global_buffer(number) + at, group.bytes);
       } else {
         buffer(number)[at] = group.bytes;
       }
     }
   }
   // After a warp has sent all of an exchange.
-  FC_DEVICE void publish(std::int64_t exchange) const {
+  FC_DEVICE void publish(int exchange) const {
     if constexpr (kGrid) {
       __syncwarp();
-      unsigned* const own = d_.exchange.flags + int(blockIdx.x) * shape_.unit_warps + warp_;
+      const int block = int(blockIdx.x) * owners_ + part_;
+      unsigned* const own = d_.exchange.flags + block * shape_.unit_warps + warp_;
       if (lane_ == 0) ptx::store_release(own, times_published(exchange));
     }
   }
   // Until all blocks' values are there.
-  FC_DEVICE void wait_for(std::int64_t exchange) const {
+  FC_DEVICE void wait_for(int exchange) const {
     if constexpr (kCluster) {  // exchange 0 is not counted: every block fills it in by itself
-      ptx::wait(full_ + int(exchange & 1), unsigned((exchange - 1) >> 1 & 1));
+      ptx::wait(full_ + (exchange & 1), unsigned((exchange - 1) >> 1 & 1));
     } else {
       if constexpr (kGrid) {
-        const int flags = blocks_ * shape_.unit_warps;
+        const int flags = blocks_ * owners_ * shape_.unit_warps;
         for (int k = thread(); k < flags; k += threads()) {
           ptx::wait_for_flag(d_.exchange.flags + k, times_published(exchange));
         }
+        if (thread() < flags) ptx::acquire();
       }
       __syncthreads();
     }
@@ -271,23 +331,25 @@ class SequenceBlock {
 
   const Args& a_;
   const Direction& d_;
+  const int T_, B_, H_;
   const int lane_, warp_, part_;
-  Rows rows_;
   SequenceShape shape_;
   int blocks_, units_;  // of the cluster or grid
+  int owners_;          // parts that have cells
+  int array_row_;       // of the arrays' T * B
   int first_unit_;      // of this warp
   int slices_, slice_;  // that take turns, and the one whose turn it is
-  std::int64_t first_row_;
+  int first_row_;
 
  private:
   // By a warp, up to and with this exchange of this slice: exchange 0 is of all slices at once.
-  FC_DEVICE unsigned times_published(std::int64_t exchange) const {
-    return exchange == 0 ? 1u : unsigned((exchange - 1) * slices_ + slice_ + 2);
+  FC_DEVICE unsigned times_published(int exchange) const {
+    return exchange == 0 ? 1u : unsigned(exchange - 1) * unsigned(slices_) + unsigned(slice_) + 2u;
   }
   template <class F>
   FC_DEVICE void each_kept(const F& f) const {
     constexpr int kValues = N * U * 2;
-    const std::int64_t first = std::int64_t(slice_) * shape_.unit_warps + warp_;
+    const int first = slice_ * shape_.unit_warps + warp_;
     FC_UNROLL
     for (int k = 0; k < Traits::kStates; ++k) {
       each([&](int n, int g, int e) {

@@ -34,24 +34,27 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
   static constexpr int G = Cell::kGates, U = Traits::kGroups, N = Traits::kBatchTiles;
   static constexpr int kHalves = U * G;
   static constexpr bool kGrid = Traits::kGrid;
-  using Product::a_, Product::d_, Product::first_unit_, Product::is_ours, Product::is_owner;
-  using Product::of_row, Product::row, Product::rows_, Product::slices_, Product::unit;
+  using Product::a_, Product::d_, Product::T_, Product::B_, Product::H_, Product::first_unit_;
+  using Product::is_ours, Product::is_owner, Product::of_row, Product::row, Product::slices_;
+  using Product::unit;
 
  public:
   FC_DEVICE explicit SequenceForward(const SequenceForwardArgs& args) : Product(args) {}
 
   FC_DEVICE void run() {
     this->load_weights([&](int half, int k) {
-      const std::int64_t u = unit(half / G);
-      if (half >= kHalves || u >= a_.H || k >= a_.H) return T(0.0f);
-      return static_cast<const T*>(d_.weight_hh)[((half % G) * a_.H + u) * a_.H + k];
+      const int u = unit(half / G);
+      const bool has = half < kHalves && u < H_;
+      const T* const row =
+          static_cast<const T*>(d_.weight_hh) + std::int64_t(half % G * H_ + u) * H_;
+      return typename Product::Span{row + k, has ? H_ - k : 0};
     });
     load_biases();
     start();
     this->open_exchange();
     if (kGrid) this->take_slice(0);
     begin(0);
-    for (std::int64_t i = 0; i < a_.T; ++i) {
+    for (int i = 0; i < T_; ++i) {
       for (int q = 0; q < slices_; ++q) run_step(i);
     }
     finish();
@@ -59,9 +62,9 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
   }
 
  private:
-  FC_DEVICE std::int64_t step_of(std::int64_t i) const { return d_.reverse ? a_.T - 1 - i : i; }
+  FC_DEVICE int step_of(int i) const { return d_.reverse ? T_ - 1 - i : i; }
   template <class F>
-  FC_DEVICE static void each(const F& f) {
+  FC_DEVICE void each(const F& f) const {
     Product::each(f);
   }
 
@@ -72,24 +75,25 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
     for (int g = 0; g < U; ++g) {
       FC_UNROLL
       for (int k = 0; k < G; ++k) {
-        const bool has = unit(g) < a_.H;
-        bias_x_[g][k] = d_.bias_ih && has ? d_.bias_ih[k * a_.H + unit(g)] : 0.0f;
-        bias_h_[g][k] = d_.bias_hh && has ? d_.bias_hh[k * a_.H + unit(g)] : 0.0f;
+        const bool has = unit(g) < H_;
+        bias_x_[g][k] = d_.bias_ih && has ? d_.bias_ih[k * H_ + unit(g)] : 0.0f;
+        bias_h_[g][k] = d_.bias_hh && has ? d_.bias_hh[k * H_ + unit(g)] : 0.0f;
       }
     }
   }
   // The states that enter the first step, in the lanes that own them and in exchange 0.
   FC_DEVICE void start() {
     this->fill_exchange([&](int r, int u) {
-      const std::int64_t b = this->first_row_ + r;
-      return b < a_.B && !rows_.cut_initial(b) ? of_row(d_.h_0, b, u) : T(0.0f);
+      const int b = this->first_row_ + r;
+      return b < B_ && !this->cut_initial(b) ? of_row(d_.h_0, b, u) : T(0.0f);
     });
     if (!is_owner()) return;
+    this->open_arrays(step_of(0));
     for (int q = 0; q < slices_; ++q) {
       if (kGrid) this->take_slice(q);
       each([&](int n, int g, int e) {
-        const std::int64_t b = row(n, e);
-        const bool is_zero = !is_ours(n, g, e) || rows_.cut_initial(b);
+        const int b = row(n, e);
+        const bool is_zero = !is_ours(n, g, e) || this->cut_initial(b);
         state_[0][n][g][e] = is_zero ? 0.0f : float(of_row(d_.h_0, b, unit(g)));
         if constexpr (Cell::kStates == 2) {
           state_[1][n][g][e] = is_zero ? 0.0f : float(of_row(d_.c_0, b, unit(g)));
@@ -103,12 +107,12 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
 
   // ---- a step of a slice ----
 
-  FC_DEVICE void run_step(std::int64_t i) {
+  FC_DEVICE void run_step(int i) {
     if (kGrid || i > 0) this->wait_for(i);
-    const bool is_last = i + 1 == a_.T;
+    const bool is_last = i + 1 == T_;
     if (!is_last) this->expect(i + 1);
     Sums sums;
-    this->multiply(int(i & 1), sums);
+    this->multiply(i & 1, sums);
     if (is_owner()) {
       Results results;
       each([&](int n, int g, int e) { run_cell(n, g, e, sums, results); });
@@ -117,46 +121,41 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
         this->publish(i + 1);
       }
       // Behind the exchange: what nobody waits for, and then what the next step will need.
-      store(step_of(i), results);
+      store(results);
       this->keep(state_);
+      this->advance_arrays(/*follows=*/!d_.reverse);
     }
     begin(this->pass_turn(i));
   }
-  FC_DEVICE void send_all(std::int64_t exchange) const {
-    FC_UNROLL
-    for (int n = 0; n < N; ++n) {
-      FC_UNROLL
-      for (int g = 0; g < U; ++g) {
-        this->send(exchange, n, first_unit_ + g * kGroupUnits, T(state_[0][n][g][0]),
-                   T(state_[0][n][g][1]));
-      }
-    }
+  FC_DEVICE void send_all(int exchange) const {
+    this->each_pair([&](int n, int g) {
+      this->send(exchange, n, first_unit_ + g * kGroupUnits, T(state_[0][n][g][0]),
+                 T(state_[0][n][g][1]));
+    });
   }
 
   // What this slice's step i needs that is not exchanged.
-  FC_DEVICE void begin(std::int64_t i) {
-    if (!is_owner() || i >= a_.T) return;
+  FC_DEVICE void begin(int i) {
+    if (!is_owner() || i >= T_) return;
     this->take(state_);
     fetch(step_of(i));
   }
-  FC_DEVICE void fetch(std::int64_t t) {
+  FC_DEVICE void fetch(int t) {
     FC_UNROLL
     for (int n = 0; n < N; ++n) {
       FC_UNROLL
       for (int e = 0; e < 2; ++e) {
-        const std::int64_t b = row(n, e);
-        exists_[n][e] = b < a_.B && t < rows_.length(b);
-        cut_[n][e] = exists_[n][e] && rows_.cut_after(t, b);
-        FC_UNROLL
-        for (int g = 0; g < U; ++g) {
-          FC_UNROLL
-          for (int k = 0; k < G; ++k) {
-            const bool has = exists_[n][e] && unit(g) < a_.H;
-            x_[n][g][e][k] = has ? d_.x_gates[((t * a_.B + b) * G + k) * a_.H + unit(g)] : 0.0f;
-          }
-        }
+        const int b = row(n, e);
+        exists_[n][e] = b < B_ && t < this->length(b);
+        cut_[n][e] = exists_[n][e] && this->cut_after(t, b);
       }
     }
+    const auto x_gates = this->array(d_.x_gates, G * H_);
+    each([&](int n, int g, int e) {
+      const bool has = exists_[n][e] && unit(g) < H_;
+      FC_UNROLL
+      for (int k = 0; k < G; ++k) x_[n][g][e][k] = has ? x_gates(n, g, e, k * H_) : 0.0f;
+    });
   }
 
   // Of one step, until they are stored.
@@ -187,18 +186,21 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
     for (int k = 0; k < Cell::kSaved; ++k) results.saved[n][g][e][k] = exists ? saved[k] : 0.0f;
   }
 
-  FC_DEVICE void store(std::int64_t t, const Results& results) const {
+  FC_DEVICE void store(const Results& results) const {
+    const auto output = this->array(static_cast<T*>(d_.output), a_.output_stride);
+    const auto cells = this->array(d_.cells, a_.cells_stride);
+    const auto saved = this->array(static_cast<T*>(d_.saved), a_.saved_stride);
     each([&](int n, int g, int e) {
       if (!is_ours(n, g, e)) return;
-      const std::int64_t at = t * a_.B + row(n, e), u = unit(g);
-      static_cast<T*>(d_.output)[at * a_.output_stride + u] = T(results.h[n][g][e]);
+      output(n, g, e) = T(results.h[n][g][e]);
       if constexpr (Cell::kStates == 2) {
-        if (d_.cells) d_.cells[at * a_.cells_stride + u] = results.c[n][g][e];
+        if (cells.at) cells(n, g, e) = results.c[n][g][e];
       }
-      if (!d_.saved) return;
-      T* const saved = static_cast<T*>(d_.saved) + at * a_.saved_stride + u;
+      if (!saved.at) return;
       FC_UNROLL
-      for (int k = 0; k < Cell::kSaved; ++k) saved[k * a_.H] = T(results.saved[n][g][e][k]);
+      for (int k = 0; k < Cell::kSaved; ++k) {
+        saved(n, g, e, k * H_) = T(results.saved[n][g][e][k]);
+      }
     });
   }
 
@@ -209,7 +211,7 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
       this->take(state_);
       each([&](int n, int g, int e) {
         if (!is_ours(n, g, e)) return;
-        const std::int64_t at = row(n, e) * a_.H + unit(g);
+        const std::int64_t at = std::int64_t(row(n, e)) * H_ + unit(g);
         static_cast<T*>(d_.h_n)[at] = T(state_[0][n][g][e]);
         if constexpr (Cell::kStates == 2) static_cast<T*>(d_.c_n)[at] = T(state_[1][n][g][e]);
       });

@@ -50,9 +50,10 @@ template <class Args, class Direction, class Traits>
 class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
  protected:
   using Block = SequenceBlock<Args, Direction, Traits>;
-  using Block::lane_, Block::part_, Block::shape_, Block::warp_, Block::N;
+  using Block::lane_, Block::owners_, Block::part_, Block::shape_, Block::warp_, Block::N;
   using typename Block::T;
   static constexpr int M = Traits::kTiles, kCached = Traits::kCached;
+  static constexpr int kHalves = Traits::kGroups * Traits::kPerGroup;  // with a unit in them
   // Steps whose operand is asked for at once: shared memory is some way off, the L2 a long one.
   static constexpr int kAhead = Traits::kGrid && sizeof(T) == 2 ? 4 : 2;
   using Sums = float[M][N][4];
@@ -64,13 +65,19 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
     stored_ = ptx::shared_array<uint4>(0, std::int64_t(warps) * own) +
               (part_ * shape_.unit_warps + warp_) * own;
     staging_ = ptx::shared_array<uint4>(at.staging, warps * kWarpLanes) + this->thread();
-    partials_ = ptx::shared_array<float4>(at.partials, (at.exchange - at.partials) / 16);
+    partials_ = ptx::shared_array<float2>(at.partials, (at.exchange - at.partials) / 8);
     first_step_ = part_ * shape_.part_steps();
     const int left = shape_.steps() - first_step_;
     own_steps_ = left < shape_.part_steps() ? left : shape_.part_steps();
   }
 
-  // weight(half, column) is an element of this lane's row of a half tile, 0 past the edges.
+  // Elements of memory that lie behind each other: `count` of them, 0 or more.
+  struct Span {
+    const T* at;
+    int count;
+  };
+  // weight(half, column) is where this lane's row of a half tile goes on at `column`; zero follows
+  // what is there.
   template <class Weight>
   FC_DEVICE void load_weights(const Weight& weight) {
     FC_UNROLL
@@ -135,18 +142,23 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
   FC_DEVICE WeightFragment fragment(int s, int m, const Weight& weight) const {
     return {quad(s, 2 * m, weight), quad(s, 2 * m + 1, weight)};
   }
-  // This lane's 16 bytes of step s. By way of shared memory, so that the loop need not be unrolled:
-  // it stands in dozens of places.
+  // This lane's 16 bytes of step s: a single load where they lie so. Else by way of shared memory,
+  // so that the loop need not be unrolled: it stands in dozens of places.
   template <class Weight>
   FC_DEVICE uint4 quad(int s, int half, const Weight& weight) const {
-    constexpr int kWord = 4 / int(sizeof(T)), kQuad = 16 / int(sizeof(T));
+    constexpr int kQuad = 16 / int(sizeof(T));
     const int column = (first_step_ + s) * (kStepBytes / int(sizeof(T))) + lane_ % 4 * kQuad;
-    const auto words = ptx::shared_cast<unsigned>(staging_);
+    const Span from = weight(half, column);
+    if (from.count <= 0) return uint4{0, 0, 0, 0};
+    if (from.count >= kQuad && reinterpret_cast<std::uintptr_t>(from.at) % 16 == 0) {
+      uint4 bytes;
+      memcpy(&bytes, __builtin_assume_aligned(from.at, 16), sizeof bytes);
+      return bytes;
+    }
+    const auto elements = ptx::shared_cast<Bits<T>>(staging_);
     FC_ROLLED
-    for (int i = 0; i < 4; ++i) {
-      unsigned word = bits_of(weight(half, column + i * kWord));
-      if (kWord == 2) word |= unsigned(bits_of(weight(half, column + i * kWord + 1))) << 16;
-      words[i] = word;
+    for (int i = 0; i < kQuad; ++i) {
+      elements[i] = bits_of(i < from.count ? from.at[i] : T(0.0f));
     }
     return staging_[0];
   }
@@ -177,38 +189,47 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
     }
   }
 
-  // The barrier in it also says that all warps are done with what was exchanged.
+  // Every part leaves what it has not the cells of, and adds up what it has. The barrier in it also
+  // says that all warps are done with what was exchanged.
   FC_DEVICE void add_parts(Sums& sums) const {
-    const auto partial = [&](int part, int m, int n) {
-      const int warp = (part - 1) * shape_.unit_warps + warp_;
-      return partials_ + ((warp * M + m) * N + n) * kWarpLanes + lane_;
+    const auto partial = [&](int part, int half, int n) {
+      const int warp = part * shape_.unit_warps + warp_;
+      return partials_ + ((warp * kHalves + half) * N + n) * kWarpLanes + lane_;
     };
-    each_tile([&](int m, int n) {
-      const float (&s)[4] = sums[m][n];
-      if (part_ > 0) partial(part_, m, n)[0] = float4{s[0], s[1], s[2], s[3]};
+    each_half([&](int half, int n) {
+      const float* const s = sums[half / 2][n] + half % 2 * 2;
+      if (!owns_half(half, n)) partial(part_, half, n)[0] = float2{s[0], s[1]};
     });
     __syncthreads();
-    if (part_ > 0) return;
-    for (int part = 1; part < shape_.parts; ++part) {
-      each_tile([&](int m, int n) {
-        const float4 s = partial(part, m, n)[0];
-        sums[m][n][0] += s.x, sums[m][n][1] += s.y, sums[m][n][2] += s.z, sums[m][n][3] += s.w;
-      });
-    }
+    if (part_ >= owners_) return;
+    each_half([&](int half, int n) {
+      if (!owns_half(half, n)) return;
+      float* const s = sums[half / 2][n] + half % 2 * 2;
+      FC_ROLLED
+      for (int part = 0; part < shape_.parts; ++part) {
+        if (part == part_) continue;
+        const float2 more = partial(part, half, n)[0];
+        s[0] += more.x, s[1] += more.y;
+      }
+    });
+  }
+  // Halves of tiles that have a group of units, of the tile of rows n.
+  FC_DEVICE bool owns_half(int half, int n) const {
+    return this->owns(n, half / Traits::kPerGroup);
   }
   template <class F>
-  FC_DEVICE static void each_tile(const F& f) {
+  FC_DEVICE static void each_half(const F& f) {
     FC_UNROLL
-    for (int m = 0; m < M; ++m) {
+    for (int n = 0; n < N; ++n) {
       FC_UNROLL
-      for (int n = 0; n < N; ++n) f(m, n);
+      for (int half = 0; half < kHalves; ++half) f(half, n);
     }
   }
 
-  int first_step_, own_steps_;  // over K, of this part
-  ptx::Shared<uint4> stored_;   // [steps past kCached][tiles][low, high][lanes]: this warp's
-  ptx::Shared<uint4> staging_;  // this thread's
-  ptx::Shared<float4> partials_;
+  int first_step_, own_steps_;    // over K, of this part
+  ptx::Shared<uint4> stored_;     // [steps past kCached][tiles][low, high][lanes]: this warp's
+  ptx::Shared<uint4> staging_;    // this thread's
+  ptx::Shared<float2> partials_;  // [parts][warps][halves][tiles of rows][lanes]: two rows
   WeightFragment cached_[kCached > 0 ? kCached : 1][M];
 };
 

@@ -27,7 +27,7 @@ void run_kernel(const Launch& launch, Kernel kernel, Args args) {
   ExchangeBuffers exchange;
   if (Traits::kGrid) {
     exchange.buffers.resize(std::size_t(2 * slices * shape.exchange_bytes() / 16));
-    exchange.flags.resize(std::size_t(launch.blocks * launch.unit_warps));
+    exchange.flags.resize(std::size_t(launch.blocks * launch.unit_warps * shape.owners()));
     args.directions[0].exchange = {exchange.buffers.data(), exchange.flags.data()};
   }
   const unsigned blocks = unsigned(Traits::kGrid ? launch.blocks : slices * launch.blocks);

@@ -7,6 +7,16 @@
 namespace fastcells {
 namespace {
 
+// [G, H, H], each gate transposed.
+Values transposed(const Values& w, std::int64_t H) {
+  Values result(w.size());
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    const std::int64_t gate = std::int64_t(i) / H / H, from = std::int64_t(i) / H % H;
+    result[(gate * H + std::int64_t(i) % H) * H + from] = w[i];
+  }
+  return result;
+}
+
 template <class Cell, class T>
 struct Backward {
   static constexpr int G = Cell::kGates, K = Cell::kSaved;
@@ -14,7 +24,7 @@ struct Backward {
   explicit Backward(const Case& c)
       : problem(c, rounded<T>, as_float),
         expected(Naive<Cell>::run(problem, rounded<T>)),
-        w_hh(stored<T>(problem.w_hh)),
+        w_hh_t(stored<T>(transposed(problem.w_hh, c.H))),
         h_0(stored<T>(problem.h_0)),
         c_0(stored<T>(problem.c_0)),
         d_h_n(stored<T>(problem.d_h_n)),
@@ -37,7 +47,7 @@ struct Backward {
     args.resets = reinterpret_cast<const bool*>(address(problem.resets));
     args.output_stride = args.cells_stride = c.H, args.saved_stride = K * c.H;
     SequenceBackwardDirection& d = args.directions[0];
-    d.weight_hh = w_hh.data(), d.saved = saved.data(), d.output = output.data();
+    d.weight_hh_t = w_hh_t.data(), d.saved = saved.data(), d.output = output.data();
     d.cells = cells.data(), d.h_0 = address(h_0), d.c_0 = address(c_0);
     d.d_output = d_output.data(), d.d_cells = d_cells.data();
     d.d_h_n = d_h_n.data(), d.d_c_n = d_c_n.data();
@@ -76,7 +86,7 @@ struct Backward {
 
   Problem<Cell> problem;
   Results expected;
-  std::vector<T> w_hh, h_0, c_0, d_h_n, d_c_n, d_output, output, saved, dx_gates, dg_gates;
+  std::vector<T> w_hh_t, h_0, c_0, d_h_n, d_c_n, d_output, output, saved, dx_gates, dg_gates;
   std::vector<float> cells, d_cells, d_h_0, d_c_0;
 };
 
@@ -106,7 +116,7 @@ bool check_every_tier(const Case& c) {
   each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/true, [&](auto tier, const Launch& launch) {
     constexpr Tier kTier = tier.value;
     using Traits = BackwardTraits<Cell, T, kTier, cuda::batch_tiles(kTier, true),
-                                  cuda::cached_steps(kTier, 1)>;
+                                  cuda::cached_steps(kTier, 1, Cell::kGates, sizeof(T))>;
     ok &= run_case(case_name<Cell, Traits>(c, launch), [&] {
       Backward<Cell, T> run = prepared;
       run_kernel<Traits>(launch, sequence_backward_kernel<Cell, Traits>, run.arguments());

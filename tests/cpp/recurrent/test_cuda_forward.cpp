@@ -93,7 +93,8 @@ bool check_every_tier(const Case& c) {
   each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/false, [&](auto tier, const Launch& launch) {
     constexpr Tier kTier = tier.value;
     using Traits = ForwardTraits<Cell, T, kTier, cuda::batch_tiles(kTier, false),
-                                 cuda::cached_steps(kTier, cuda::forward_tiles(Cell::kGates))>;
+                                 cuda::cached_steps(kTier, cuda::forward_tiles(Cell::kGates),
+                                                    Cell::kGates, sizeof(T))>;
     ok &= run_case(case_name<Cell, Traits>(c, launch), [&] {
       Forward<Cell, T> run = prepared;
       run_kernel<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
