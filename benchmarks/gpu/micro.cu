@@ -93,6 +93,12 @@ bool measure(const Measurement& measurement, int number, bool is_late) {
   return is_ok;
 }
 
+// Whether a fault has taken the card from this process. That there never was one is no loss.
+bool is_lost() {
+  const cudaError_t error = cudaDeviceSynchronize();
+  return error != cudaSuccess && error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver;
+}
+
 // In a process of its own: all from `first` on. `number` tells the parent how far it came.
 int run(const Suite& suite, const Options& options, int first, double end, volatile int* number) {
   // Where a call of the runtime hangs, no one looks at the time.
@@ -107,7 +113,7 @@ int run(const Suite& suite, const Options& options, int first, double end, volat
     *number = i;
     if (measure(suite[i], i, now() > end - kTimeout)) continue;
     code = 1;
-    if (cudaDeviceSynchronize() != cudaSuccess && card_is_open()) return kLost;
+    if (is_lost()) return kLost;
   }
   return code;
 }

@@ -33,17 +33,16 @@ FC_DEVICE void fence_for_copies() { asm volatile("fence.proxy.async.shared::cta;
 
 // Where the arrays of a block lie.
 struct Exchange {
-  ptx::Shared<ptx::Transactions> full;   // [2]
-  ptx::Shared<uint4> source;             // [2][kMostQuads], for bulk copies
-  ptx::Shared<uint4> buffers;            // [2][cluster][quads]
+  ptx::Shared<ptx::Transactions> full;  // [2]
+  ptx::Shared<uint4> source;            // [2][kMostQuads], for bulk copies
+  ptx::Shared<uint4> buffers;           // [2][cluster][quads]
   unsigned cluster, rank;
-  int quads, senders;                    // of a block to each; threads that send
+  int quads, senders;  // of a block to each; threads that send
 
   FC_DEVICE Exchange(int quads, int senders)
       : full(ptx::shared_array<ptx::Transactions>(0, 2)),
         source(ptx::shared_array<uint4>(128, 2 * kMostQuads)),
-        buffers(ptx::shared_array<uint4>(128 + 2 * kMostQuads * 16,
-                                         2 * kMostCluster * kMostQuads)),
+        buffers(ptx::shared_array<uint4>(128 + 2 * kMostQuads * 16, 2 * kMostCluster * kMostQuads)),
         cluster(ptx::cluster_size()),
         rank(ptx::cluster_rank()),
         quads(quads),
@@ -88,8 +87,8 @@ FC_DEVICE void send_bulk(const Exchange& e, int number, uint4 value) {
 }
 
 template <bool is_bulk>
-__global__ void __launch_bounds__(kThreads, 1) cluster_exchange(int quads, int senders, int steps,
-                                                                unsigned* wrong) {
+__global__ void __launch_bounds__(kThreads, 1)
+    cluster_exchange(int quads, int senders, int steps, unsigned* wrong) {
   const Exchange e(quads, senders);
   if (threadIdx.x == 0) {
     ptx::transactions_init(e.full, 1);
@@ -169,9 +168,8 @@ void add_exchanges(Suite& suite, int cluster, bool is_alone) {
 inline void add_clusters(Suite& suite) {
   for (int cluster : {2, 4, 8, 16}) {
     for (bool is_alone : {true, false}) {
-      suite.push_back(
-          {"cluster_barrier/" + std::to_string(cluster) + (is_alone ? "/one" : "/all"),
-           [=](Line& line) { time_cluster_barrier(line, cluster, is_alone); }});
+      suite.push_back({"cluster_barrier/" + std::to_string(cluster) + (is_alone ? "/one" : "/all"),
+                       [=](Line& line) { time_cluster_barrier(line, cluster, is_alone); }});
       add_exchanges<false>(suite, cluster, is_alone);
       add_exchanges<true>(suite, cluster, is_alone);
     }

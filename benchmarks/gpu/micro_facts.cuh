@@ -67,8 +67,8 @@ inline void add_facts(Suite& suite) {
   suite.push_back({"device", tell_device});
   for (int cluster : {2, 4, 8, 16}) {
     for (int kib : {227, 100}) {
-      const std::string name = "max_clusters/" + std::to_string(cluster) + "/" +
-                               std::to_string(kib) + "KiB";
+      const std::string name =
+          "max_clusters/" + std::to_string(cluster) + "/" + std::to_string(kib) + "KiB";
       suite.push_back({name, [=](Line& line) {
                          line.add("cluster", cluster).add("threads", kThreads);
                          line.add("shared_bytes", kib * 1024);

@@ -108,8 +108,8 @@ FC_DEVICE void await(const Flags& flags, unsigned step) {
 }
 
 template <Way way>
-__global__ void __launch_bounds__(kThreads, 1) grid_barrier(Flags flags, unsigned first,
-                                                            int steps) {
+__global__ void __launch_bounds__(kThreads, 1)
+    grid_barrier(Flags flags, unsigned first, int steps) {
   for (int i = 1; i <= steps; ++i) {
     arrive<way>(flags, first + i);
     await<way>(flags, first + i);
@@ -161,9 +161,8 @@ FC_DEVICE uint4* step_buffer(uint4* buffers, unsigned step) {
 }
 
 template <Way way>
-__global__ void __launch_bounds__(kThreads, 1) grid_exchange(uint4* buffers, Flags flags,
-                                                             unsigned first, int steps,
-                                                             unsigned* wrong) {
+__global__ void __launch_bounds__(kThreads, 1)
+    grid_exchange(uint4* buffers, Flags flags, unsigned first, int steps, unsigned* wrong) {
   unsigned bits = 0;
   for (int i = 1; i <= steps; ++i) {
     const unsigned step = first + i;
@@ -175,8 +174,8 @@ __global__ void __launch_bounds__(kThreads, 1) grid_exchange(uint4* buffers, Fla
   }
   if (bits) atomicAdd(wrong, 1);
 }
-__global__ void __launch_bounds__(kThreads, 1) grid_packets(uint4* buffers, unsigned first,
-                                                            int steps, unsigned* wrong) {
+__global__ void __launch_bounds__(kThreads, 1)
+    grid_packets(uint4* buffers, unsigned first, int steps, unsigned* wrong) {
   unsigned bits = 0;
   for (int i = 1; i <= steps; ++i) {
     const unsigned step = first + i;
@@ -244,8 +243,8 @@ void add_way(Suite& suite, const std::string& kind, const std::vector<int>& flag
             {name, [=](Line& line) { time_barrier<way>(line, blocks, per_block, stride); }});
       }
     }
-    suite.push_back({"grid_exchange/" + behind,
-                     [=](Line& line) { time_exchange<false, way>(line, blocks); }});
+    suite.push_back(
+        {"grid_exchange/" + behind, [=](Line& line) { time_exchange<false, way>(line, blocks); }});
   }
 }
 
@@ -255,9 +254,8 @@ inline void add_grids(Suite& suite) {
   add_way<Way::kWarpRelaxed>(suite, "warp_relaxed", {1});
   add_way<Way::kCounter>(suite, "counter", {1});
   for (int blocks : {32, 64, 96, 128}) {
-    suite.push_back({"grid_exchange/packets/" + std::to_string(blocks), [=](Line& line) {
-                       time_exchange<true, Way::kCounter>(line, blocks);
-                     }});
+    suite.push_back({"grid_exchange/packets/" + std::to_string(blocks),
+                     [=](Line& line) { time_exchange<true, Way::kCounter>(line, blocks); }});
   }
 }
 

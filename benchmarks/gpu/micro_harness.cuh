@@ -19,7 +19,7 @@
 
 namespace fastcells::micro {
 
-constexpr int kRounds = 7;   // timed launches, of which the median counts
+constexpr int kRounds = 7;  // timed launches, of which the median counts
 constexpr int kThreads = 256;
 constexpr int kWholeSm = 200 * 1024;  // bytes of shared memory of a block that is alone on its SM
 constexpr double kTimeout = 5;        // seconds of one launch

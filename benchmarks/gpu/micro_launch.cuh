@@ -70,9 +70,8 @@ inline void add_launches(Suite& suite) {
   for (const auto& [kind, shape] : kinds) {
     for (bool is_graph : {false, true}) {
       const std::string name = std::string("launch/") + (is_graph ? "graph/" : "stream/") + kind;
-      suite.push_back({name, [shape = shape, is_graph](Line& line) {
-                         time_launches(line, shape, is_graph);
-                       }});
+      suite.push_back(
+          {name, [shape = shape, is_graph](Line& line) { time_launches(line, shape, is_graph); }});
     }
   }
 }

@@ -9,8 +9,8 @@ namespace fastcells::micro {
 
 // ---- shared memory ----
 
-constexpr int kInFlight = 16;                                   // loads of a thread
-constexpr int kReadBytes = kInFlight * kThreads * 16;           // of a block in one turn
+constexpr int kInFlight = 16;                          // loads of a thread
+constexpr int kReadBytes = kInFlight * kThreads * 16;  // of a block in one turn
 constexpr int kReadTurns = 2048;
 
 // What of 16 bytes of shared memory, in the cluster's addresses or this block's.
@@ -31,8 +31,8 @@ FC_DEVICE unsigned load_shared(unsigned address) {
 
 // The first `readers` blocks of a cluster read the others' memory in turn, or all their own.
 template <bool is_own>
-__global__ void __launch_bounds__(kThreads, 1) shared_read(int turns, unsigned readers,
-                                                           unsigned* out) {
+__global__ void __launch_bounds__(kThreads, 1)
+    shared_read(int turns, unsigned readers, unsigned* out) {
   const auto memory = ptx::shared_array<unsigned>(0, kReadBytes / 4);
   for (int i = int(threadIdx.x); i < kReadBytes / 4; i += kThreads) memory[i] = unsigned(i);
   ptx::cluster_sync();
@@ -76,13 +76,13 @@ FC_DEVICE uint4 load_l2(const uint4* from) {
   return v;
 }
 
-constexpr int kL2Threads = 512, kL2InFlight = 8;
+constexpr int kL2Threads = 256, kL2InFlight = 8;
 
 // Every block reads the whole buffer, from its beginning or, `apart`, each from a place of its own.
 // `quads` is a power of two.
 template <Load load>
-__global__ void __launch_bounds__(kL2Threads, 2) l2_read(const uint4* data, int quads, int passes,
-                                                         bool apart, unsigned* out) {
+__global__ void __launch_bounds__(kL2Threads, 2)
+    l2_read(const uint4* data, int quads, int passes, bool apart, unsigned* out) {
   const int first = apart ? int(blockIdx.x * (unsigned(quads) / gridDim.x) / 8 * 8) : 0;
   unsigned sum = 0;
   for (int pass = 0; pass < passes; ++pass) {
@@ -105,9 +105,8 @@ void time_l2_read(Line& line, int mib, bool is_alone, bool apart) {
   const Memory<uint4> data{std::size_t(quads)};
   const Memory<unsigned> out(std::size_t(blocks) * kL2Threads);
   const Config config({blocks, kL2Threads});
-  const double ms = median_ms([&](int) {
-    launch(l2_read<load>, config, data.get(), quads, passes, apart, out.get());
-  });
+  const double ms = median_ms(
+      [&](int) { launch(l2_read<load>, config, data.get(), quads, passes, apart, out.get()); });
   line.value(double(blocks) * passes * quads * 16 / ms / 1e6, "GB/s");
 }
 
@@ -140,8 +139,8 @@ void time_chase(Line& line) {
 
 // ---- device memory ----
 
-__global__ void __launch_bounds__(kThreads) copy_quads(const uint4* from, uint4* to,
-                                                       long long quads) {
+__global__ void __launch_bounds__(kThreads)
+    copy_quads(const uint4* from, uint4* to, long long quads) {
   constexpr int kQuads = 4;
   const long long stride = (long long)(gridDim.x) * kThreads;
   for (long long i = (long long)(blockIdx.x) * kThreads + threadIdx.x; i < quads;
@@ -182,7 +181,9 @@ void add_l2(Suite& suite, const std::string& kind) {
       for (bool apart : {false, true}) {
         if (is_alone && apart) continue;
         const std::string name = "l2_read/" + kind + "/" + std::to_string(mib) + "MiB" +
-                                 (is_alone ? "/one_sm" : apart ? "/apart" : "/together");
+                                 (is_alone ? "/one_sm"
+                                  : apart  ? "/apart"
+                                           : "/together");
         suite.push_back(
             {name, [=](Line& line) { time_l2_read<load>(line, mib, is_alone, apart); }});
       }
@@ -203,8 +204,7 @@ inline void add_peer_reads(Suite& suite) {
     for (int readers : {1, cluster}) {
       const std::string name =
           "peer_read/" + std::to_string(cluster) + (readers == 1 ? "/one" : "/all");
-      suite.push_back(
-          {name, [=](Line& line) { time_shared_read<false>(line, cluster, readers); }});
+      suite.push_back({name, [=](Line& line) { time_shared_read<false>(line, cluster, readers); }});
     }
   }
 }

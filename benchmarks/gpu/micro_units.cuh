@@ -86,8 +86,10 @@ inline void time_powers(Line& line) {
 
 template <class Product>
 void add_product(Suite& suite, const std::string& kind) {
-  suite.push_back({"mma_rate/" + kind + "/all", [](Line& line) { time_rate<Product>(line, false); }});
-  suite.push_back({"mma_rate/" + kind + "/one", [](Line& line) { time_rate<Product>(line, true); }});
+  suite.push_back(
+      {"mma_rate/" + kind + "/all", [](Line& line) { time_rate<Product>(line, false); }});
+  suite.push_back(
+      {"mma_rate/" + kind + "/one", [](Line& line) { time_rate<Product>(line, true); }});
   suite.push_back({"mma_latency/" + kind, time_latency<Product>});
 }
 inline void add_units(Suite& suite) {

@@ -1,0 +1,198 @@
+"""Write docs/gpu-status.md from the newest results of the kit on a GPU: what has run there, and how.
+
+    python -m benchmarks.gpu.status          writes the page
+    python -m benchmarks.gpu.status --check  exits with 1 where it is not what the results say
+
+Every number comes from benchmarks/results/<gpu>/<date>/; nothing on the page is written by hand.
+"""
+
+import argparse
+import collections
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+from benchmarks.paths import RESULTS, ROOT
+
+PAGE = ROOT / "docs" / "gpu-status.md"
+STAGES = ("kernels", "tests", "sanitizer", "micro", "sequence", "recurrent", "attention")
+# Of every kernel in csrc/*/cuda: a status page that leaves one out hides it.
+KERNEL = re.compile(r"^\s*(?:__launch_bounds__\([^;{]*?\)\s*)?(\w+_kernel)\(", re.MULTILINE)
+SHAPES = ((64, 16), (256, 16), (512, 1), (512, 16), (512, 64), (1024, 1), (1024, 16), (1024, 64))
+
+
+def newest_runs(results):
+    """Return the folder of the newest run of each GPU."""
+    runs = {}
+    for summary in sorted(results.glob("*/*/summary.json")):
+        runs[summary.parent.parent.name] = summary.parent
+    return runs
+
+
+def read(folder, stage):
+    """Return a stage's record, None where it has not run."""
+    path = folder / f"{stage}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def kernels_in_source():
+    """Return the names of all kernels."""
+    names = set()
+    for path in sorted((ROOT / "csrc").rglob("*.cuh")):
+        names.update(KERNEL.findall(path.read_text(encoding="utf-8")))
+    return sorted(names)
+
+
+def table(header, rows):
+    """Return lines of a Markdown table."""
+    return [
+        "| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)
+    ]
+
+
+def kernel_rows(record):
+    """Return a row for every kernel: how many instances have run."""
+    run = collections.Counter()
+    for program in record["programs"] if record else []:
+        for entry in program["records"]:
+            name = re.search(r"(\w+_kernel)\b", entry.get("kernel", ""))
+            if name and "registers" in entry:
+                run[name.group(1)] += 1
+    return [[f"`{n}`", run[n] or "not yet run on a GPU"] for n in kernels_in_source()]
+
+
+def program_rows(record):
+    """Return a row for every program: cases, the worst error in units of its bound."""
+    rows = []
+    for program in record["programs"]:
+        cases = [entry for entry in program["records"] if "ok" in entry]
+        shares = [c["error"] / c["bound"] for c in cases if c.get("bound") and c["ok"]]
+        lost = [entry["case"] for entry in program["lost"]]
+        bad = [entry["case"] for entry in cases if not entry["ok"]]
+        words = "; ".join(lost + bad) or "none"
+        rows.append([program["program"], len(cases), f"{max(shares, default=0):.2f}", words])
+    return rows
+
+
+def step_rows(record):
+    """Return microseconds a step of the planned tier and of the best, forward and backward."""
+    times = collections.defaultdict(dict)
+    for r in record["records"]:
+        if "us_step" in r:
+            key = (r["cell"], r["dtype"], r["H"], r["B"])
+            times[key].setdefault(r["way"], []).append(r)
+    rows = []
+    for cell in ("lstm", "gru"):
+        for dtype in ("float16", "float32"):
+            for shape in SHAPES:
+                ways = times.get((cell, dtype, *shape), {})
+                if set(ways) != {"forward", "backward"}:
+                    continue
+                row = [cell, dtype, *shape]
+                for way in ("forward", "backward"):
+                    best = min(ways[way], key=lambda r: r["us_step"])
+                    planned = [r for r in ways[way] if r["plan"]]
+                    row += [tier_of(planned[0]) if planned else "stepwise", tier_of(best)]
+                rows.append(row)
+    return rows
+
+
+def tier_of(record):
+    """Return a tier and its time in words."""
+    blocks = "" if record["tier"] == "block" else f" of {record['blocks']}"
+    return f"{record['us_step']:.2f} ({record['tier']}{blocks})"
+
+
+def ratio_lines(record, name):
+    """Return the ratios to the peers, a line for each dtype and pass; above 1 ours is faster."""
+    groups = collections.defaultdict(list)
+    for entry in record["results"]["cases"]:
+        ms, case = entry.get("ms"), entry["case"]
+        if ms and all(ms.values()):
+            peer, ours = ms["torch"], ms["fastcells"]
+            groups[case["dtype"], case["pass"]].append(peer / ours)
+    rows = []
+    for (dtype, way), ratios in sorted(groups.items()):
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        share = sum(r >= 1 for r in ratios) / len(ratios)
+        rows.append([dtype, way, len(ratios), f"{mean:.2f}", f"{min(ratios):.2f}", f"{share:.0%}"])
+    header = ["dtype", "pass", "cases", "geometric mean", "least", "1.0 or more"]
+    return [f"### {name}: torch's time over ours, graphs replayed", "", *table(header, rows), ""]
+
+
+def describe_run(folder):
+    """Return the lines of one GPU."""
+    records = {stage: read(folder, stage) for stage in STAGES}
+    summary = read(folder, "summary")
+    facts = summary["environment"]
+    lines = [f"## {facts.get('name', folder.parent.name)}, {folder.name}", ""]
+    lines += [
+        f"torch {facts.get('torch')}, CUDA {facts.get('cuda')}, cuDNN {facts.get('cudnn')}, "
+        f"driver: {facts.get('driver')}. Raw results: "
+        f"[`{folder.relative_to(ROOT)}`](../{folder.relative_to(ROOT)}).",
+        "",
+        *table(
+            ["stage", "result"],
+            [[s, said(records[s], summary["stages"].get(s))] for s in STAGES],
+        ),
+        "",
+    ]
+    kernels = records["kernels"]
+    if kernels:
+        header = ["program of tests/cpp", "cases", "worst error / bound", "failed"]
+        lines += ["### Correctness", "", *table(header, program_rows(kernels)), ""]
+    lines += [
+        "### Kernels", "", *table(["kernel", "instances run"], kernel_rows(kernels)), "",
+    ]  # fmt: skip
+    if records["sequence"]:
+        header = ["cell", "dtype", "H", "B"]
+        header += ["forward, planned", "best", "backward, planned", "best"]
+        lines += ["### Sequence kernels, microseconds a step", ""]
+        lines += [*table(header, step_rows(records["sequence"])), ""]
+    for stage in ("recurrent", "attention"):
+        if records[stage] and records[stage].get("results"):
+            lines += ratio_lines(records[stage], stage)
+    return lines
+
+
+def said(record, line):
+    """Return a stage's result in words."""
+    if record is None:
+        return "not run"
+    return "skipped" if "skipped" in record else "right" if record["ok"] else f"FAILED: {line}"
+
+
+def make_page(results=RESULTS):
+    """Return the page."""
+    runs = newest_runs(results)
+    lines = [
+        "# What has run on a GPU",
+        "",
+        "Generated by `python -m benchmarks.gpu.status` from the results of `make gpu`.",
+        "",
+    ]
+    if not runs:
+        lines += ["No run yet: every kernel below is *not yet run on a GPU*.", ""]
+        lines += table(["kernel", "instances run"], kernel_rows(None))
+    for _, folder in sorted(runs.items()):
+        lines += describe_run(folder)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main(arguments=None):
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args(arguments)
+    page = make_page()
+    if options.check:
+        return int(not options.page.exists() or options.page.read_text("utf-8") != page)
+    options.page.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
