@@ -118,7 +118,7 @@ class Timing {
       : layer_(layer),
         plan_(plan),
         is_backward_(is_backward),
-        exchange_bytes_(plan.exchange_bytes + 4 * std::int64_t(plan.flags)),
+        exchange_bytes_(plan.exchange_bytes + 4 * plan.counter_words),
         exchange_(exchange_bytes_ / 4 + 1) {
     for (cudaEvent_t* event : {&start_, &end_}) card::check(cudaEventCreate(event), "an event");
   }
@@ -137,7 +137,7 @@ class Timing {
     char* const bytes = reinterpret_cast<char*>(exchange_.get());
     const SequenceExchange exchange{bytes,
                                     reinterpret_cast<unsigned*>(bytes + plan_.exchange_bytes)};
-    card::check(cudaMemsetAsync(bytes, 0, std::size_t(exchange_bytes_)), "zero flags");
+    card::check(cudaMemsetAsync(bytes, 0, std::size_t(exchange_bytes_)), "zero counters");
     card::check(cudaEventRecord(start_), "an event");
     const int error = is_backward_
                           ? launch_sequence_backward<Cell>(

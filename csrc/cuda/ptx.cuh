@@ -138,19 +138,18 @@ FC_DEVICE void store_global(uint4* to, uint4 value) {
                "r"(value.y), "r"(value.z), "r"(value.w)
                : "memory");
 }
-// Whoever sees `value` in the flag sees what was ordered before this.
-FC_DEVICE void store_release(unsigned* flag, unsigned value) {
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+// Whoever sees the counter's new value, or a later one, sees what was ordered before this.
+FC_DEVICE void add_release(unsigned* counter) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
 }
-// Until the flag, which may wrap around, is `least` or more. What its writer had ordered before it
-// is seen after acquire(): an acquiring load would throw the caches away in every turn of the loop.
-FC_DEVICE void wait_for_flag(const unsigned* flag, unsigned least) {
+// Until the counter, which may wrap around, is `least` or more. By one thread of a block: more of
+// them, or a flag for each writer, take twice as long (measured: benchmarks/gpu/micro_grid.cuh).
+FC_DEVICE void wait_for_count(const unsigned* counter, unsigned least) {
   unsigned value;
   do {
-    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
   } while (static_cast<int>(value - least) < 0);
 }
-FC_DEVICE void acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 // ---- special functions ----
 

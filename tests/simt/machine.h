@@ -64,7 +64,7 @@ struct Fiber {
   dim3 thread;
   unsigned agent = 0;  // number among all threads that run together
   Block* block = nullptr;
-  Clock clock, seen;  // seen: of flags that were waited for, until they are acquired
+  Clock clock;
   std::uint32_t async_time = 0;
   std::function<bool()> may_go_on;                         // empty: yes
   std::vector<std::vector<std::function<void()>>> copies;  // cp.async groups, the open one last
@@ -77,7 +77,7 @@ struct Machine {
   unsigned cluster_size = 1;
   std::vector<Barrier> cluster_barriers;
   std::vector<std::unique_ptr<Fiber>> fibers;
-  std::map<const void*, Clock> flags;       // released clocks of global memory
+  std::map<const void*, Clock> counters;    // released clocks of global memory
   std::map<const void*, Granule> global;    // history of what is loaded and stored at the L2
   std::vector<std::function<void()>> sent;  // stores on their way
   Fiber* running = nullptr;

@@ -153,20 +153,18 @@ inline void store_global(uint4* to, uint4 value) {
   note_global(to, true);
   *to = value;
 }
-// Whoever sees `value` in the flag sees what was ordered before this.
-inline void store_release(unsigned* flag, unsigned value) {
+// Whoever sees the counter's new value, or a later one, sees what was ordered before this.
+inline void add_release(unsigned* counter) {
   simt::tick();
-  simt::machine->flags[flag] = simt::self().clock;
-  *flag = value;
+  simt::join(simt::machine->counters[counter], simt::self().clock);
+  ++*counter;
 }
-// Until the flag, which may wrap around, is `least` or more; orders nothing before acquire().
-inline void wait_for_flag(const unsigned* flag, unsigned least) {
-  simt::wait_until([=] { return int(*flag - least) >= 0; });
-  const auto found = simt::machine->flags.find(flag);
-  if (found != simt::machine->flags.end()) simt::join(simt::self().seen, found->second);
+// Until the counter, which may wrap around, is `least` or more.
+inline void wait_for_count(const unsigned* counter, unsigned least) {
+  simt::wait_until([=] { return int(*counter - least) >= 0; });
+  const auto found = simt::machine->counters.find(counter);
+  if (found != simt::machine->counters.end()) simt::join(simt::self().clock, found->second);
 }
-// What the flags' writers had ordered before them is ordered before what follows.
-inline void acquire() { simt::join(simt::self().clock, simt::self().seen); }
 
 // ---- special functions ----
 

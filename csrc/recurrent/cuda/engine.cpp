@@ -58,9 +58,11 @@ Device current_device() {
   device.compute = 10 * attribute(cudaDevAttrComputeCapabilityMajor) +
                    attribute(cudaDevAttrComputeCapabilityMinor);
   device.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  // Sixteen need a permission and a place on the chip; eight are always had.
-  device.cluster_blocks = device.compute >= 90 ? 8 : 1;
   device.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
+  // Eight are always had. Sixteen need a permission, and a place that parts of a chip may not have.
+  constexpr int kWholeHopper = 114;
+  const bool is_whole = device.compute == 90 && device.multiprocessors >= kWholeHopper;
+  device.cluster_blocks = is_whole ? kMostCluster : device.compute >= 90 ? 8 : 1;
   return device;
 }
 
@@ -172,11 +174,11 @@ class SequencePass {
       }
     });
   }
-  // What the blocks of one direction of a grid exchange: buffers, then flags.
+  // What the blocks of one direction of a grid exchange: buffers, then counters.
   SequenceExchange exchange(const Plan& plan) {
     if (plan.tier != Tier::kGrid) return {};
-    const at::Tensor& zeros = kept(
-        at::zeros({plan.exchange_bytes / 4 + plan.flags}, layer_.input.options().dtype(at::kInt)));
+    const at::Tensor& zeros = kept(at::zeros({plan.exchange_bytes / 4 + plan.counter_words},
+                                             layer_.input.options().dtype(at::kInt)));
     int* const first = zeros.data_ptr<int>();
     return {first, reinterpret_cast<unsigned*>(first + plan.exchange_bytes / 4)};
   }

@@ -40,10 +40,12 @@ struct Plan {
   std::int64_t slices = 0;
   std::int64_t shared_bytes = 0;
   std::int64_t exchange_bytes = 0;   // of global memory, a direction; the grid's alone
-  int flags = 0;                     // behind them, one for each warp that has cells
-  std::vector<std::string> why_not;  // each faster tier, and why it does not apply
+  std::int64_t counter_words = 0;    // of 4 bytes, behind them
+  double microseconds = 0;           // that a step is expected to take
+  std::vector<std::string> why_not;  // each tier that does not apply, and why
 };
 
+// The fastest by a cost model: waves of blocks times what a step takes (plan.cpp's table).
 Plan plan(const Problem& problem, const Device& device);
 // In one line: "clusters of 8 blocks, ..."
 std::string describe(const Plan& plan);
@@ -51,8 +53,9 @@ std::string describe(const Plan& plan);
 // ---- the shape of the sequence kernels, which they and the plan agree on ----
 
 constexpr int kWarpLanes = 32, kGroupUnits = 8, kTileRows = 8, kMostWarps = 8;
-constexpr int kMostCluster = 16;  // blocks
-constexpr int kStepBytes = 64;    // of a row of the product's operands: one step over K
+constexpr int kMostCluster = 16;   // blocks
+constexpr int kCounterWords = 32;  // a cache line for each slice's counter
+constexpr int kStepBytes = 64;     // of a row of the product's operands: one step over K
 
 // Units a warp owns on the way forward, and on the way back, where it has one tile.
 constexpr int forward_units(int gates) { return gates == 4 ? 8 : 16; }

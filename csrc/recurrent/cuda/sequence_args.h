@@ -11,8 +11,8 @@ namespace fastcells {
 // What the blocks of a grid exchange, a direction; nullptr where no grid is launched. Zero at
 // first.
 struct SequenceExchange {
-  void* buffers;    // T_ [2, slices, rows, columns + padding]: plan.exchange_bytes
-  unsigned* flags;  // [blocks, unit_warps]: how often a warp has published
+  void* buffers;       // T_ [2, slices, rows, columns + padding]: plan.exchange_bytes
+  unsigned* counters;  // [slices, cuda::kCounterWords]: how often warps have published
 };
 
 struct SequenceDirection {

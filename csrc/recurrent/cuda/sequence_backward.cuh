@@ -86,7 +86,7 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
 
   FC_DEVICE void run_step(int j) {
     const bool is_first = j == 0, is_behind = j == T_;
-    if (!is_first) this->wait_for(j);
+    if (!is_first) this->wait_for(j, j);
     if (!is_behind) this->expect(j + 1);
     Sums sums = {};
     if (!is_first) this->multiply(j & 1, sums);
@@ -109,7 +109,7 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
                    dg[n][g][1][k]);
       }
     });
-    this->publish(j + 1);
+    this->publish();
     const auto dx_gates = this->array(static_cast<T*>(d_.dx_gates), G * H_);
     const auto dg_gates = this->array(static_cast<T*>(d_.dg_gates), G * H_);
     each([&](int n, int g, int e) {

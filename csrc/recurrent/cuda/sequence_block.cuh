@@ -3,7 +3,7 @@
 //
 //   block    into its own shared memory; a barrier of the block
 //   cluster  by st.async into the shared memory of every block, counted by an mbarrier
-//   grid     into global memory, where the L2 has it; a flag for each warp that has units
+//   grid     into global memory, where the L2 has it; a counter for each slice
 //
 // Exchanges are numbered 0, 1, 2, ..., and take turns in two buffers.
 //
@@ -301,25 +301,23 @@ class SequenceBlock {
     }
   }
   // After a warp has sent all of an exchange.
-  FC_DEVICE void publish(int exchange) const {
+  FC_DEVICE void publish() const {
     if constexpr (kGrid) {
       __syncwarp();
-      const int block = int(blockIdx.x) * owners_ + part_;
-      unsigned* const own = d_.exchange.flags + block * shape_.unit_warps + warp_;
-      if (lane_ == 0) ptx::store_release(own, times_published(exchange));
+      if (lane_ == 0) ptx::add_release(counter());
     }
   }
-  // Until all blocks' values are there.
-  FC_DEVICE void wait_for(int exchange) const {
+  // Until all blocks' values are there, which is when all have published so many times. The last
+  // warp looks: if any has no cells, it is that one.
+  FC_DEVICE void wait_for(int exchange, int times) const {
     if constexpr (kCluster) {  // exchange 0 is not counted: every block fills it in by itself
       ptx::wait(full_ + (exchange & 1), unsigned((exchange - 1) >> 1 & 1));
     } else {
       if constexpr (kGrid) {
-        const int flags = blocks_ * owners_ * shape_.unit_warps;
-        for (int k = thread(); k < flags; k += threads()) {
-          ptx::wait_for_flag(d_.exchange.flags + k, times_published(exchange));
+        const unsigned writers = unsigned(blocks_ * owners_ * shape_.unit_warps);
+        if (thread() == threads() - kWarpLanes) {
+          ptx::wait_for_count(counter(), unsigned(times) * writers);
         }
-        if (thread() < flags) ptx::acquire();
       }
       __syncthreads();
     }
@@ -342,9 +340,9 @@ class SequenceBlock {
   int first_row_;
 
  private:
-  // By a warp, up to and with this exchange of this slice: exchange 0 is of all slices at once.
-  FC_DEVICE unsigned times_published(int exchange) const {
-    return exchange == 0 ? 1u : unsigned(exchange - 1) * unsigned(slices_) + unsigned(slice_) + 2u;
+  // How often warps have published of this slice.
+  FC_DEVICE unsigned* counter() const {
+    return d_.exchange.counters + slice_ * cuda::kCounterWords;
   }
   template <class F>
   FC_DEVICE void each_kept(const F& f) const {

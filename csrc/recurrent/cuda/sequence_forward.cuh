@@ -100,15 +100,15 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
         }
       });
       if (kGrid) send_all(0);
+      this->publish();
       this->keep(state_);
     }
-    this->publish(0);
   }
 
   // ---- a step of a slice ----
 
   FC_DEVICE void run_step(int i) {
-    if (kGrid || i > 0) this->wait_for(i);
+    if (kGrid || i > 0) this->wait_for(i, i + 1);
     const bool is_last = i + 1 == T_;
     if (!is_last) this->expect(i + 1);
     Sums sums;
@@ -118,7 +118,7 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
       each([&](int n, int g, int e) { run_cell(n, g, e, sums, results); });
       if (!is_last) {
         send_all(i + 1);
-        this->publish(i + 1);
+        this->publish();
       }
       // Behind the exchange: what nobody waits for, and then what the next step will need.
       store(results);

@@ -16,7 +16,7 @@ struct Launch {
 // What the blocks of a grid exchange, in `direction`; of the right size, and zero.
 struct ExchangeBuffers {
   std::vector<uint4> buffers;
-  std::vector<unsigned> flags;
+  std::vector<unsigned> counters;
 };
 
 // The kernel on all rows of `args`, with the shared memory that its layout asks for.
@@ -27,8 +27,8 @@ void run_kernel(const Launch& launch, Kernel kernel, Args args) {
   ExchangeBuffers exchange;
   if (Traits::kGrid) {
     exchange.buffers.resize(std::size_t(2 * slices * shape.exchange_bytes() / 16));
-    exchange.flags.resize(std::size_t(launch.blocks * launch.unit_warps * shape.owners()));
-    args.directions[0].exchange = {exchange.buffers.data(), exchange.flags.data()};
+    exchange.counters.resize(std::size_t(slices * cuda::kCounterWords));
+    args.directions[0].exchange = {exchange.buffers.data(), exchange.counters.data()};
   }
   const unsigned blocks = unsigned(Traits::kGrid ? launch.blocks : slices * launch.blocks);
   const unsigned cluster = Traits::kCluster ? unsigned(launch.blocks) : 1;

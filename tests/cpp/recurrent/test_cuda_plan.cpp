@@ -18,7 +18,7 @@ std::string text_of(const Plan& plan) {
 // in KiB; clusters from 9.0 on. Multiprocessors of an A100, RTX 4090, H100 or H200 SXM, B200.
 const Device kA100{80, 163 * 1024, 1, 108};
 const Device kAda{89, 99 * 1024, 1, 128};
-const Device kHopper{90, 227 * 1024, 8, 132};
+const Device kHopper{90, 227 * 1024, 16, 132};
 const Device kBlackwell{100, 227 * 1024, 8, 148};
 
 int failed = 0;
@@ -46,30 +46,25 @@ void check_lstm_table() {
   for (const bool back : {false, true}) {
     expect_tier("A100", make(4, 16, 64, back), kA100, Tier::kBlock, 1);
     expect_tier("A100", make(4, 16, 256, back), kA100, Tier::kGrid, back ? 16 : 32);
-    expect_tier("A100", make(4, 16, 1024, back), kA100, Tier::kGrid, 64);
+    expect_tier("A100", make(4, 1, 1024, back), kA100, Tier::kGrid, 64);
     expect_tier("A100", make(4, 300, 1024, back), kA100, Tier::kStepwise, 0);
-    expect_tier("Ada", make(4, 16, 512, back), kAda, Tier::kGrid, back ? 32 : 64);
     expect_tier("Ada", make(4, 16, 2048, back), kAda, Tier::kStepwise, 0);
-    for (const Device& device : {kHopper, kBlackwell}) {
-      expect_tier("clusters", make(4, 16, 64, back), device, Tier::kBlock, 1);
-      expect_tier("clusters", make(4, 16, 256, back), device, Tier::kCluster, back ? 2 : 4);
-      expect_tier("clusters", make(4, 16, 512, back), device, Tier::kCluster, 8);
-      expect_tier("clusters", make(4, 16, 768, back), device, Tier::kGrid, back ? 48 : 96);
-      expect_tier("clusters", make(4, 16, 2048, back), device, Tier::kGrid, 128);
-      expect_tier("clusters", make(4, 16, 3072, back), device, Tier::kStepwise, 0);
-    }
+    // Eight clusters of sixteen do not fit at once, fifteen of eight do.
+    expect_tier("Hopper", make(4, 16, 512, back), kHopper, Tier::kCluster, 16);
+    expect_tier("Hopper", make(4, 64, 512, back), kHopper, Tier::kCluster, 8);
+    expect_tier("Hopper", make(4, 1, 768, back), kHopper, Tier::kGrid, back ? 48 : 96);
+    expect_tier("Hopper", make(4, 128, 1024, back), kHopper, Tier::kStepwise, 0);
+    expect_tier("Blackwell", make(4, 16, 512, back), kBlackwell, Tier::kCluster, 8);
   }
+  expect_tier("Hopper", make(4, 16, 3072), kHopper, Tier::kStepwise, 0);
 }
 
 void check_other_tables() {
   for (const bool back : {false, true}) {
-    expect_tier("GRU", make(3, 16, 512, back), kHopper, Tier::kCluster, 8);
-    expect_tier("RNN", make(1, 16, 512, back), kHopper, Tier::kCluster, 4);
-    expect_tier("float32", make(4, 16, 256, back, kFloat32), kHopper, Tier::kCluster, 4);
-    expect_tier("float32", make(4, 16, 1024, back, kFloat32), kHopper, Tier::kGrid,
-                back ? 64 : 128);
-    expect_tier("float32", make(3, 16, 1024, back, kFloat32), kHopper, Tier::kGrid, 64);
-    Problem both = make(4, 16, 1024, back);
+    expect_tier("GRU", make(3, 16, 512, back), kHopper, Tier::kCluster, 16);
+    expect_tier("GRU", make(3, 64, 512, back), kHopper, Tier::kCluster, 8);
+    expect_tier("float32", make(3, 1, 1024, back, kFloat32), kHopper, Tier::kGrid, 64);
+    Problem both = make(4, 1, 1024, back);
     both.directions = 2;  // at once: half of the multiprocessors for each
     expect_tier("two directions", both, kHopper, Tier::kGrid, 64);
   }
@@ -121,7 +116,7 @@ void check_reasons() {
   reason(problem, kHopper, "reset_before");
   reason(make(4, 0, 64), kHopper, "nothing to compute");
   reason(make(4, 16, 64), {75, 64 * 1024, 1, 40}, "below 8.0");
-  reason(make(4, 257, 512), kA100, "grid: more than 256 rows");
+  reason(make(4, 257, 512), kA100, "a grid of 64 blocks");
   reason(make(4, 257, 512), kA100, "cluster: compute capability below 9.0");
   reason(make(4, 16, 4096), kHopper, "grid: H = 4096 needs more memory than the GPU has");
 }
