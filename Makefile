@@ -29,7 +29,7 @@ export LIST_EXTRAS
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
-        sanitize sanitize-threads demo bench bench-quick gpu format clean FORCE
+        sanitize sanitize-threads demo bench bench-quick gpu gpu-kit gpu-rehearsal format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -53,7 +53,7 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 # One architecture, all that the time of a test run holds; `make cuda-check` takes every one.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
 test: venv build format-check test-cpp sanitize-threads mutation-check cuda-check pytest docs-check \
-      fuzz  ## all checks
+      gpu-rehearsal fuzz  ## all checks
 	@echo "test: all checks passed"
 
 format-check: venv  ## ruff over the Python files, changing nothing
@@ -119,19 +119,36 @@ bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
 	@echo "bench-quick: benchmarks/attention/cpu.py --quick"
 	@$(PY) -m benchmarks.attention.cpu --quick
 
+# The programs that a machine with a GPU is given: nothing is compiled before the first kernel runs.
+GPU_ARCHS ?= 90a
+GPU_FLAGS := -std=c++20 -O3 --expt-relaxed-constexpr -cudart static -Icsrc -Itests -Itests/cpp \
+             -Itests/cpp/recurrent -Itests/cpp/attention \
+             $(foreach arch,$(GPU_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch))
+GPU_TESTS := $(filter-out %/test_cuda_plan.cpp,$(wildcard tests/cpp/*/test_cuda_*.cpp))
+GPU_PROGRAMS := $(patsubst %.cpp,build/gpu/%,$(notdir $(GPU_TESTS))) build/gpu/sequence build/gpu/micro
+GPU_HEADERS := $(shell find csrc tests/cpp tests/card benchmarks/gpu -name '*.h' -o -name '*.cuh')
+vpath test_cuda_%.cpp $(sort $(dir $(GPU_TESTS)))
+
+gpu-kit: $(GPU_PROGRAMS)  ## where nvcc is: the programs of `make gpu`, without torch (minutes)
+	@du -ch $(GPU_PROGRAMS)
+
+build/gpu/test_%: test_%.cpp tests/card/new.cpp $(GPU_HEADERS)
+	@mkdir -p build/gpu && echo "gpu-kit: $@"
+	@nvcc $(GPU_FLAGS) -x cu -c -o $@.o $< && nvcc $(GPU_FLAGS) -c -o $@.new.o tests/card/new.cpp
+	@nvcc $(GPU_FLAGS) -o $@ $@.o $@.new.o && rm $@.o $@.new.o && strip -s $@
+build/gpu/%: benchmarks/gpu/%.cu $(GPU_HEADERS)
+	@mkdir -p build/gpu && echo "gpu-kit: $@"
+	@nvcc $(GPU_FLAGS) -o $@ $< && strip -s $@
+
 # Where a GPU is, torch is there already, and often nothing can be downloaded: no virtual environment.
 GPU_PYTHON ?= python3
-gpu:  ## on a machine with a GPU: build, tests, sanitizer, benchmark, with GPU_PYTHON's own torch
-	@echo "gpu: compiling with CUDA for $(GPU_PYTHON)"
-	@FASTCELLS_CUDA=1 TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-9.0a} $(GPU_PYTHON) setup.py -q build_ext --inplace
-	@echo "gpu: the tests marked cuda"
-	@$(GPU_PYTHON) -m pytest -q -m cuda
-	@echo "gpu: compute-sanitizer over small shapes"
-	@for tool in memcheck racecheck; do \
-	  compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q -m cuda \
-	    -k "equal_the_reference and (float16 or float32) and (20 or 61 or 700)" || exit 1; done
-	@echo "gpu: benchmarks/recurrent/gpu.py"
-	@$(GPU_PYTHON) -m benchmarks.recurrent.gpu
+GPU_OUTPUT ?= build/gpu-results
+gpu:  ## on a machine with a GPU: every stage of benchmarks/gpu/kit.py, with GPU_PYTHON's own torch
+	@$(GPU_PYTHON) -m benchmarks.gpu.kit --output $(GPU_OUTPUT) --resume
+
+gpu-rehearsal: build test-cpp  ## the same without a GPU: the emulator's programs, tiny benchmarks
+	@$(PY) -m benchmarks.gpu.kit --output build/gpu-rehearsal --programs build/cmake --rehearse \
+	  --seconds 170
 
 format: venv  ## format Python and C++ in place
 	@echo "format: ruff and clang-format, in place"

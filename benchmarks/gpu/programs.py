@@ -1,7 +1,7 @@
 """Carried programs: each says what it does in lines of JSON, and is gone on with behind a hang.
 
-`tests/cpp/cases.h` numbers a program's cases; a case whose kernel hangs or is lost ends the program,
-which then begins anew behind it.
+`tests/cpp/cases.h` numbers a program's cases; a case whose kernel hangs or is lost ends the
+program, which then begins anew behind it.
 """
 
 import contextlib
@@ -52,6 +52,7 @@ class Program:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.reader.join(5)
+        self.process.stdout.close()
         return code
 
 

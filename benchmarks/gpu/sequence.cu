@@ -203,10 +203,10 @@ void time_plan(const Layer<Cell, T>& layer, const cuda::Plan& plan, bool is_back
 template <class Cell, class T>
 void time_layer(std::int64_t rows, std::int64_t units, bool is_backward, const Clock& clock) {
   const Layer<Cell, T> layer(rows, units);
-  const cuda::Device card{90, 227 * 1024, 16, 132}, portable{90, 227 * 1024, 8, 132};
+  const cuda::Device card{90, 227 * 1024, 16, 132};
   const cuda::Problem p{Cell::kGates, Cell::kStates, false, false,      int(sizeof(T)), 1,
                         kLong,        rows,          units, is_backward};
-  const cuda::Plan taken = cuda::plan(p, portable);
+  const cuda::Plan taken = cuda::plan(p, card);
   const auto offer = [&](bool fits, const cuda::Plan& plan) {
     const bool is_taken = plan.tier == taken.tier && plan.blocks == taken.blocks;
     if (fits && !clock.is_over()) time_plan<Cell, T>(layer, plan, is_backward, is_taken);

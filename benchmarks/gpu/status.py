@@ -1,4 +1,4 @@
-"""Write docs/gpu-status.md from the newest results of the kit on a GPU: what has run there, and how.
+"""Write docs/gpu-status.md from the newest results of the kit on a GPU: what has run, and how.
 
     python -m benchmarks.gpu.status          writes the page
     python -m benchmarks.gpu.status --check  exits with 1 where it is not what the results say
@@ -8,6 +8,7 @@ Every number comes from benchmarks/results/<gpu>/<date>/; nothing on the page is
 
 import argparse
 import collections
+import itertools
 import json
 import math
 import re
@@ -77,25 +78,18 @@ def program_rows(record):
 
 
 def step_rows(record):
-    """Return microseconds a step of the planned tier and of the best, forward and backward."""
-    times = collections.defaultdict(dict)
+    """Return microseconds a step of the fastest tier, forward and backward."""
+    times = collections.defaultdict(list)
     for r in record["records"]:
         if "us_step" in r:
-            key = (r["cell"], r["dtype"], r["H"], r["B"])
-            times[key].setdefault(r["way"], []).append(r)
+            times[r["cell"], r["dtype"], r["H"], r["B"], r["way"]].append(r)
     rows = []
-    for cell in ("lstm", "gru"):
-        for dtype in ("float16", "float32"):
-            for shape in SHAPES:
-                ways = times.get((cell, dtype, *shape), {})
-                if set(ways) != {"forward", "backward"}:
-                    continue
-                row = [cell, dtype, *shape]
-                for way in ("forward", "backward"):
-                    best = min(ways[way], key=lambda r: r["us_step"])
-                    planned = [r for r in ways[way] if r["plan"]]
-                    row += [tier_of(planned[0]) if planned else "stepwise", tier_of(best)]
-                rows.append(row)
+    for cell, dtype in itertools.product(("lstm", "gru"), ("float16", "float32")):
+        for shape in SHAPES:
+            ways = [times.get((cell, dtype, *shape, way)) for way in ("forward", "backward")]
+            if all(ways):
+                fastest = [min(way, key=lambda r: r["us_step"]) for way in ways]
+                rows.append([cell, dtype, *shape, *map(tier_of, fastest)])
     return rows
 
 
@@ -112,7 +106,7 @@ def ratio_lines(record, name):
         ms, case = entry.get("ms"), entry["case"]
         if ms and all(ms.values()):
             peer, ours = ms["torch"], ms["fastcells"]
-            groups[case["dtype"], case["pass"]].append(peer / ours)
+            groups[case["dtype"], case.get("pass") or case["mode"]].append(peer / ours)
     rows = []
     for (dtype, way), ratios in sorted(groups.items()):
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
@@ -148,8 +142,8 @@ def describe_run(folder):
     ]  # fmt: skip
     if records["sequence"]:
         header = ["cell", "dtype", "H", "B"]
-        header += ["forward, planned", "best", "backward, planned", "best"]
-        lines += ["### Sequence kernels, microseconds a step", ""]
+        header += ["forward", "backward"]
+        lines += ["### Sequence kernels, microseconds a step of the fastest tier", ""]
         lines += [*table(header, step_rows(records["sequence"])), ""]
     for stage in ("recurrent", "attention"):
         if records[stage] and records[stage].get("results"):
