@@ -3,7 +3,7 @@
 Environment:
   FASTCELLS_CUDA        1: with CUDA, or stop and say why not.  0: never.
                         Unset: with CUDA when torch has it and nvcc is found. No GPU is needed.
-  TORCH_CUDA_ARCH_LIST  the GPU architectures, as torch reads them, for instance "8.0;9.0a".
+  TORCH_CUDA_ARCH_LIST  the GPU architectures, as torch reads them, for instance "8.0;9.0+PTX".
   MAX_JOBS              compilers that run at once. Unset: one a core, as far as memory allows.
   CXX, CUDA_HOME        the compiler and the CUDA toolkit.
 """
@@ -41,9 +41,9 @@ NVCC_FLAGS += [
 ]
 LINK_FLAGS = ["-fopenmp"]
 
-# sm_90a and sm_100a hold what later GPUs cannot run, their PTX too, so the PTX that every later GPU
-# can translate for itself is 8.9's.
-DEFAULT_ARCH_LIST = ("8.0", "8.6", "8.9+PTX", "9.0a", "10.0a")
+# The PTX that every later GPU can translate for itself is 9.0's, the first with clusters; nothing in
+# the kernels needs the targets of one GPU alone (9.0a, 10.0a).
+DEFAULT_ARCH_LIST = ("8.0", "8.6", "8.9", "9.0+PTX", "10.0")
 GIB_PER_COMPILER = 2  # what one compiler needs on a file that includes torch, rounded up
 
 

@@ -7,6 +7,9 @@
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
+#include <map>
+#include <mutex>
+
 #include "recurrent/cuda/launch.h"
 #include "recurrent/gate_gradients.h"
 #include "recurrent/stepwise/stages.h"
@@ -46,9 +49,7 @@ class CudaStepKernels final : public StepKernels {
   at::ScalarType operand(const Layer& layer) const override { return layer.input.scalar_type(); }
 };
 
-Device current_device() {
-  int number = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&number));
+Device read_device(int number) {
   const auto attribute = [&](cudaDeviceAttr name) {
     int value = 0;
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, number));
@@ -59,11 +60,19 @@ Device current_device() {
                    attribute(cudaDevAttrComputeCapabilityMinor);
   device.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   device.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
-  // Eight are always had. Sixteen need a permission, and a place that parts of a chip may not have.
-  constexpr int kWholeHopper = 114;
-  const bool is_whole = device.compute == 90 && device.multiprocessors >= kWholeHopper;
-  device.cluster_blocks = is_whole ? kMostCluster : device.compute >= 90 ? 8 : 1;
+  device.cluster_blocks = device.compute >= 90 ? largest_cluster(device.shared_bytes) : 1;
   return device;
+}
+// Read once: a call asks for it twice, and the largest cluster takes longer to find than a step.
+Device current_device() {
+  static std::mutex mutex;
+  static std::map<int, Device> known;
+  int number = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&number));
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = known.find(number);
+  if (found != known.end()) return found->second;
+  return known[number] = read_device(number);
 }
 
 Plan plan_layer(const CellFacts& cell, Storage storage, const LayerSizes& s, bool is_projected,

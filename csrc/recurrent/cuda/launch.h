@@ -20,6 +20,10 @@ int launch_step_forward(Stage stage, Storage storage, const StepForwardArgs& arg
 template <class Cell>
 int launch_step_backward(Stage stage, Storage storage, const StepBackwardArgs& args, void* stream);
 
+// Blocks of the largest cluster that finds a place on the current device, each with so much shared
+// memory; 1 where the kernels were built for GPUs without clusters, whatever the device has.
+int largest_cluster(int shared_bytes);
+
 // All steps of a layer, `directions` of them, as the plan says; not float64.
 template <class Cell>
 int launch_sequence_forward(Storage storage, const cuda::Plan& plan, int directions,
