@@ -41,8 +41,8 @@ NVCC_FLAGS += [
 ]
 LINK_FLAGS = ["-fopenmp"]
 
-# The PTX that every later GPU can translate for itself is 9.0's, the first with clusters; nothing in
-# the kernels needs the targets of one GPU alone (9.0a, 10.0a).
+# The PTX that every later GPU can translate for itself is 9.0's, the first with clusters; nothing
+# in the kernels needs the targets of one GPU alone (9.0a, 10.0a).
 DEFAULT_ARCH_LIST = ("8.0", "8.6", "8.9", "9.0+PTX", "10.0")
 GIB_PER_COMPILER = 2  # what one compiler needs on a file that includes torch, rounded up
 
