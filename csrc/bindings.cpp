@@ -1,5 +1,5 @@
 // The ops' schemas (TORCH_LIBRARY) and the module fastcells._C with its plain queries (pybind11).
-// Only this file and recurrent/cpu/at_once.cpp know Python.
+// Only this file and at_once.cpp of the topics and python_tensors know Python.
 #include <ATen/Config.h>
 #include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
@@ -9,10 +9,11 @@
 #include <torch/version.h>
 
 #include "attention/args.h"
+#include "attention/at_once.h"
 #include "checks.h"
 #include "cpu/instruction_set.h"
 #include "ops.h"
-#include "recurrent/cpu/at_once.h"
+#include "recurrent/at_once.h"
 #include "recurrent/cpu/engine.h"
 #include "recurrent/cpu/packs.h"
 #include "recurrent/layer.h"
@@ -160,11 +161,11 @@ using Explanation = std::tuple<std::string, std::string, std::string>;
 
 // The engine and plan of a call on the CPU: cpu/engine.h.
 Explanation explain_cpu(const std::string& name, int64_t directions, std::array<int64_t, 4> sizes,
-                        at::ScalarType dtype, bool is_projected, bool is_training, bool is_step) {
+                        at::ScalarType dtype, bool is_projected, bool is_training, bool has_rows) {
   const fastcells::CellFacts cell = fastcells::find_cell(name);
   const auto choice = fastcells::cpu::explain(cell, fastcells::storage_of("explain_cpu", dtype),
                                               sizes_of(cell, directions, sizes), is_projected,
-                                              is_training, is_step);
+                                              is_training, has_rows);
   return {choice.engine, choice.plan, choice.why};
 }
 
@@ -186,10 +187,11 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of fastcells; the ops are under torch.ops.fastcells.";
   m.def("build_info", &build_info, "What this library was built from.");
   m.def("explain_cpu", &explain_cpu, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
-        py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_step"),
+        py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("has_rows"),
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
   m.attr("MOST_HEAD_WIDTH_CUDA") = fastcells::kMostHeadWidthCuda;
-  fastcells::cpu::bind_at_once(m);
+  fastcells::bind_at_once(m);
+  fastcells::bind_attention_at_once(m);
 #ifdef FASTCELLS_WITH_CUDA
   m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"),

@@ -15,7 +15,7 @@ def explain_cpu(
     dtype: dtype,
     is_projected: bool,
     is_training: bool,
-    is_step: bool,
+    has_rows: bool,
 ) -> tuple[str, str, str]: ...
 def explain_cuda(
     cell: str,
@@ -39,7 +39,59 @@ def stack_at_once(
     parameters: dict[str, Any],
     names: list[list[str]],
     flat_weights: list[Any],
+    dropout: float,
+    recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None: ...
 def step_at_once(
     cell: str, input: object, h: object, c: object, parameters: dict[str, Any]
+) -> Tensor | tuple[Tensor, Tensor] | None: ...
+def dot_at_once(
+    query: object,
+    key: object,
+    value: object,
+    mask: object,
+    key_lengths: object,
+    return_weights: bool,
+    is_causal: bool,
+    dropout_p: object,
+    scale: object,
+    softcap: object,
+) -> Tensor | tuple[Tensor, Tensor] | None: ...
+def additive_at_once(
+    query: object,
+    key: object,
+    value: object,
+    scale: object,
+    mask: object,
+    key_lengths: object,
+    return_weights: bool,
+    dropout_p: object,
+) -> Tensor | tuple[Tensor, Tensor] | None: ...
+def multihead_at_once(
+    query: object,
+    key: object,
+    value: object,
+    padding: object,
+    mask: object,
+    parameters: dict[str, Any],
+    out_parameters: dict[str, Any],
+    embed_dim: int,
+    heads: int,
+    batch_first: bool,
+    dropout_p: float,
+    need_weights: bool,
+    average_weights: bool,
+) -> tuple[Tensor, Tensor | None] | None: ...
+def self_attention_at_once(
+    input: object,
+    query_map: dict[str, Any],
+    key_map: dict[str, Any],
+    value_map: dict[str, Any],
+    scale: object,
+    activation: str,
+    score: str,
+    softcap: float | None,
+    causal: bool,
+    dropout_p: float,
+    need_weights: bool,
 ) -> Tensor | tuple[Tensor, Tensor] | None: ...

@@ -6,22 +6,25 @@
 
 namespace fastcells {
 
-std::vector<CellFacts> all_cells() {
-  std::vector<CellFacts> cells;
-  for_each_cell([&](auto tag, CellKind kind) {
-    using Cell = typename decltype(tag)::type;
-    cells.push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
-                     Cell::kTwoProducts});
-  });
-  return cells;
+const std::vector<CellFacts>& all_cells() {
+  static const auto* const cells = [] {
+    auto* const all = new std::vector<CellFacts>;
+    for_each_cell([&](auto tag, CellKind kind) {
+      using Cell = typename decltype(tag)::type;
+      all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
+                      Cell::kTwoProducts});
+    });
+    return all;
+  }();
+  return *cells;
 }
 
-CellFacts find_cell(std::string_view name) {
-  std::string known;
+const CellFacts& find_cell(std::string_view name) {
   for (const CellFacts& cell : all_cells()) {
     if (cell.name == name) return cell;
-    known += known.empty() ? cell.name : std::string(", ") + cell.name;
   }
+  std::string known;
+  for (const CellFacts& cell : all_cells()) (known += known.empty() ? "" : ", ") += cell.name;
   TORCH_CHECK_VALUE(false, "fastcells: unknown cell '", std::string(name), "', known are ", known);
 }
 

@@ -20,8 +20,8 @@ struct CellFacts {
 };
 
 // Throws, with the list of known names, for an unknown one.
-CellFacts find_cell(std::string_view name);
-std::vector<CellFacts> all_cells();
+const CellFacts& find_cell(std::string_view name);
+const std::vector<CellFacts>& all_cells();
 
 struct LayerSizes {
   int64_t T, B, I, H, P, G, D;

@@ -78,7 +78,8 @@ def explain_recurrent(
     engine, plan, why_not = "stepwise", "", ""
     if device in ("cpu", "cuda"):
         tensors = (data, *states, *layer.parameters())
-        engine, plan, why_not = _ask(device, layer, input, dtype, tensors)
+        has_rows = lengths is not None or resets is not None
+        engine, plan, why_not = _ask(device, layer, input, dtype, tensors, has_rows)
     notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
     if why_not:
         notes.append(f"not the sequence engine: {why_not}")
@@ -95,6 +96,7 @@ def _ask(
     input: Tensor | PackedSequence,
     dtype: torch.dtype,
     tensors: Sequence[Tensor],
+    has_rows: bool,  # lengths or resets
 ) -> tuple[str, str, str]:
     """Engine, plan and why not a faster engine, of the (first) layer."""
     is_cell = isinstance(layer, nn.RNNCellBase)
@@ -116,4 +118,4 @@ def _ask(
     )
     if device == "cuda":
         return _extension._C.explain_cuda(*question)
-    return _extension._C.explain_cpu(*question, is_cell)
+    return _extension._C.explain_cpu(*question, has_rows)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from ..checks import attention as checks
+from ..ops import attention as ops
 from .attention_autograd import (
     SCORES,
     AdditiveOptions,
@@ -28,12 +29,21 @@ from .processes import settle_in_forked_child
 from .routing import (
     choose_attention_route,
     is_functionalized,
+    is_traced,
     is_traced_or_transformed,
     needs_grad,
     torch_is_faster,
 )
 
-__all__ = ["additive_attention", "scaled_dot_product_attention"]
+__all__ = [
+    "additive_attention",
+    "multihead_at_once",
+    "scaled_dot_product_attention",
+    "self_attention_at_once",
+]
+
+#: Whole layers in one call of C++, or None: fastcells.ops.attention.
+multihead_at_once, self_attention_at_once = ops.multihead_at_once, ops.self_attention_at_once
 
 
 #: The functions as they speak in an error.
@@ -141,11 +151,16 @@ def scaled_dot_product_attention(
     if isinstance(query, Proxy):
         return function_node(scaled_dot_product_attention, locals())
     settle_in_forked_child()
+    if not (enable_gqa or window or is_traced()) and causal_alignment == "top_left":
+        done = ops.dot_at_once(
+            query, key, value, attn_mask, key_lengths, return_weights, is_causal, dropout_p, scale,
+            softcap,
+        )  # fmt: skip
+        if done is not None:
+            return done
     if isinstance(attn_mask, CausalBias):
         checks.check_causal_bias(SDPA, attn_mask, query, key, is_causal)
-        is_lower = attn_mask.variant == CausalVariant.LOWER_RIGHT
-        causal_alignment = "bottom_right" if is_lower else "top_left"
-        attn_mask, is_causal = None, True
+        causal_alignment, attn_mask, is_causal = _alignment_of(attn_mask), None, True
     checks.check_attention_kinds(SDPA, attn_mask, dropout_p, query=query, key=key, value=value)
     checks.check_score_options(SDPA, scale, softcap, window, causal_alignment)
     if is_causal and attn_mask is not None:
@@ -177,6 +192,10 @@ def scaled_dot_product_attention(
         output, weights = run_attention("dot", *canonical, options, return_weights)
     output = _with_leading(output, leading)
     return (output, _with_leading(weights, leading)) if return_weights else output
+
+
+def _alignment_of(bias: CausalBias) -> str:
+    return "bottom_right" if bias.variant == CausalVariant.LOWER_RIGHT else "top_left"
 
 
 def _of_torch(scale: float) -> tuple[DotOptions, DotOptions]:
@@ -332,6 +351,12 @@ def additive_attention(
     if isinstance(query, Proxy):
         return function_node(additive_attention, locals())
     settle_in_forked_child()
+    if not is_traced():
+        done = ops.additive_at_once(
+            query, key, value, scale, attn_mask, key_lengths, return_weights, dropout_p
+        )
+        if done is not None:
+            return done
     checks.check_attention_kinds(
         ADDITIVE, attn_mask, dropout_p, query=query, key=key, value=value, scale=scale
     )

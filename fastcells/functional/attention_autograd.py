@@ -1,6 +1,7 @@
 """Derivatives of attention, with dot-product and with additive scores.
 
-As in :mod:`fastcells.functional.recurrent_autograd`: eager calls go through :class:`Attention`, a
+As in :mod:`fastcells.functional.recurrent_autograd`: eager calls on a CPU are recorded by a node of
+C++ (csrc/attention/way_back.cpp), others and those under a transform by :class:`Attention`, a
 new-style Function, whose backward is :class:`AttentionBackward`, a Function of its own with a
 derivative through `fastcells.reference`; a traced call meets the op itself, for which the same
 formulas are registered. Forward mode goes to the reference before it comes here.
@@ -12,7 +13,7 @@ the numbers of the op, in its order, without `return_weights`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ __all__ = [
     "AttentionBackward",
     "DotOptions",
     "forward_without_graph",
+    "gradients_of_node",
 ]
 
 
@@ -112,7 +114,9 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         _, _, _, needs_mask, _, _, *needs = ctx.needs_input_grad
-        *variables, mask = _gradients(ctx, (*needs, needs_mask), (grads[0], grads[2]))
+        *variables, mask = _gradients(
+            ctx.score, ctx.options, (*needs, needs_mask), (grads[0], grads[2]), ctx.saved_tensors
+        )
         return None, None, None, mask, None, None, *variables
 
     @staticmethod
@@ -180,20 +184,67 @@ def _reference(
 
 
 def _gradients(
-    ctx: Any, needs: tuple[bool, ...], grads: tuple[Tensor | None, Tensor | None]
+    score: str,
+    options: DotOptions | AdditiveOptions,
+    needs: Sequence[bool],  # of the variables and the mask
+    grads: tuple[Tensor | None, Tensor | None],  # of output and weights
+    saved: Sequence[Tensor | None],  # as Attention saves them
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the variables and the mask, None where not needed."""
     settle_in_forked_child()
-    output, logsumexp, mask, key_lengths, seed, *variables = ctx.saved_tensors
+    output, logsumexp, mask, key_lengths, seed, *variables = saved
     if is_batched_by_autograd(grads):
-        attend = _reference(ctx.score, ctx.options, key_lengths, seed)
+        attend = _reference(score, options, key_lengths, seed)
         return tuple(first_derivative(attend, (*variables, mask), needs, grads))
     again = is_differentiated_again()
     found = (AttentionBackward.apply if again else AttentionBackward.forward)(
-        ctx.score, ctx.options, needs[-1], *grads, output, logsumexp, mask, key_lengths, seed,
-        *variables,
-    )  # fmt: skip
+        score, options, needs[-1], *grads, output, logsumexp, mask, key_lengths, seed, *variables
+    )
     return or_none(found, needs)
+
+
+def gradients_of_node(
+    is_additive: bool,
+    scale: float,
+    softcap: float,
+    left: int,
+    right: int,
+    offset: int,
+    dropout_p: float,
+    needs: Sequence[bool],
+    grads: Sequence[Tensor | None],
+    saved: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The same for the node of C++ (csrc/attention/way_back.cpp), where it may be differentiated
+    again, or something watches. Its dot products may have a head alone, and neither heads nor
+    batch; its masks may lack dimensions in front."""
+    if is_additive:
+        score, options = "additive", AdditiveOptions(dropout_p)
+    else:
+        score, options = "dot", DotOptions(scale, softcap, left, right, offset, dropout_p)
+    output, logsumexp, mask, key_lengths, seed, *variables = saved
+    rank = variables[0].dim()
+    heads = {4: (), 3: () if is_additive else (slice(None), None), 2: (None, None)}[rank]
+    one_head = tuple(0 if part is None else part for part in heads)
+
+    def of_op(tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None else tensor[heads]
+
+    def of_rank(tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None else tensor[one_head]
+
+    missing = 0 if mask is None else rank - mask.dim()
+    with torch.enable_grad():  # what is differentiated again is the op's, of these
+        wide = mask if mask is None else of_op(mask[(None,) * missing])
+        kept = (of_op(output), logsumexp.squeeze(1) if is_additive else logsumexp)
+        arguments = variables if is_additive else [*map(of_op, variables)]
+    *found, grad_mask = _gradients(
+        score, options, needs, tuple(map(of_op, grads)),
+        (*kept, wide, key_lengths, seed, *arguments),
+    )  # fmt: skip
+    if grad_mask is not None:
+        grad_mask = of_rank(grad_mask)[(0,) * missing]
+    return (*(found if is_additive else map(of_rank, found)), grad_mask)
 
 
 def _vmap_as_batch(
@@ -242,7 +293,10 @@ def _op_setup_context(score: str) -> Callable[..., None]:
 
 def _op_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     count = SCORES[ctx.score].variables
-    found = _gradients(ctx, ctx.needs_input_grad[: count + 1], (grads[0], grads[2]))
+    found = _gradients(
+        ctx.score, ctx.options, ctx.needs_input_grad[: count + 1], (grads[0], grads[2]),
+        ctx.saved_tensors,
+    )  # fmt: skip
     rest = len(ctx.needs_input_grad) - count - 1
     return *found, *(None,) * rest
 

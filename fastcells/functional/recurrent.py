@@ -113,10 +113,10 @@ def run_step(
 def run_module_step(
     cell: str, input: Tensor, h: Tensor, c: Tensor | None, parameters: dict[str, Tensor | None]
 ) -> Tensor | tuple[Tensor, Tensor] | None:
-    """A step of a cell module where nothing but its result can be asked for, else None. Nothing is
-    checked before and nothing computed in vain."""
+    """A step of a cell module in one call of C++, None where only Python can tell."""
     if torch.compiler.is_compiling():
         return None
+    settle_in_forked_child()
     return ops.step_at_once(cell, input, h, c, parameters)
 
 
@@ -129,13 +129,14 @@ def run_module_stack(
     lengths: Tensor | None,
     resets: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """All layers of a module where nothing but the result can be asked for, else None."""
-    if torch.compiler.is_compiling() or (module.training and module.dropout):
+    """All layers of a module, likewise."""
+    if torch.compiler.is_compiling():
         return None
+    settle_in_forked_child()
     return ops.stack_at_once(
         cell, 2 if module.bidirectional else 1, module.batch_first, input, h_0, c_0,
         lengths, resets, module._parameters, module._all_weights, module._flat_weights,
-    )  # fmt: skip
+        module.dropout if module.training else 0.0, module.recompute)  # fmt: skip
 
 
 def run_stack(

@@ -1,8 +1,10 @@
 """Derivatives of a recurrent layer.
 
-Eager calls go through :class:`Recurrent`, a new-style `torch.autograd.Function`, which torch.func
-understands. Its backward is :class:`RecurrentBackward`, a Function of its own whose backward is
-composed of differentiable torch operations over `fastcells.reference`: derivatives of any order.
+Eager calls of modules on a CPU are recorded by a node of C++ (csrc/recurrent/way_back.cpp), others
+and those under a transform by :class:`Recurrent`, a new-style `torch.autograd.Function`, which
+torch.func understands. What both save, and in which order, is the same. Recurrent's backward is
+:class:`RecurrentBackward`, a Function of its own whose backward is composed of differentiable torch
+operations over `fastcells.reference`: derivatives of any order.
 A traced call (torch.compile, torch.export) meets the op itself, and the same formulas are
 registered for it. There is no forward mode here: :mod:`fastcells.functional.recurrent` sends that
 to the reference, because a Function with a jvp cannot be compiled.
@@ -10,7 +12,7 @@ to the reference, because a Function with a jvp cannot be compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ from .derivatives import (
 )
 from .processes import settle_in_forked_child
 
-__all__ = ["Recurrent", "RecurrentBackward"]
+__all__ = ["Recurrent", "RecurrentBackward", "gradients_of_node"]
 
 _GRADS = 4  # of output, h_n, c_n and cells
 
@@ -58,20 +60,11 @@ class Recurrent(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        settle_in_forked_child()
         _, _, _, _, *tensors = ctx.needs_input_grad
         needs = (*tensors[:3], *tensors[5:])
-        if is_batched_by_autograd(grads):
-            input, h_0, c_0, lengths, resets, _, _, _, *weights = ctx.saved_tensors
-            layer = _reference(ctx.cell, ctx.directions, ctx.names, lengths, resets)
-            arguments = (input, h_0, c_0, *weights)
-            input, h_0, c_0, *weights = first_derivative(layer, arguments, needs, grads[:_GRADS])
-            return None, None, None, None, input, h_0, c_0, None, None, *weights
-        again = is_differentiated_again()
-        found = (RecurrentBackward.apply if again else RecurrentBackward.forward)(
-            ctx.cell, ctx.directions, ctx.names, needs, *grads[:_GRADS], *ctx.saved_tensors
+        input, h_0, c_0, *weights = _gradients(
+            ctx.cell, ctx.directions, ctx.names, needs, grads[:_GRADS], ctx.saved_tensors
         )
-        input, h_0, c_0, *weights = or_none(found, needs)
         return None, None, None, None, input, h_0, c_0, None, None, *weights
 
     @staticmethod
@@ -79,6 +72,52 @@ class Recurrent(torch.autograd.Function):
         if all(dim is None for dim in in_dims[9:]):
             return _vmap_as_batch(info.batch_size, in_dims, args)
         return vmap_as_loop(Recurrent, info.batch_size, in_dims, args)
+
+
+def _gradients(
+    cell: str,
+    directions: int,
+    names: str,
+    needs: Sequence[bool],  # of input, h_0, c_0 and the weights
+    grads: Sequence[Tensor | None],  # of output, h_n, c_n and cells
+    saved: Sequence[Tensor | None],  # as Recurrent saves them
+) -> tuple[Tensor | None, ...]:
+    """Gradients of input, h_0, c_0 and the weights, which may be differentiated again."""
+    settle_in_forked_child()
+    if is_batched_by_autograd(grads):
+        input, h_0, c_0, lengths, resets, _, _, _, *weights = saved
+        layer = _reference(cell, directions, names, lengths, resets)
+        return tuple(first_derivative(layer, (input, h_0, c_0, *weights), needs, grads))
+    again = is_differentiated_again()
+    found = (RecurrentBackward.apply if again else RecurrentBackward.forward)(
+        cell, directions, names, needs, *grads, *saved
+    )
+    return or_none(found, needs)
+
+
+def gradients_of_node(
+    cell: str,
+    directions: int,
+    names: str,
+    needs: Sequence[bool],
+    grads: Sequence[Tensor | None],
+    saved: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The same for the node of C++ (csrc/recurrent/way_back.cpp), where it may be differentiated
+    again, or something watches. It also records steps, whose tensors are of lower rank."""
+    rank = saved[0].dim()
+
+    def as_layer(tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None else tensor[(None,) * (3 - rank)]
+
+    def of_rank(tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None else tensor[(0,) * (3 - rank)]
+
+    input, h_0, c_0, *rest = saved
+    with torch.enable_grad():  # what is differentiated again is the layer's, of these
+        sequence = (as_layer(input), as_layer(h_0), as_layer(c_0), *rest)
+    found = _gradients(cell, directions, names, needs, [*map(as_layer, grads)], sequence)
+    return (*map(of_rank, found[:3]), *found[3:])
 
 
 def _reference(

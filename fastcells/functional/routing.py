@@ -21,6 +21,7 @@ __all__ = [
     "choose_attention_route",
     "choose_route",
     "is_functionalized",
+    "is_traced",
     "is_traced_or_transformed",
     "needs_grad",
     "torch_is_faster",
@@ -140,6 +141,11 @@ def _route(tensors: Sequence[Tensor | None], why_not: str) -> Route:
             "torch.func.functionalize around or inside another transform runs on the reference",
         )
     return Route(True, "compiled kernels")
+
+
+def is_traced() -> bool:
+    """Whether torch.compile traces: what calls past the dispatcher cannot see by themselves."""
+    return torch.compiler.is_compiling()
 
 
 def is_traced_or_transformed() -> bool:

@@ -6,11 +6,17 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ..checks import attention as checks
-from ..functional.attention import additive_attention, scaled_dot_product_attention
+from ..functional.attention import (
+    additive_attention,
+    scaled_dot_product_attention,
+    self_attention_at_once,
+)
 from ..functional.graphs import Proxy, Unscriptable, module_node
 from ..functional.processes import settle_in_forked_child
+from ..functional.routing import is_traced
 
 __all__ = ["AdditiveAttention", "SelfAttention"]
 
@@ -230,6 +236,15 @@ class SelfAttention(Unscriptable, nn.Module):
         if isinstance(input, Proxy):
             return module_node(self, locals())
         settle_in_forked_child()
+        if lengths is None and not is_traced() and self._has_plain_maps():
+            maps = (self.query_map, self.key_map, self.value_map)
+            done = self_attention_at_once(
+                input, *(dense._parameters for dense in maps), self.scale, self.activation,
+                self.score, self.softcap, self.causal, self.dropout if self.training else 0.0,
+                need_weights,
+            )  # fmt: skip
+            if done is not None:
+                return done
         name = type(self).__name__
         checks.check_layer_input(name, "input", input, self.input_size)
         is_batched = input.dim() == 3
@@ -252,12 +267,32 @@ class SelfAttention(Unscriptable, nn.Module):
             weights = None if weights is None else weights.squeeze(0)
         return (output, weights) if need_weights else output
 
+    def _has_plain_maps(self) -> bool:
+        """Whether the three maps are what they were made as, and nothing listens to them."""
+        for dense in (self.query_map, self.key_map, self.value_map):
+            if (
+                type(dense) is not nn.Linear
+                or dense.bias is None
+                or dense._forward_hooks
+                or dense._forward_pre_hooks
+                or dense._backward_hooks
+                or dense._backward_pre_hooks
+            ):
+                return False
+        return not _has_any_global_hook()
+
     def _attend(
         self, input: Tensor, lengths: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         activation = ACTIVATIONS[self.activation]
         maps = (self.query_map, self.key_map, self.value_map)
-        query, key, value = (activation(dense(input)) for dense in maps)
+        if self._has_plain_maps():  # one product for the three
+            weight = torch.cat([dense.weight for dense in maps])
+            bias = torch.cat([dense.bias for dense in maps])
+            joined = activation(nn.functional.linear(input, weight, bias))
+            query, key, value = joined.split([dense.weight.shape[0] for dense in maps], dim=-1)
+        else:
+            query, key, value = (activation(dense(input)) for dense in maps)
         dropout = self.dropout if self.training else 0.0
         if self.score == "additive":
             mask = None

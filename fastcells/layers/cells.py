@@ -110,8 +110,9 @@ class LSTMCell(_RecurrentCell):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """input `[B, I]`, hx (h, c) `[B, H]` each or None for zeros -> (h', c')."""
-        if isinstance(hx, tuple) and len(hx) == 2:
-            done = run_module_step(self.cell, input, hx[0], hx[1], self._parameters)
+        states = (None, None) if hx is None else hx
+        if isinstance(states, tuple) and len(states) == 2:
+            done = run_module_step(self.cell, input, *states, self._parameters)
             if done is not None:
                 return done
         if isinstance(input, Proxy):

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ..checks.attention import check_key_lengths
 from ..checks.multihead import check_multihead
-from ..functional.attention import scaled_dot_product_attention
+from ..functional.attention import multihead_at_once, scaled_dot_product_attention
 from ..functional.graphs import Proxy, Unscriptable, module_node
 from ..functional.processes import settle_in_forked_child
-from ..functional.routing import is_traced_or_transformed
+from ..functional.routing import is_traced, is_traced_or_transformed
 
 __all__ = ["MultiheadAttention"]
 
@@ -78,11 +78,25 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
         if isinstance(query, Proxy):
             return module_node(self, locals())
         settle_in_forked_child()
+        masks = (key_padding_mask, attn_mask)
+        done = self._at_once(
+            query, key, value, masks, need_weights, average_attn_weights, is_causal, key_lengths
+        )
+        if done is not None:
+            return done
         if query.is_nested or key.is_nested or value.is_nested:
             return self._run_nested(
                 query, key, value, key_padding_mask, need_weights, attn_mask,
                 average_attn_weights, is_causal, key_lengths,
             )  # fmt: skip
+        return self._run(
+            query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights,
+            is_causal, key_lengths,
+        )  # fmt: skip
+
+    def _run(self, query, key, value, key_padding_mask, need_weights, attn_mask,
+             average_attn_weights, is_causal, key_lengths):  # fmt: skip
+        """forward, of dense tensors and through Python."""
         check_multihead(self, query, key, value, key_padding_mask, attn_mask, is_causal)
         is_batched = query.dim() == 3
         batch_dim = 0 if self.batch_first and is_batched else 1
@@ -119,6 +133,17 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
         if is_batched:
             return output, weights
         return output.squeeze(1), None if weights is None else weights.squeeze(0)
+
+    def _at_once(self, query, key, value, masks, need_weights, average, is_causal, key_lengths):
+        """The layer in one call of C++, None where only the way through Python can tell."""
+        is_rare = is_causal or self.add_zero_attn or self.bias_k is not None
+        if key_lengths is not None or is_rare or is_traced():
+            return None
+        return multihead_at_once(
+            query, key, value, *masks, self._parameters, self.out_proj._parameters, self.embed_dim,
+            self.num_heads, self.batch_first, self.dropout if self.training else 0.0, need_weights,
+            average,
+        )  # fmt: skip
 
     def _run_nested(self, query, key, value, key_padding_mask, need_weights, attn_mask,
                     average_attn_weights, is_causal, key_lengths):  # fmt: skip

@@ -16,11 +16,15 @@ __all__ = [
     "KERNEL_DEVICES",
     "KERNEL_DTYPES",
     "MOST_HEAD_WIDTH",
+    "additive_at_once",
     "additive_attention_backward",
     "additive_attention_forward",
     "attention_backward",
     "attention_forward",
+    "dot_at_once",
     "has_kernels",
+    "multihead_at_once",
+    "self_attention_at_once",
 ]
 
 _HAS_OPS = is_compiled() and hasattr(torch.ops.fastcells, "attention_forward")
@@ -37,6 +41,20 @@ KERNEL_DTYPES = {
 
 #: The widest head, of keys and of values, that dot-product kernels take where there is a limit.
 MOST_HEAD_WIDTH = {} if _C is None else {"cuda": _C.MOST_HEAD_WIDTH_CUDA}
+
+
+def _never(*arguments: object) -> None:
+    """Without a compiled module nothing is done at once."""
+
+
+#: Calls past torch's dispatcher, which costs more than a small attention; where a derivative may be
+#: asked for, recorded by nodes of C++. None where only the way through Python can tell: something
+#: watches (a mode, a tracer, a transform, autocast, a profiler), a tensor is not plain memory of a
+#: CPU, an argument is a rarer one, or tensors do not fit together.
+dot_at_once = _never if _C is None else _C.dot_at_once
+additive_at_once = _never if _C is None else _C.additive_at_once
+multihead_at_once = _never if _C is None else _C.multihead_at_once
+self_attention_at_once = _never if _C is None else _C.self_attention_at_once
 
 
 def has_kernels(device: torch.device) -> bool:

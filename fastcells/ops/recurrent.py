@@ -79,10 +79,10 @@ def recurrent_step(
 def step_at_once(
     cell: str, input: Tensor, h: Tensor, c: Tensor | None, parameters: dict[str, Tensor | None]
 ) -> Tensor | tuple[Tensor, Tensor] | None:
-    """h' (and c') of a cell module, past torch's dispatcher, which costs more than a small step.
-    None where only the op can tell: a derivative may be asked for, something watches (a mode, a
-    tracer, a transform, autocast, a profiler), or a tensor is not plain contiguous float32 memory
-    of the right shape."""
+    """h' (and c') of a cell module, past torch's dispatcher, which costs more than a small step;
+    where a derivative may be asked for, recorded by a node of C++. None where only the way through
+    Python can tell: something watches (a mode, a tracer, a transform, autocast, a profiler), a
+    tensor is not plain memory of a CPU, or tensors do not fit together."""
     return None if _C is None else _C.step_at_once(cell, input, h, c, parameters)
 
 
@@ -98,15 +98,16 @@ def stack_at_once(
     parameters: dict[str, Tensor | None],
     names: list[list[str]],
     flat_weights: list[Tensor],
+    dropout: float,
+    recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """output, h_n and c_n of all layers of a module, as :func:`step_at_once`; tensors of any stride
-    and of every dtype that the kernels take; None, too, where `flat_weights` are not the named
-    parameters."""
+    """output, h_n and c_n of all layers of a module, as :func:`step_at_once`; None, too, where
+    `flat_weights` are not the named parameters."""
     if _C is None:
         return None
     return _C.stack_at_once(
         cell, directions, is_batch_first, input, h_0, c_0, lengths, resets, parameters, names,
-        flat_weights,
+        flat_weights, dropout, recompute,
     )  # fmt: skip
 
 

@@ -201,7 +201,11 @@ TOPICS = ("recurrent", "attention")
 CPP_ARROWS = [
     (TORCH_FREE, TORCH_HEADER, "is to be torch-free"),
     (re.compile(r"recurrent/cuda/plan\."), CUDA_HEADER, "knows no CUDA header"),
-    (re.compile(r"(?!bindings\.cpp|recurrent/cpu/at_once\.)"), PYTHON_HEADER, "knows no Python"),
+    (
+        re.compile(r"(?!bindings\.cpp|python_tensors\.|(recurrent|attention)/at_once\.)"),
+        PYTHON_HEADER,
+        "knows no Python",
+    ),
     (re.compile(r"recurrent/"), re.compile(r"attention/"), "topics stand side by side"),
     (re.compile(r"attention/"), re.compile(r"recurrent/"), "topics stand side by side"),
     (

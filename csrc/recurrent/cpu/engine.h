@@ -10,6 +10,6 @@ const Engine& engine();
 
 // Which engine a call runs and with what plan, in words, and why not a faster one (or empty).
 Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
-               bool is_training, bool is_step);
+               bool is_training, bool has_rows);
 
 }  // namespace fastcells::cpu

@@ -110,8 +110,12 @@ class BackwardPass {
   }
   void set_weights(BackwardArgs& a, std::int64_t d) {
     const DirectionWeights& w = layer_.weights[d];
-    a.plain_hh = keep(pack_plain(kernels_, w.weight_hh)).panels.get();
-    if (needs_.input) a.plain_ih = keep(pack_plain(kernels_, w.weight_ih)).panels.get();
+    if (s_.T == 1) {
+      a.own_weight_ih = pointer(w.weight_ih), a.own_weight_hh = pointer(w.weight_hh);
+    } else {
+      a.plain_hh = keep(pack_plain(kernels_, w.weight_hh)).panels.get();
+    }
+    if (needs_.input && s_.T > 1) a.plain_ih = keep(pack_plain(kernels_, w.weight_ih)).panels.get();
     if (outputs_.saved.defined()) return;
     const Pack& of_input = keep(pack_gates(kernels_, int(s_.G), w.weight_ih, w.bias_ih));
     a.panels_ih = of_input.panels.get(), a.bias_ih = of_input.bias.get();

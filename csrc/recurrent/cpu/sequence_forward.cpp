@@ -20,10 +20,15 @@ LayerOutputs sequence_forward(const Layer& layer, Keep keep, const CellKernels& 
     const DirectionWeights& w = layer.weights[d];
     ForwardArgs& a = args[d];
     static_cast<LayerArgs&>(a) = grid.arguments(layer, d);
-    packs.push_back(pack_gates(kernels, int(s.G), w.weight_ih, w.bias_ih));
-    a.panels_ih = packs.back()->panels.get(), a.bias_ih = packs.back()->bias.get();
-    packs.push_back(pack_gates(kernels, int(s.G), w.weight_hh, w.bias_hh));
-    a.panels_hh = packs.back()->panels.get(), a.bias_hh = packs.back()->bias.get();
+    if (s.T == 1) {
+      a.own_weight_ih = pointer(w.weight_ih), a.own_weight_hh = pointer(w.weight_hh);
+      a.own_bias_ih = pointer(w.bias_ih), a.own_bias_hh = pointer(w.bias_hh);
+    } else {
+      packs.push_back(pack_gates(kernels, int(s.G), w.weight_ih, w.bias_ih));
+      a.panels_ih = packs.back()->panels.get(), a.bias_ih = packs.back()->bias.get();
+      packs.push_back(pack_gates(kernels, int(s.G), w.weight_hh, w.bias_hh));
+      a.panels_hh = packs.back()->panels.get(), a.bias_hh = packs.back()->bias.get();
+    }
     a.chunk_frames = grid.plan().forward_frames;
     a.output = pointer(outputs.output, d * s.H);
     a.h_n = pointer(outputs.h_n, d * s.B * s.H), a.c_n = pointer(outputs.c_n, d * s.B * s.H);

@@ -19,7 +19,8 @@ int step_threads(const LayerSizes& s, int64_t element_bytes) {
 }
 
 void run_step(const CellKernels& kernels, const LayerSizes& s, const StepTensors& t,
-              const at::Tensor& h_new, const at::Tensor& c_new) {
+              const at::Tensor& h_new, const at::Tensor& c_new, const at::Tensor& cells,
+              const at::Tensor& saved) {
   const auto at_start = [](const at::Tensor& x) -> const void* {
     return x.defined() ? x.const_data_ptr() : nullptr;
   };
@@ -29,6 +30,7 @@ void run_step(const CellKernels& kernels, const LayerSizes& s, const StepTensors
   args.weight_ih = at_start(t.weight_ih), args.weight_hh = at_start(t.weight_hh);
   args.bias_ih = at_start(t.bias_ih), args.bias_hh = at_start(t.bias_hh);
   args.h_new = pointer(h_new), args.c_new = pointer(c_new);
+  args.cells = pointer(cells), args.saved = pointer(saved);
   const int threads = step_threads(s, t.weight_hh.element_size());
   const int64_t blocks = (s.H + kernels.lanes - 1) / kernels.lanes;
   const auto unit = [&](int64_t block) { return std::min(s.H, block * kernels.lanes); };

@@ -16,8 +16,10 @@ struct StepTensors {
 };
 
 int step_threads(const LayerSizes& sizes, int64_t element_bytes);
-// One step of contiguous tensors that fit together, into h_new and c_new.
+// One step of contiguous tensors that fit together, into h_new and c_new; and what a way back
+// needs, where they are defined, into cells [B, H] arithmetic and saved [B, S*H].
 void run_step(const CellKernels& kernels, const LayerSizes& sizes, const StepTensors& tensors,
-              const at::Tensor& h_new, const at::Tensor& c_new);
+              const at::Tensor& h_new, const at::Tensor& c_new, const at::Tensor& cells = {},
+              const at::Tensor& saved = {});
 
 }  // namespace fastcells::cpu

@@ -44,15 +44,20 @@ struct Place {
 struct LayerArgs {
   std::int64_t T, B, I, H, padded_H;
   bool reverse;
-  const void* input;                                       // T [T, B, I]
-  const void* h_0;                                         // T [B, H] or nullptr: zeros
-  const void* c_0;                                         // T [B, H] or nullptr: zeros
-  const std::int64_t* lengths;                             // [B] or nullptr: T
-  const bool* resets;                                      // [T, B] or nullptr: none
-  const void* panels_ih;                                   // A [panels][I][W*G*lanes]
-  const void* panels_hh;                                   // A [panels][H][W*G*lanes]
-  const void* bias_ih;                                     // A [panels][W*G*lanes] or nullptr
-  const void* bias_hh;                                     // A [panels][W*G*lanes] or nullptr
+  const void* input;            // T [T, B, I]
+  const void* h_0;              // T [B, H] or nullptr: zeros
+  const void* c_0;              // T [B, H] or nullptr: zeros
+  const std::int64_t* lengths;  // [B] or nullptr: T
+  const bool* resets;           // [T, B] or nullptr: none
+  const void* panels_ih;        // A [panels][I][W*G*lanes]
+  const void* panels_hh;        // A [panels][H][W*G*lanes]
+  const void* bias_ih;          // A [panels][W*G*lanes] or nullptr
+  const void* bias_hh;          // A [panels][W*G*lanes] or nullptr
+  // A single step reads the weights as they lie, in the place of every panel; else all are nullptr.
+  const void* own_weight_ih;                               // T [G*H, I]
+  const void* own_weight_hh;                               // T [G*H, H]
+  const void* own_bias_ih;                                 // T [G*H] or nullptr
+  const void* own_bias_hh;                                 // T [G*H] or nullptr
   std::int64_t output_stride, cells_stride, saved_stride;  // from row to row; a step is B rows
   std::int64_t chunk_frames;  // rows of one product over several steps, at least B
 };
@@ -106,6 +111,8 @@ struct StepArgs {
   const void* bias_hh;    // T [G*H] or nullptr
   void* h_new;            // T [B, H]
   void* c_new;            // T [B, H] or nullptr
+  void* cells;            // A [B, H] or nullptr: not wanted
+  void* saved;            // T [B, S*H] or nullptr: not wanted
 };
 
 // For one cell and storage type.

@@ -6,18 +6,25 @@
 //                     carry_dh += dg W_hh, own units
 //     barrier;  dW, db and d_input of the chunk's frames, own rows of each      barrier
 //
-// Frames of a chunk lie group after group, step after step, row after row in dx_gates.
+// Frames of a chunk (frames.h) lie group after group, step after step, row after row in dx_gates.
 #pragma once
+#include "recurrent/cpu/kernels/frames.h"
 #include "recurrent/cpu/kernels/weights.h"
 
 namespace fastcells {
 namespace {
 
 template <class Cell, class T, class S>
-class Backward {
+class Backward : Frames<Cell, T, S> {
   using Sh = Shape<Cell, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Sh::G, C = Sh::kColumns;
+  using Base = Frames<Cell, T, S>;
+  using Base::a_, Base::steps_, Base::arena_, Base::place_, Base::group_;
+  using Base::chunk_begin, Base::list_frames, Base::input_row;
+  using Base::entering, Base::load_entering, Base::units_of;
+  using Base::frames_, Base::group_frame_, Base::frame_step_, Base::frame_row_;
+  using typename Base::Entering;
 
  public:
   static std::size_t scratch_bytes(const cpu::BackwardArgs& a) {
@@ -49,32 +56,27 @@ class Backward {
   }
 
  private:
-  Backward(const cpu::BackwardArgs& a, void* scratch)
-      : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)}, weights_(arena_, C) {
+  Backward(const cpu::BackwardArgs& a, void* scratch) : Base(a, scratch), weights_(arena_, C) {
     const bool is_recomputing = !a.saved;
     const int64_t frames = a.chunk_frames;
-    frame_step_ = arena_.take<int64_t>(frames), frame_row_ = arena_.take<int64_t>(frames);
-    rows_ = arena_.take<const S*>(frames);
-    products_ = arena_.take<S>(kBlockRows * C);
+    Arena& arena = arena_;
+    rows_ = arena.take<const S*>(frames);
+    products_ = arena.take<S>(kBlockRows * C);
+    if (a.own_weight_hh) panel_ = arena.take<S>(G * a.H * C);
     if (is_recomputing) {
       const int64_t block = at_most(frames, kBlockFrames);
-      x_rows_ = arena_.take<const S*>(block), h_rows_ = arena_.take<const S*>(block);
-      x_gates_ = arena_.take<S>(block * Sh::R * L), h_gates_ = arena_.take<S>(block * Sh::R * L);
+      x_rows_ = arena.take<const S*>(block), h_rows_ = arena.take<const S*>(block);
+      x_gates_ = arena.take<S>(block * Sh::R * L), h_gates_ = arena.take<S>(block * Sh::R * L);
       if (sizeof(T) != sizeof(S)) {
-        x_converted_ = arena_.take<S>(block * a.I), h_converted_ = arena_.take<S>(block * a.H);
+        x_converted_ = arena.take<S>(block * a.I), h_converted_ = arena.take<S>(block * a.H);
       }
-      zeros_ = arena_.take<S>(a.H);
+      zeros_ = arena.take<S>(a.H);
     }
   }
 
   S* carry(void* carries, int64_t r) const {
     return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
   }
-  template <class X>
-  static const X* row_of(const void* base, int64_t row, int64_t stride) {
-    return base ? static_cast<const X*>(base) + row * stride : nullptr;
-  }
-
   // Own units of the carries: the gradients of the final states.
   void start() {
     for (int64_t u = 0; u < a_.H && zeros_; ++u) zeros_[u] = S(0);
@@ -91,65 +93,6 @@ class Backward {
     return load_lanes<V>(static_cast<const T*>(grads) + b * a_.H + u, a_.H - u);
   }
 
-  // ---- the frames of a chunk ----
-
-  int64_t frames_at(int64_t t) const {
-    int64_t frames = 0;
-    for (int g = 0; g < place_->group_count; ++g) frames += place_->groups[g].active[t];
-    return frames;
-  }
-  int64_t chunk_begin(int64_t end) const {
-    int64_t begin = end - 1, frames = frames_at(steps_.step(begin));
-    while (begin > 0) {
-      frames += frames_at(steps_.step(begin - 1));
-      if (frames > a_.chunk_frames) break;
-      --begin;
-    }
-    return begin;
-  }
-  void list_frames(int64_t begin, int64_t end) {
-    frames_ = 0;
-    for (int g = 0; g < place_->group_count; ++g) {
-      const cpu::RowGroup& group = place_->groups[g];
-      if (g == place_->group) group_frame_ = frames_;
-      for (int64_t i = end - 1; i >= begin; --i) {
-        const int64_t t = steps_.step(i);
-        for (int64_t r = 0; r < group.active[t]; ++r) {
-          frame_step_[frames_] = t, frame_row_[frames_] = group.order[r], ++frames_;
-        }
-      }
-    }
-  }
-  const T* input_row(int64_t f) const {
-    return row_of<T>(a_.input, frame_step_[f] * a_.B + frame_row_[f], a_.I);
-  }
-  // The states that entered row b's step t: where they begin; nullptr for zeros.
-  struct Entering {
-    const T* h;
-    const S* c;          // of a step before
-    const T* initial_c;  // in the place of c at the first step
-  };
-  FC_INLINE Entering entering(int64_t t, int64_t b) const {
-    if (steps_.is_first(t, b)) {
-      if (steps_.cut_initial(b)) return {};
-      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
-    }
-    const int64_t previous = steps_.previous(t), row = previous * a_.B + b;
-    if (steps_.cut_after(previous, b)) return {};
-    return {row_of<T>(a_.output, row, a_.output_stride), row_of<S>(a_.cells, row, a_.cells_stride),
-            nullptr};
-  }
-  template <class X>
-  FC_INLINE V units_of(const X* row, int64_t u) const {
-    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
-  }
-  FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[Cell::kStates]) const {
-    state[0] = units_of(from.h, u);
-    if constexpr (Cell::kStates == 2) {
-      state[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
-    }
-  }
-
   // ---- one step ----
 
   void run_step(int64_t t, int64_t frame) {
@@ -164,13 +107,32 @@ class Backward {
     for (int64_t r = 0; r < n; ++r) {
       rows_[r] = static_cast<const S*>(a_.dg_gates) + (frame + r) * M;
     }
+    if (a_.own_weight_hh && n <= kFewRows) {
+      if (n > 0) {
+        add_few_rows<V>(n, rows_, M, static_cast<const T*>(a_.own_weight_hh), a_.H, units,
+                        carry(a_.carry_dh, 0), a_.padded_H);
+      }
+      return;
+    }
     for (int64_t j = own_.first; j < own_.last; ++j) {
       // Back and forth, as on the way forward.
       const int64_t q = t & 1 ? own_.last - 1 - (j - own_.first) : j;
       S* const to = carry(a_.carry_dh, 0) + q * C;
-      product<Sh::kPlain>(n, RowOperand<S>{rows_}, M,
-                          static_cast<const S*>(a_.plain_hh) + q * M * C, to, a_.padded_H, to,
-                          a_.padded_H);
+      multiply(n, a_.plain_hh, a_.own_weight_hh, a_.H, q, to, a_.padded_H, to, a_.padded_H);
+    }
+  }
+
+  // out = rows_ times panel q of a weight [G*H, N], packed or as it lies, + init.
+  void multiply(int64_t n, const void* packed, const void* own, int64_t N, int64_t q, const S* init,
+                int64_t init_stride, S* out, int64_t out_stride) const {
+    const int64_t M = G * a_.H;
+    if (own) {
+      const auto panel = plain_panel<Sh>(static_cast<const T*>(own), M, N, q, panel_);
+      product_of<Sh::kPlain>(n, RowOperand<S>{rows_}, M, panel, init, init_stride, out, out_stride,
+                             panel.first);
+    } else {
+      product<Sh::kPlain>(n, RowOperand<S>{rows_}, M, static_cast<const S*>(packed) + q * M * C,
+                          init, init_stride, out, out_stride);
     }
   }
 
@@ -292,19 +254,23 @@ class Backward {
     const auto dg = static_cast<const S*>(a_.dg_gates);
     const auto d_weight_ih = static_cast<S*>(a_.d_weight_ih);
     const auto d_weight_hh = static_cast<S*>(a_.d_weight_hh);
-    if (d_weight_ih) pack_operand(a_.I, a_.plain_x, [this](int64_t f) { return input_row(f); });
-    if (d_weight_hh) {
-      pack_operand(a_.H, a_.plain_h,
-                   [this](int64_t f) { return entering(frame_step_[f], frame_row_[f]).h; });
-    }
+    const auto x_row = [this](int64_t f) { return input_row(f); };
+    const auto h_row = [this](int64_t f) { return entering(frame_step_[f], frame_row_[f]).h; };
+    const bool is_few = is_first && a_.own_weight_hh && frames_ <= kFewRows;
+    if (d_weight_ih && !is_few) pack_operand(a_.I, a_.plain_x, x_row);
+    if (d_weight_hh && !is_few) pack_operand(a_.H, a_.plain_h, h_row);
     wait(place_->team_barrier, place_->yield);
     if (a_.d_input) add_input_gradient();
     const Range own = share_of(M, place_->team_rank, place_->team_threads);
-    if (d_weight_ih) {
+    if (is_few) {
+      if (d_weight_ih) few_frames_gradient<V>(dx, M, frames_, x_row, a_.I, own, d_weight_ih);
+      if (d_weight_hh) few_frames_gradient<V>(dg, M, frames_, h_row, a_.H, own, d_weight_hh);
+    }
+    if (d_weight_ih && !is_few) {
       add_weight_gradient<Sh>(dx, M, static_cast<const S*>(a_.plain_x), a_.chunk_frames, a_.I,
                               frames_, own, is_first, d_weight_ih, weights_);
     }
-    if (d_weight_hh) {
+    if (d_weight_hh && !is_few) {
       add_weight_gradient<Sh>(dg, M, static_cast<const S*>(a_.plain_h), a_.chunk_frames, a_.H,
                               frames_, own, is_first, d_weight_hh, weights_);
     }
@@ -335,17 +301,31 @@ class Backward {
     };
     const Range qs = by_panels ? share(panels) : all_panels;
     const Range fs = by_panels ? all_frames : share(frames_);
+    if (a_.own_weight_ih && frames_ <= kFewRows && !a_.add_to_d_input) return add_few_inputs();
     for (int64_t f0 = fs.first; f0 < fs.last; f0 += kBlockRows) {
       const int64_t count = at_most(kBlockRows, fs.last - f0);
       for (int64_t i = 0; i < count; ++i) {
         rows_[i] = static_cast<const S*>(a_.dx_gates) + (f0 + i) * M;
       }
       for (int64_t q = qs.first; q < qs.last; ++q) {
-        product<Sh::kPlain>(count, RowOperand<S>{rows_}, M,
-                            static_cast<const S*>(a_.plain_ih) + q * M * C,
-                            static_cast<const S*>(nullptr), 0, products_, C);
+        multiply(count, a_.plain_ih, a_.own_weight_ih, a_.I, q, nullptr, 0, products_, C);
         for (int64_t i = 0; i < count; ++i) store_input_gradient(f0 + i, q, products_ + i * C);
       }
+    }
+  }
+  // The same for few frames, own columns.
+  void add_few_inputs() {
+    const int64_t columns = divide_up(a_.I, L);
+    const Range own = share_of(columns, place_->team_rank, place_->team_threads);
+    const Range units{own.first * L, at_most(own.last * L, a_.I)};
+    for (int64_t f = 0; f < frames_; ++f) {
+      const S* const gates = static_cast<const S*>(a_.dx_gates) + f * G * a_.H;
+      S* const to = static_cast<S*>(a_.d_input) + (frame_step_[f] * a_.B + frame_row_[f]) * a_.I;
+      for (int64_t j = units.first; j < units.last; j += L) {
+        store_lanes(to + j, V(S(0)), units.last - j);
+      }
+      add_few_rows<V, 1>(&gates, G * a_.H, static_cast<const T*>(a_.own_weight_ih), a_.I, units, to,
+                         a_.I);
     }
   }
   FC_INLINE void store_input_gradient(int64_t f, int64_t q, const S* from) const {
@@ -377,18 +357,11 @@ class Backward {
     if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
   }
 
-  const cpu::BackwardArgs& a_;
-  const Steps steps_;
-  Arena arena_;
   const WeightScratch<S> weights_;
-  const cpu::Place* place_ = nullptr;
-  const cpu::RowGroup* group_ = nullptr;
-  Range own_{};                       // plain panels of units of this thread
-  int64_t frames_ = 0;                // of the chunk, all groups
-  int64_t group_frame_ = 0;           // the first of this group
-  int64_t *frame_step_, *frame_row_;  // [chunk frames] t, b
-  const S** rows_;                    // [chunk frames]
-  S* products_;                       // [kBlockRows][C]
+  Range own_{};         // plain panels of units of this thread
+  const S** rows_;      // [chunk frames]
+  S* products_;         // [kBlockRows][C]
+  S* panel_ = nullptr;  // [G*H][C]: of a weight as it lies
   // Recompute: a block of frames.
   const S **x_rows_ = nullptr, **h_rows_ = nullptr;
   S *x_gates_ = nullptr, *h_gates_ = nullptr;          // [frames][R*L]

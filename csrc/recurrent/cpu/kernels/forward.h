@@ -10,7 +10,7 @@
 #include <type_traits>
 
 #include "cpu/simd/pair.h"
-#include "recurrent/cpu/kernels/shape.h"
+#include "recurrent/cpu/kernels/weights.h"
 
 namespace fastcells {
 namespace {
@@ -49,6 +49,9 @@ class Forward {
     x_rows_ = arena_.take<const S*>(frames);
     for (auto& h_rows : h_rows_) h_rows = arena_.take<const S*>(rows);
     if (sizeof(T) != sizeof(S)) x_converted_ = arena_.take<S>(frames * a.I);
+    if (a.own_weight_hh) {
+      panel_ = arena_.take<S>((a.I > a.H ? a.I : a.H) * R * L), bias_ = arena_.take<S>(R * L);
+    }
   }
 
   static Range panels_of(const cpu::LayerArgs& a, const cpu::Place& place) {
@@ -97,7 +100,7 @@ class Forward {
     // One step alone computes each panel's share right before it is used, and from there on.
     const bool is_one_step = end == i + 1;
     for (int64_t j = 0; j < panels_.last - panels_.first && !is_one_step; ++j) {
-      multiply_input(j, frames, x_gates_ + j * a_.chunk_frames * R * L);
+      multiply_input(panels_.first + j, frames, x_gates_ + j * a_.chunk_frames * R * L);
     }
     frames = 0;
     for (; i < end; ++i) {
@@ -107,17 +110,37 @@ class Forward {
     }
     return end;
   }
-  void multiply_input(int64_t own, int64_t frames, S* x_gates) {
-    const int64_t q = panels_.first + own;
-    product<R>(frames, RowOperand<S>{x_rows_}, a_.I, panel(a_.panels_ih, q, a_.I),
-               panel(a_.bias_ih, q, 1), 0, x_gates, R * L);
+  void multiply_input(int64_t q, int64_t frames, S* x_gates) {
+    const Panel w = a_.own_weight_ih ? own_panel(a_.own_weight_ih, a_.own_bias_ih, q, a_.I)
+                                     : panel_at(a_.panels_ih, a_.bias_ih, q, a_.I);
+    product<R>(frames, RowOperand<S>{x_rows_}, a_.I, w.weights, w.bias, 0, x_gates, R * L);
+  }
+  void multiply_state(int64_t q, int64_t rows, int parity, S* h_gates) {
+    const Panel w = a_.own_weight_hh ? own_panel(a_.own_weight_hh, a_.own_bias_hh, q, a_.H)
+                                     : panel_at(a_.panels_hh, a_.bias_hh, q, a_.H);
+    // The panel that is wanted next, whether the sweep goes forth or back.
+    const S* const next = w.weights + (parity && q > 0 ? -1 : 1) * a_.H * R * L;
+    product<R>(rows, RowOperand<S>{h_rows_[parity]}, a_.H, w.weights, w.bias, 0, h_gates, R * L,
+               next);
   }
   const S* input_row(int64_t t, int64_t r, int64_t frames) {
     const T* row = static_cast<const T*>(a_.input) + (t * a_.B + group_->order[r]) * a_.I;
     return as_arithmetic(row, a_.I, x_converted_ + (frames + r) * a_.I);
   }
-  static const S* panel(const void* panels, int64_t q, int64_t K) {
-    return panels ? static_cast<const S*>(panels) + q * K * R * L : nullptr;
+  // A panel of gates and its bias, or nullptr.
+  struct Panel {
+    const S *weights, *bias;
+  };
+  static Panel panel_at(const void* panels, const void* bias, int64_t q, int64_t K) {
+    const auto at = [&](const void* from, int64_t rows) {
+      return from ? static_cast<const S*>(from) + q * rows * R * L : nullptr;
+    };
+    return {at(panels, K), at(bias, 1)};
+  }
+  Panel own_panel(const void* weight, const void* bias, int64_t q, int64_t K) const {
+    pack_gate_panel<Cell>(static_cast<const T*>(weight), static_cast<const T*>(bias), a_.H, K, q,
+                          panel_, bias_);
+    return {panel_, bias ? bias_ : nullptr};
   }
 
   // One unit vector of row r, and where its gates' products lie.
@@ -138,10 +161,8 @@ class Forward {
       S* const x_gates =
           x_gates_ + (is_one_step ? slot * a_.chunk_frames : own * a_.chunk_frames + frame) * R * L;
       S* const h_gates = h_gates_ + slot * group_->rows * R * L;
-      if (is_one_step) multiply_input(own, n, x_gates);
-      product<R>(n, RowOperand<S>{h_rows_[parity]}, a_.H, panel(a_.panels_hh, q, a_.H),
-                 panel(a_.bias_hh, q, 1), 0, h_gates, R * L,
-                 panel(a_.panels_hh, parity && q > 0 ? q - 1 : q + 1, a_.H));
+      if (is_one_step) multiply_input(q, n, x_gates);
+      multiply_state(q, n, parity, h_gates);
       for (int w = 0; w < W && q * Sh::kUnits + w * L < a_.H; ++w) {
         const int64_t u = q * Sh::kUnits + w * L;
         for (int64_t r = 0; r < n; ++r) {
@@ -245,7 +266,8 @@ class Forward {
   S* h_gates_;        // [2][rows][R*L]: of two panels
   const S** x_rows_;  // [chunk frames]
   const S** h_rows_[2];
-  S* x_converted_ = nullptr;  // [chunk frames][I] where storage is not arithmetic
+  S* x_converted_ = nullptr;              // [chunk frames][I] where storage is not arithmetic
+  S *panel_ = nullptr, *bias_ = nullptr;  // [max(I, H)][R*L], [R*L]: of weights as they lie
 };
 
 }  // namespace

@@ -88,6 +88,11 @@ class Step {
       store_lanes(static_cast<T*>(a_.h_new) + b * a_.H + u, state[0], n);
       if constexpr (Cell::kStates == 2) {
         store_lanes(static_cast<T*>(a_.c_new) + b * a_.H + u, state[1], n);
+        if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + b * a_.H + u, state[1], n);
+      }
+      if (a_.saved) {
+        T* const to = static_cast<T*>(a_.saved) + b * Cell::kSaved * a_.H + u;
+        for (int k = 0; k < Cell::kSaved; ++k) store_lanes(to + k * a_.H, saved[k], n);
       }
     }
   }

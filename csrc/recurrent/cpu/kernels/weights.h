@@ -1,49 +1,36 @@
 // Weights in the order in which the products read them, and the sums over all frames that give
 // their gradients.
 #pragma once
+#include "cpu/simd/transpose.h"
 #include "recurrent/cpu/kernels/shape.h"
 
 namespace fastcells {
 namespace {
 
-// Column j of a panel is row rows[j] of the source, or zero (nullptr): panel[k][j] = rows[j][k].
-template <class S, class T>
-inline void transpose_into(const T* const* rows, int64_t columns, int64_t K, S* panel) {
-  using V = Vector<S>;
-  constexpr int64_t kBlock = 64;  // columns of the source whose lines stay in the cache
-  for (int64_t k0 = 0; k0 < K; k0 += kBlock) {
-    const int64_t steps = at_most(kBlock, K - k0);
-    for (int64_t j = 0; j < columns; ++j) {
-      S* to = panel + k0 * columns + j;
-      if (!rows[j]) {
-        for (int64_t k = 0; k < steps; ++k) to[k * columns] = S(0);
-        continue;
-      }
-      S converted[kBlock + V::kLanes];
-      const S* from = as_arithmetic(rows[j] + k0, steps, converted);
-      for (int64_t k = 0; k < steps; ++k) to[k * columns] = from[k];
-    }
+// Panel q of W [G*H, K] as it lies: [K][W][G][lanes], each lane a unit; zeros past the last unit.
+// And the same of the bias [G*H], or nullptr.
+template <class Cell, class T, class S>
+inline void pack_gate_panel(const T* weight, const T* bias, int64_t H, int64_t K, int64_t q, S* to,
+                            S* bias_to) {
+  using Sh = Shape<Cell, T, S>;
+  using V = typename Sh::V;
+  constexpr int L = Sh::L;
+  for (int v = 0; v < Sh::R; ++v) {
+    const int64_t u = q * Sh::kUnits + v / Sh::G * L, rows = at_most(L, H - u);
+    const int64_t row = v % Sh::G * H + (rows > 0 ? u : 0);
+    rows_to_lanes(weight + row * K, K, rows, K, to + v * L, Sh::R * L, S(1));
+    if (bias) store(bias_to + v * L, rows > 0 ? load_lanes<V>(bias + row, rows) : V(S(0)));
   }
 }
 
 template <class Cell, class T, class S>
 void pack_gates(const void* weight, const void* bias, int64_t H, int64_t K, int64_t first,
                 int64_t last, void* panels, void* bias_panels) {
-  using Sh = Shape<Cell, T, S>;
-  constexpr int64_t kColumns = Sh::R * Sh::L;
+  constexpr int64_t kColumns = Shape<Cell, T, S>::R * Shape<Cell, T, S>::L;
   for (int64_t q = first; q < last; ++q) {
-    const T* rows[kColumns];
-    for (int64_t j = 0; j < kColumns; ++j) {
-      const int64_t gate = j / Sh::L % Sh::G;
-      const int64_t u = q * Sh::kUnits + j / (Sh::G * Sh::L) * Sh::L + j % Sh::L;
-      const int64_t row = gate * H + u;
-      rows[j] = u < H ? static_cast<const T*>(weight) + row * K : nullptr;
-      if (!bias) continue;
-      S value = S(0), converted[1];
-      if (u < H) value = *as_arithmetic(static_cast<const T*>(bias) + row, 1, converted);
-      static_cast<S*>(bias_panels)[q * kColumns + j] = value;
-    }
-    transpose_into(rows, kColumns, K, static_cast<S*>(panels) + q * K * kColumns);
+    pack_gate_panel<Cell>(static_cast<const T*>(weight), static_cast<const T*>(bias), H, K, q,
+                          static_cast<S*>(panels) + q * K * kColumns,
+                          static_cast<S*>(bias_panels) + (bias ? q * kColumns : 0));
   }
 }
 
@@ -60,6 +47,20 @@ FC_INLINE void pack_plain_panel(const T* row, int64_t N, int64_t q, typename Sh:
   }
 }
 
+// Panel q of W [M, N] and the distance of its rows: where it lies, or packed into `scratch`
+// [M][columns] where it is the edge or of another type.
+template <class Sh, class T, class S = typename Sh::S>
+inline StridedPanel<S, Sh::kPlain> plain_panel(const T* weight, int64_t M, int64_t N, int64_t q,
+                                               S* scratch) {
+  if constexpr (sizeof(T) == sizeof(S)) {
+    if ((q + 1) * Sh::kColumns <= N) return {weight + q * Sh::kColumns, N};
+  }
+  for (int64_t k = 0; k < M; ++k) {
+    pack_plain_panel<Sh>(weight + k * N, N, q, scratch + k * Sh::kColumns);
+  }
+  return {scratch, Sh::kColumns};
+}
+
 template <class Cell, class T, class S>
 void pack_plain(const void* weight, int64_t K, int64_t N, int64_t first, int64_t last,
                 void* panels) {
@@ -68,6 +69,68 @@ void pack_plain(const void* weight, int64_t K, int64_t N, int64_t first, int64_t
     S* to = static_cast<S*>(panels) + q * K * Sh::kColumns;
     for (int64_t k = 0; k < K; ++k, to += Sh::kColumns) {
       pack_plain_panel<Sh>(static_cast<const T*>(weight) + k * N, N, q, to);
+    }
+  }
+}
+
+// out[i][j] += sum_k a[i][k] weight[k][j] for columns first .. last - 1 of a weight [K, N] as it
+// lies and few rows i, at most kFewRows: each row of the weight is read once, from end to end.
+constexpr int64_t kFewRows = 4;
+
+template <class V, int kRows, class T, class S = typename V::S>
+FC_INLINE void add_few_rows(const S* const* a, int64_t K, const T* weight, int64_t N, Range columns,
+                            S* out, int64_t out_stride) {
+  constexpr int kSteps = 4;  // rows of the weight that one load and store of a sum serves
+  for (int64_t k = 0; k < K; k += kSteps) {
+    const int64_t steps = at_most(kSteps, K - k);
+    V x[kRows][kSteps];
+    const T* rows[kSteps];
+    for (int s = 0; s < kSteps; ++s) {
+      rows[s] = weight + (k + (s < steps ? s : 0)) * N;
+      for (int i = 0; i < kRows; ++i) x[i][s] = V(s < steps ? a[i][k + s] : S(0));
+    }
+    for (int64_t j = columns.first; j < columns.last; j += V::kLanes) {
+      const int64_t n = columns.last - j;
+      V sum[kRows];
+      FC_UNROLL
+      for (int i = 0; i < kRows; ++i) sum[i] = load_lanes<V>(out + i * out_stride + j, n);
+      for (int s = 0; s < (steps == kSteps ? kSteps : steps); ++s) {
+        const V w = load_lanes<V>(rows[s] + j, n);
+        FC_UNROLL
+        for (int i = 0; i < kRows; ++i) sum[i] = w * x[i][s] + sum[i];
+      }
+      FC_UNROLL
+      for (int i = 0; i < kRows; ++i) store_lanes(out + i * out_stride + j, sum[i], n);
+    }
+  }
+}
+template <class V, class T, class S = typename V::S>
+inline void add_few_rows(int64_t n, const S* const* a, int64_t K, const T* weight, int64_t N,
+                         Range columns, S* out, int64_t out_stride) {
+  switch (n) {
+    case 1: return add_few_rows<V, 1>(a, K, weight, N, columns, out, out_stride);
+    case 2: return add_few_rows<V, 2>(a, K, weight, N, columns, out, out_stride);
+    case 3: return add_few_rows<V, 3>(a, K, weight, N, columns, out, out_stride);
+    default: return add_few_rows<V, 4>(a, K, weight, N, columns, out, out_stride);
+  }
+}
+
+// Rows first .. last - 1 of d_weight [M, N] = gates^T operand for few frames: every element is
+// written once, and nothing is packed. row(f) is the operand's, or nullptr for zeros.
+template <class V, class Row, class S = typename V::S>
+inline void few_frames_gradient(const S* gates, int64_t M, int64_t frames, Row row, int64_t N,
+                                Range range, S* d_weight) {
+  for (int64_t m = range.first; m < range.last; ++m) {
+    S* const to = d_weight + m * N;
+    for (int64_t j = 0; j < N; j += V::kLanes) {
+      const int64_t n = N - j;
+      V sum(S(0));
+      for (int64_t f = 0; f < frames; ++f) {
+        if (const auto* from = row(f)) {
+          sum = V(gates[f * M + m]) * load_lanes<V>(from + j, n) + sum;
+        }
+      }
+      store_lanes(to + j, sum, n);
     }
   }
 }

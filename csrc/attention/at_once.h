@@ -1,0 +1,12 @@
+// Calls of attention on a CPU that go from Python to the engine in one step, past torch's
+// dispatcher, where no mode, tracer, transform, autocast or profiler could see the difference.
+// Where a gradient may be asked for, autograd records nodes of C++ (attention/way_back.h).
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace fastcells {
+
+// Defines attention_at_once and its kind in the module.
+void bind_attention_at_once(pybind11::module_& module);
+
+}  // namespace fastcells

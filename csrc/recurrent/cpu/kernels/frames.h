@@ -1,0 +1,93 @@
+// The frames of a chunk of steps on the way back, a row at a step where it exists, and what stood
+// before each of them.
+#pragma once
+#include "recurrent/cpu/kernels/shape.h"
+
+namespace fastcells {
+namespace {
+
+template <class X>
+FC_INLINE const X* row_of(const void* base, int64_t row, int64_t stride) {
+  return base ? static_cast<const X*>(base) + row * stride : nullptr;
+}
+
+template <class Cell, class T, class S>
+class Frames {
+ protected:
+  using V = typename Shape<Cell, T, S>::V;
+
+  Frames(const cpu::BackwardArgs& a, void* scratch)
+      : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)} {
+    frame_step_ = arena_.take<int64_t>(a.chunk_frames);
+    frame_row_ = arena_.take<int64_t>(a.chunk_frames);
+  }
+
+  int64_t frames_at(int64_t t) const {
+    int64_t frames = 0;
+    for (int g = 0; g < place_->group_count; ++g) frames += place_->groups[g].active[t];
+    return frames;
+  }
+  int64_t chunk_begin(int64_t end) const {
+    int64_t begin = end - 1, frames = frames_at(steps_.step(begin));
+    while (begin > 0) {
+      frames += frames_at(steps_.step(begin - 1));
+      if (frames > a_.chunk_frames) break;
+      --begin;
+    }
+    return begin;
+  }
+  void list_frames(int64_t begin, int64_t end) {
+    frames_ = 0;
+    for (int g = 0; g < place_->group_count; ++g) {
+      const cpu::RowGroup& group = place_->groups[g];
+      if (g == place_->group) group_frame_ = frames_;
+      for (int64_t i = end - 1; i >= begin; --i) {
+        const int64_t t = steps_.step(i);
+        for (int64_t r = 0; r < group.active[t]; ++r) {
+          frame_step_[frames_] = t, frame_row_[frames_] = group.order[r], ++frames_;
+        }
+      }
+    }
+  }
+  const T* input_row(int64_t f) const {
+    return row_of<T>(a_.input, frame_step_[f] * a_.B + frame_row_[f], a_.I);
+  }
+  // The states that entered row b's step t: where they begin; nullptr for zeros.
+  struct Entering {
+    const T* h;
+    const S* c;          // of a step before
+    const T* initial_c;  // in the place of c at the first step
+  };
+  FC_INLINE Entering entering(int64_t t, int64_t b) const {
+    if (steps_.is_first(t, b)) {
+      if (steps_.cut_initial(b)) return {};
+      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
+    }
+    const int64_t previous = steps_.previous(t), row = previous * a_.B + b;
+    if (steps_.cut_after(previous, b)) return {};
+    return {row_of<T>(a_.output, row, a_.output_stride), row_of<S>(a_.cells, row, a_.cells_stride),
+            nullptr};
+  }
+  template <class X>
+  FC_INLINE V units_of(const X* row, int64_t u) const {
+    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
+  }
+  FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[Cell::kStates]) const {
+    state[0] = units_of(from.h, u);
+    if constexpr (Cell::kStates == 2) {
+      state[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
+    }
+  }
+
+  const cpu::BackwardArgs& a_;
+  const Steps steps_;
+  Arena arena_;
+  const cpu::Place* place_ = nullptr;
+  const cpu::RowGroup* group_ = nullptr;
+  int64_t frames_ = 0;                // of the chunk, all groups
+  int64_t group_frame_ = 0;           // the first of this group
+  int64_t *frame_step_, *frame_row_;  // [chunk frames] t, b
+};
+
+}  // namespace
+}  // namespace fastcells

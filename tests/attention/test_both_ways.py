@@ -1,0 +1,248 @@
+"""Calls of attention that go through C++ and are recorded there give the bits and the errors of the
+way through Python (csrc/attention/at_once.cpp, layers.cpp, way_back.cpp)."""
+
+import pytest
+import torch
+
+import fastcells
+from fastcells.functional import attention
+from fastcells.layers import attention as layers
+from fastcells.layers import multihead
+
+B, N, TQ, TK, E, EV = 2, 3, 5, 7, 8, 6
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+PLACES = (
+    (attention.ops, "dot_at_once"),
+    (attention.ops, "additive_at_once"),
+    (multihead, "multihead_at_once"),
+    (layers, "self_attention_at_once"),
+)
+
+
+@pytest.fixture
+def took(monkeypatch):
+    """The calls that went through C++ to their end."""
+    names = []
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def watching(*args):
+            done = original(*args)
+            if done is not None:
+                names.append(name)
+            return done
+
+        monkeypatch.setattr(owner, name, watching)
+
+    for owner, name in PLACES:
+        watch(owner, name)
+    return names
+
+
+def through_python(monkeypatch):
+    for owner, name in PLACES:
+        monkeypatch.setattr(owner, name, lambda *args: None)
+
+
+def flat(result):
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [tensor for part in result if part is not None for tensor in flat(part)]
+
+
+def random(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def results_and_gradients(call, leaves):
+    torch.manual_seed(1)  # of dropout
+    results = flat(call())
+    projections = [random(*r.shape, dtype=r.dtype, seed=2) for r in results]
+    gradients = torch.autograd.grad(results, leaves, projections)
+    return [r.detach() for r in results], gradients
+
+
+def assert_same(first, second):
+    for ours, theirs in zip(first, second, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            assert torch.equal(a, b)
+
+
+def leading(rank):
+    return (B, N)[: rank - 2] if rank < 4 else (B, N)
+
+
+OPTIONS = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "scale and softcap": {"scale": 0.3, "softcap": 2.0},
+    "dropout": {"dropout_p": 0.4},
+    "weights": {"return_weights": True},
+}
+
+
+@pytest.mark.parametrize("mask", [None, "bool", "added", "small"])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("rank", [2, 3, 4])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dot_products(dtype, rank, options, mask, took, monkeypatch):
+    if mask and options == "causal":
+        pytest.skip("torch refuses both")
+    leaves = [
+        random(*leading(rank), t, w, dtype=dtype, seed=s).requires_grad_()
+        for s, (t, w) in enumerate(((TQ, E), (TK, E), (TK, EV)))
+    ]
+    given = None
+    if mask == "bool":
+        given = random(*leading(rank), TQ, TK) > 0
+    elif mask is not None:
+        shape = (*leading(rank), TQ, TK) if mask == "added" else (TQ, 1)
+        given = random(*shape, dtype=dtype, seed=4).requires_grad_()
+        leaves.append(given)
+
+    def call():
+        return fastcells.scaled_dot_product_attention(*leaves[:3], given, **OPTIONS[options])
+
+    found = results_and_gradients(call, leaves)
+    assert took == ["dot_at_once"]
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(call, leaves))
+
+
+@pytest.mark.parametrize("options", ["plain", "dropout", "weights"])
+@pytest.mark.parametrize("has_mask", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_additive_scores(dtype, has_mask, options, took, monkeypatch):
+    shapes = ((B, TQ, E), (B, TK, E), (B, TK, EV), (E,))
+    leaves = [random(*s, dtype=dtype, seed=i).requires_grad_() for i, s in enumerate(shapes)]
+    if has_mask:
+        leaves.append(random(TQ, TK, dtype=dtype, seed=5).requires_grad_())
+    lengths = torch.tensor([TK, 3])
+
+    def call():
+        mask = leaves[4] if has_mask else None
+        return fastcells.additive_attention(
+            *leaves[:4], attn_mask=mask, key_lengths=lengths, **OPTIONS[options]
+        )
+
+    found = results_and_gradients(call, leaves)
+    assert took == ["additive_at_once"]
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(call, leaves))
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("masks", ["", "padding", "mask", "heads", "padding mask"])
+@pytest.mark.parametrize("sources", ["self", "cross", "three"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_multihead(batch_first, sources, masks, need_weights, took, monkeypatch):
+    module = fastcells.MultiheadAttention(12, 3, dropout=0.2, batch_first=batch_first)
+
+    def tensor(steps, seed):
+        x = random(B, steps, 12, seed=seed)
+        return (x if batch_first else x.transpose(0, 1)).requires_grad_()
+
+    x, y, z = tensor(TQ, 1), tensor(TK, 2), tensor(TK, 3)
+    inputs = {"self": (x, x, x), "cross": (x, y, y), "three": (x, y, z)}[sources]
+    keys = TQ if sources == "self" else TK
+    options = {"need_weights": need_weights}
+    if "padding" in masks:
+        options["key_padding_mask"] = torch.arange(keys) >= torch.tensor([[keys], [3]])
+    if "mask" in masks.split():
+        options["attn_mask"] = random(TQ, keys) > 1
+    if masks == "heads":
+        options["attn_mask"] = random(B * 3, TQ, keys)
+    leaves = [*dict.fromkeys(inputs), *module.parameters()]
+
+    def call():
+        return module(*inputs, **options)
+
+    found = results_and_gradients(call, leaves)
+    assert took == ["multihead_at_once"]
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(call, leaves))
+
+
+@pytest.mark.parametrize("score", ["dot", "scaled_dot", "additive"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "identity"])
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention(causal, rank, activation, score, took, monkeypatch):
+    module = fastcells.SelfAttention(
+        7, 8, 5, activation=activation, score=score, causal=causal, dropout=0.1
+    )
+    x = random(*(B, TQ, 7)[3 - rank :]).requires_grad_()
+    leaves = [x, *module.parameters()]
+    found = results_and_gradients(lambda: module(x, need_weights=True), leaves)
+    assert took == ["self_attention_at_once"]
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(lambda: module(x, need_weights=True), leaves))
+
+
+def test_a_map_that_is_listened_to_is_called(took):
+    module = fastcells.SelfAttention(7, 8)
+    seen = []
+    module.key_map.register_forward_hook(lambda *args: seen.append("key"))
+    module(random(B, TQ, 7))
+    assert seen == ["key"] and took == ["dot_at_once"]
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_second_derivatives(rank, took, monkeypatch):
+    leaves = [
+        random(*leading(rank), t, w, dtype=torch.float64, seed=s).requires_grad_()
+        for s, (t, w) in enumerate(((TQ, E), (TK, E), (TK, EV), (1, TK)))
+    ]
+
+    def second():
+        output = fastcells.scaled_dot_product_attention(*leaves[:3], leaves[3])
+        first = torch.autograd.grad(output.pow(2).sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.pow(2).sum() for g in first), leaves)
+
+    found = second()
+    assert took == ["dot_at_once"]
+    through_python(monkeypatch)
+    assert_same([found], [second()])
+
+
+def test_second_derivatives_of_additive_scores(monkeypatch):
+    shapes = ((B, TQ, E), (B, TK, E), (B, TK, EV), (E,), (TQ, TK))
+    leaves = [
+        random(*s, dtype=torch.float64, seed=i).requires_grad_() for i, s in enumerate(shapes)
+    ]
+
+    def second():
+        output = fastcells.additive_attention(*leaves[:4], attn_mask=leaves[4])
+        first = torch.autograd.grad(output.pow(2).sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.pow(2).sum() for g in first), leaves)
+
+    found = second()
+    through_python(monkeypatch)
+    assert_same([found], [second()])
+
+
+BROKEN = {
+    "rank": lambda q: ((q[0], q[0], q[0], q[0]), {}),
+    "width": lambda q: ((q, q[..., 1:], q), {}),
+    "dtype": lambda q: ((q, q.double(), q), {}),
+    "mask": lambda q: ((q, q, q, torch.ones(3, 3, dtype=torch.bool)), {}),
+    "mask's dtype": lambda q: ((q, q, q, torch.ones(TQ, TQ, dtype=torch.int64)), {}),
+    "mask and causal": lambda q: ((q, q, q, torch.ones(TQ, TQ)), {"is_causal": True}),
+    "dropout": lambda q: ((q, q, q), {"dropout_p": 1.5}),
+    "softcap": lambda q: ((q, q, q), {"softcap": -1.0}),
+    "lengths": lambda q: ((q, q, q), {"key_lengths": torch.tensor([1, 99])}),
+    "not a number": lambda q: ((q, q, q), {"dropout_p": True}),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_errors(what, monkeypatch):
+    arguments, options = BROKEN[what](random(B, N, TQ, E))
+    with pytest.raises(Exception) as found:
+        fastcells.scaled_dot_product_attention(*arguments, **options)
+    through_python(monkeypatch)
+    with pytest.raises(type(found.value)) as expected:
+        fastcells.scaled_dot_product_attention(*arguments, **options)
+    assert str(found.value) == str(expected.value)

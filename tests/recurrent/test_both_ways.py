@@ -1,0 +1,273 @@
+"""Calls of modules that go through C++ and are recorded there give the bits and the errors of the
+way through Python (csrc/recurrent/at_once.cpp, way_back.cpp)."""
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+import fastcells
+from fastcells.functional import recurrent
+
+T, B, I, H = 5, 3, 7, 10
+
+CELLS = {
+    "RNNCell": lambda **o: fastcells.RNNCell(I, H, **o),
+    "RNNCell relu": lambda **o: fastcells.RNNCell(I, H, nonlinearity="relu", **o),
+    "LSTMCell": lambda **o: fastcells.LSTMCell(I, H, **o),
+    "GRUCell": lambda **o: fastcells.GRUCell(I, H, **o),
+    "GRUCell without bias": lambda **o: fastcells.GRUCell(I, H, bias=False, **o),
+    "GRUCell article": lambda **o: fastcells.GRUCell(I, H, variant="article", **o),
+    "GRUCell reset_before": lambda **o: fastcells.GRUCell(I, H, variant="reset_before", **o),
+}
+LAYERS = {
+    "RNN": lambda **o: fastcells.RNN(I, H, **o),
+    "LSTM": lambda **o: fastcells.LSTM(I, H, **o),
+    "GRU": lambda **o: fastcells.GRU(I, H, **o),
+    "LSTM projected": lambda **o: fastcells.LSTM(I, H, proj_size=4, **o),
+    "LSTM stacked": lambda **o: fastcells.LSTM(
+        I, H, num_layers=3, bidirectional=True, batch_first=True, dropout=0.4, **o
+    ),
+    "GRU without bias, two ways": lambda **o: fastcells.GRU(
+        I, H, num_layers=2, bias=False, bidirectional=True, **o
+    ),
+    "LSTM recompute": lambda **o: fastcells.LSTM(I, H, recompute=True, **o),
+}
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+@pytest.fixture
+def took(monkeypatch):
+    """How many calls went through C++ to their end."""
+    counts = {"at once": 0}
+
+    def counted(name):
+        original = getattr(recurrent.ops, name)
+
+        def watching(*args):
+            done = original(*args)
+            counts["at once"] += done is not None
+            return done
+
+        monkeypatch.setattr(recurrent.ops, name, watching)
+
+    counted("step_at_once")
+    counted("stack_at_once")
+    return counts
+
+
+def through_python(monkeypatch):
+    for name in ("step_at_once", "stack_at_once"):
+        monkeypatch.setattr(recurrent.ops, name, lambda *args: None)
+
+
+def flat(result):
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [tensor for part in result for tensor in flat(part)]
+
+
+def results_and_gradients(module, arguments, leaves):
+    """Results, and gradients of the leaves and the parameters through a random projection."""
+    torch.manual_seed(1)  # of the dropout between layers
+    results = flat(module(*arguments))
+    generator = torch.Generator().manual_seed(2)
+    projections = [torch.randn(r.shape, generator=generator).to(r.dtype) for r in results]
+    wanted = [*leaves, *module.parameters()]
+    gradients = torch.autograd.grad(results, wanted, projections)
+    return [r.detach() for r in results], gradients
+
+
+def assert_same(first, second):
+    for ours, theirs in zip(first, second, strict=True):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
+            assert torch.equal(a, b)
+
+
+def cell_arguments(module, dtype, rows, has_state):
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(width):
+        shape = (width,) if rows is None else (rows, width)
+        return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+
+    x = leaf(I)
+    if not has_state:
+        return (x,), [x]
+    states = [leaf(H) for _ in range(2 if isinstance(module, fastcells.LSTMCell) else 1)]
+    return (x, tuple(states) if len(states) == 2 else states[0]), [x, *states]
+
+
+@pytest.mark.parametrize("has_state", [False, True], ids=["zeros", "states"])
+@pytest.mark.parametrize("rows", [None, 1, 2, 6, 33])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_cell(kind, dtype, rows, has_state, took, monkeypatch):
+    module = CELLS[kind](dtype=dtype)
+    arguments, leaves = cell_arguments(module, dtype, rows, has_state)
+    found = results_and_gradients(module, arguments, leaves)
+    with torch.no_grad():
+        inferred = flat(module(*arguments))
+    assert took["at once"] == 2
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(module, arguments, leaves))
+    with torch.no_grad():
+        assert_same([inferred], [flat(module(*arguments))])
+
+
+def layer_arguments(module, dtype, steps, rows, options):
+    generator = torch.Generator().manual_seed(0)
+    shape = [rows, steps] if module.batch_first else [steps, rows]
+    x = torch.randn(*shape, I, generator=generator).to(dtype).requires_grad_()
+    leaves, hx, lengths, resets = [x], None, None, None
+    if "states" in options:
+        count = module.num_layers * (2 if module.bidirectional else 1)
+        widths = [module.proj_size or H] + ([H] if isinstance(module, fastcells.LSTM) else [])
+        states = [
+            torch.randn(count, rows, w, generator=generator).to(dtype).requires_grad_()
+            for w in widths
+        ]
+        leaves += states
+        hx = tuple(states) if len(states) == 2 else states[0]
+    if "lengths" in options:
+        lengths = torch.randint(0, steps + 1, (rows,), generator=generator)
+    if "resets" in options:
+        resets = torch.rand(shape, generator=generator) < 0.3
+    return (x, hx, lengths, resets), leaves
+
+
+@pytest.mark.parametrize("options", ["", "states", "states lengths resets"])
+@pytest.mark.parametrize(("steps", "rows"), [(T, B), (1, 1), (1, 9), (2, 2)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer(kind, dtype, steps, rows, options, took, monkeypatch):
+    module = LAYERS[kind](dtype=dtype)
+    arguments, leaves = layer_arguments(module, dtype, steps, rows, options)
+    found = results_and_gradients(module, arguments, leaves)
+    assert took["at once"] == 1
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(module, arguments, leaves))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_an_unbatched_layer(kind, took, monkeypatch):
+    module = LAYERS[kind]()
+    x = torch.randn(T, I, requires_grad=True)
+    found = results_and_gradients(module, (x,), [x])
+    assert took["at once"] == 1
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(module, (x,), [x]))
+
+
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNN", "LSTM stacked"])
+def test_second_derivatives(kind, took, monkeypatch):
+    is_cell = kind.endswith("Cell")
+    module = (CELLS if is_cell else LAYERS)[kind](dtype=torch.float64).eval()
+    if is_cell:
+        arguments, leaves = cell_arguments(module, torch.float64, 3, True)
+    else:
+        arguments, leaves = layer_arguments(module, torch.float64, T, B, "states")
+
+    def second():
+        results = flat(module(*arguments))
+        wanted = [*leaves, *module.parameters()]
+        first = torch.autograd.grad(sum(r.pow(2).sum() for r in results), wanted, create_graph=True)
+        return torch.autograd.grad(sum(g.pow(2).sum() for g in first), wanted)
+
+    found = second()
+    assert took["at once"] == 1
+    through_python(monkeypatch)
+    assert_same([found], [second()])
+
+
+def test_batched_gradients(monkeypatch):
+    module = fastcells.GRUCell(I, H, dtype=torch.float64)
+    x = torch.randn(2, I, dtype=torch.float64, requires_grad=True)
+    ones = torch.eye(2 * H, dtype=torch.float64).view(2 * H, 2, H)
+    found = torch.autograd.grad(module(x), x, ones, is_grads_batched=True)
+    through_python(monkeypatch)
+    expected = torch.autograd.grad(module(x), x, ones, is_grads_batched=True)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.parametrize("kind", ["LSTMCell", "LSTM"])
+def test_what_autograd_promises(kind):
+    """In-place writes are noticed, buffers are freed, hooks and anomaly mode see the node."""
+    module = getattr(fastcells, kind)(I, H)
+    x = torch.randn(2, I) if kind == "LSTMCell" else torch.randn(T, 2, I)
+    x.requires_grad_()
+    module(x)[0].sum().backward()
+    loss = module(x)[0].sum()
+    with torch.no_grad():
+        x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    output = module(x)[0]
+    output.detach().mul_(2)  # of the graph's own tensor, which a step's way back does not read
+    if kind == "LSTM":
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            output.sum().backward()
+    loss = module(x)[0].sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+    packed = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda t: packed.append(t.shape) or t.clone(), lambda t: t
+    )
+    with hooks:
+        result = module(x)[0].sum()
+    assert x.shape in packed and module.bias_ih.shape in packed if kind == "LSTMCell" else packed
+    result.backward()
+    with torch.autograd.detect_anomaly(check_nan=True):
+        module(x)[0].sum().backward()
+
+
+@pytest.mark.parametrize("kind", ["LSTMCell", "LSTM"])
+def test_checkpointing(kind):
+    module = getattr(fastcells, kind)(I, H)
+    x = torch.randn(2, I) if kind == "LSTMCell" else torch.randn(T, 2, I)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(module(x)[0].sum(), x)
+    (found,) = torch.autograd.grad(
+        checkpoint(lambda t: module(t)[0], x, use_reentrant=False).sum(), x
+    )
+    assert torch.equal(found, expected)
+
+
+def test_an_error_in_a_hook_passes_through():
+    module, x = fastcells.LSTMCell(I, H), torch.randn(2, I, requires_grad=True)
+
+    def refuse(tensor):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        with torch.autograd.graph.saved_tensors_hooks(refuse, lambda t: t):
+            module(x)
+
+
+BROKEN = {
+    "width": lambda m: (torch.randn(2, I + 1),),
+    "rank": lambda m: (torch.randn(1, 1, 1, I),),
+    "dtype": lambda m: (torch.randn(2, I, dtype=torch.float64),),
+    "not a tensor": lambda m: ([1.0],),
+    "a state's width": lambda m: (torch.randn(2, I), (torch.randn(2, H + 1),) * 2),
+    "a state's rank": lambda m: (torch.randn(2, I), (torch.randn(H),) * 2),
+    "one state": lambda m: (torch.randn(2, I), (torch.randn(2, H),)),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("kind", ["LSTMCell", "LSTM"])
+def test_errors(kind, what, monkeypatch):
+    module = getattr(fastcells, kind)(I, H)
+    arguments = BROKEN[what](module)
+    with pytest.raises(Exception) as found:
+        module(*arguments)
+    through_python(monkeypatch)
+    with pytest.raises(type(found.value)) as expected:
+        module(*arguments)
+    assert str(found.value) == str(expected.value)
