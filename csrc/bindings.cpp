@@ -169,6 +169,20 @@ Explanation explain_cpu(const std::string& name, int64_t directions, std::array<
   return {choice.engine, choice.plan, choice.why};
 }
 
+// Freezes a weight of gates and its bias, and packs them, or ends that.
+void freeze_weight(const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                   const std::string& name, bool frozen) {
+  TORCH_CHECK_VALUE(weight.is_cpu() && (!bias || bias->is_cpu()),
+                    "fastcells: only weights on a CPU are packed, got ", weight.device());
+  fastcells::cpu::freeze(weight, frozen);
+  if (bias) fastcells::cpu::freeze(*bias, frozen);
+  const fastcells::CellFacts cell = fastcells::find_cell(name);
+  const auto* kernels = fastcells::cpu::cell_table().find(
+      int(cell.kind), fastcells::storage_of("freeze", weight.scalar_type()));
+  if (!frozen || !kernels || !weight.is_contiguous()) return;
+  fastcells::cpu::pack_gates(*kernels, cell.gates, weight, bias.value_or(at::Tensor()));
+}
+
 #ifdef FASTCELLS_WITH_CUDA
 // The engine and plan of a call on the current CUDA device: cuda/engine.h.
 Explanation explain_cuda(const std::string& name, int64_t directions, std::array<int64_t, 4> sizes,
@@ -200,6 +214,9 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "instruction_set", [] { return fastcells::cpu::name_of(fastcells::cpu::instruction_set()); },
       "The instruction set of the CPU kernels: baseline, avx2 or avx512.");
+  m.def("freeze", &freeze_weight, py::arg("weight"), py::arg("bias"), py::arg("cell"),
+        py::arg("frozen"), "The user's word on a weight and its bias (or None): cpu/packs.h.");
+  m.def("is_frozen", &fastcells::cpu::is_frozen, "Whether a weight is frozen.");
   m.def("packed_bytes", &fastcells::cpu::packed_bytes,
         "Bytes of weights packed for the CPU kernels, of weights that are alive.");
   m.def("cells", &cells, "Gates, states and saved values of every cell the kernels know.");

@@ -39,7 +39,7 @@ class Explanation:
 #: What each engine does, in a line.
 _ENGINES = {
     "cpu sequence": "all steps in one team of threads, on packed weights",
-    "cpu step": "one step, the weights read where they lie",
+    "cpu step": "a step at a time, the weights read where they lie",
     "cuda sequence": "all steps in one kernel, W_hh on the chip",
     "stepwise": (
         "input product for all steps at once, then a matrix product and a fused step kernel per "

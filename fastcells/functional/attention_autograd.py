@@ -228,14 +228,14 @@ def gradients_of_node(
     one_head = tuple(0 if part is None else part for part in heads)
 
     def of_op(tensor: Tensor | None) -> Tensor | None:
-        return tensor if tensor is None else tensor[heads]
+        return tensor if tensor is None or not heads else tensor[heads]
 
     def of_rank(tensor: Tensor | None) -> Tensor | None:
-        return tensor if tensor is None else tensor[one_head]
+        return tensor if tensor is None or not heads else tensor[one_head]
 
     missing = 0 if mask is None else rank - mask.dim()
     with torch.enable_grad():  # what is differentiated again is the op's, of these
-        wide = mask if mask is None else of_op(mask[(None,) * missing])
+        wide = of_op(mask[(None,) * missing]) if missing else of_op(mask)
         kept = (of_op(output), logsumexp.squeeze(1) if is_additive else logsumexp)
         arguments = variables if is_additive else [*map(of_op, variables)]
     *found, grad_mask = _gradients(
@@ -243,7 +243,8 @@ def gradients_of_node(
         (*kept, wide, key_lengths, seed, *arguments),
     )  # fmt: skip
     if grad_mask is not None:
-        grad_mask = of_rank(grad_mask)[(0,) * missing]
+        grad_mask = of_rank(grad_mask)
+        grad_mask = grad_mask[(0,) * missing] if missing else grad_mask
     return (*(found if is_additive else map(of_rank, found)), grad_mask)
 
 

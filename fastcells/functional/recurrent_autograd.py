@@ -108,10 +108,10 @@ def gradients_of_node(
     rank = saved[0].dim()
 
     def as_layer(tensor: Tensor | None) -> Tensor | None:
-        return tensor if tensor is None else tensor[(None,) * (3 - rank)]
+        return tensor if tensor is None or rank == 3 else tensor[(None,) * (3 - rank)]
 
     def of_rank(tensor: Tensor | None) -> Tensor | None:
-        return tensor if tensor is None else tensor[(0,) * (3 - rank)]
+        return tensor if tensor is None or rank == 3 else tensor[(0,) * (3 - rank)]
 
     input, h_0, c_0, *rest = saved
     with torch.enable_grad():  # what is differentiated again is the layer's, of these

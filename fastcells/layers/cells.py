@@ -111,7 +111,7 @@ class LSTMCell(_RecurrentCell):
     ) -> tuple[Tensor, Tensor]:
         """input `[B, I]`, hx (h, c) `[B, H]` each or None for zeros -> (h', c')."""
         states = (None, None) if hx is None else hx
-        if isinstance(states, tuple) and len(states) == 2:
+        if isinstance(states, tuple) and len(states) == 2 and (states[0] is None) == (hx is None):
             done = run_module_step(self.cell, input, *states, self._parameters)
             if done is not None:
                 return done

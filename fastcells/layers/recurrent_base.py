@@ -54,7 +54,7 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, want_cells)
         states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
-        if not want_cells and len(states) == 2:
+        if not want_cells and len(states) == 2 and (states[0] is None) == (hx is None):
             done = run_module_stack(self, self.cell, input, *states, lengths, resets)
             if done is not None:
                 return *done, None

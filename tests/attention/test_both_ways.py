@@ -5,44 +5,18 @@ import pytest
 import torch
 
 import fastcells
-from fastcells.functional import attention
-from fastcells.layers import attention as layers
-from fastcells.layers import multihead
+from ways import through_python, watch_at_once
 
 B, N, TQ, TK, E, EV = 2, 3, 5, 7, 8, 6
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-PLACES = (
-    (attention.ops, "dot_at_once"),
-    (attention.ops, "additive_at_once"),
-    (multihead, "multihead_at_once"),
-    (layers, "self_attention_at_once"),
-)
 
 
 @pytest.fixture
 def took(monkeypatch):
     """The calls that went through C++ to their end."""
     names = []
-
-    def watch(owner, name):
-        original = getattr(owner, name)
-
-        def watching(*args):
-            done = original(*args)
-            if done is not None:
-                names.append(name)
-            return done
-
-        monkeypatch.setattr(owner, name, watching)
-
-    for owner, name in PLACES:
-        watch(owner, name)
+    watch_at_once(monkeypatch, lambda name, arguments: names.append(name))
     return names
-
-
-def through_python(monkeypatch):
-    for owner, name in PLACES:
-        monkeypatch.setattr(owner, name, lambda *args: None)
 
 
 def flat(result):

@@ -6,6 +6,7 @@ from torch.autograd import forward_ad
 
 import fastcells
 from fastcells.functional import attention, routing
+from ways import through_python, watch_at_once
 
 X = torch.zeros(2, 5, 8)
 LENGTHS = torch.tensor([5, 2])
@@ -29,6 +30,13 @@ def ran(monkeypatch):
             reference=watched("reference", "", score.reference),
         )
         monkeypatch.setitem(attention.SCORES, name, watching)
+
+    def seen(name, arguments):
+        is_additive = name == "additive_at_once" or "additive" in arguments
+        score = "additive" if is_additive else "dot"
+        calls.append((f"cpu {score} attention", arguments[0].dtype))
+
+    watch_at_once(monkeypatch, seen)
     return calls
 
 
@@ -109,6 +117,7 @@ def test_a_tangent_runs_the_reference(ran):
 def test_without_the_extension_the_reference_runs(ran, monkeypatch):
     monkeypatch.setattr(routing, "is_compiled", lambda: False)
     monkeypatch.setattr(routing, "why_not_compiled", lambda: "no compiler was there")
+    through_python(monkeypatch)
     assert assert_explained(ran, SDPA, X, X, X).reason == "no compiler was there"
 
 

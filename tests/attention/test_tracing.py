@@ -32,6 +32,7 @@ from tracing import (
     no_compiled_code_from_other_tests,  # noqa: F401 (an autouse fixture)
     quiet_tracing,
 )
+from ways import through_python
 
 pytestmark = quiet_tracing
 
@@ -58,6 +59,7 @@ def recorded(case, monkeypatch, needs_grad):
     score = attention.SCORES[name]
     watching = score._replace(forward=watched(score.forward), backward=watched(score.backward))
     monkeypatch.setitem(attention.SCORES, name, watching)
+    through_python(monkeypatch)
     evaluate(run, make_problem(case))
     monkeypatch.undo()
     forward, backward = calls

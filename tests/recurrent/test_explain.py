@@ -22,9 +22,10 @@ from pairs import (
     make_input,
     one_thread,  # noqa: F401 (an autouse fixture)
 )
+from ways import through_python
 
 SEQUENCE = "all steps in one team of threads, on packed weights"
-STEP = "one step, the weights read where they lie"
+STEP = "a step at a time, the weights read where they lie"
 STEPWISE = (
     "input product for all steps at once, then a matrix product and a fused step kernel per step"
 )
@@ -95,12 +96,13 @@ def test_an_eager_call_runs_the_kernels(kind, has_grad, monkeypatch):
     with torch.set_grad_enabled(has_grad):
         explanation = fastcells.explain(module, input, make_hx(module, B, torch.float32))
         module(input)
+    engine, note = ("step", STEP) if kind in CELLS else ("sequence", SEQUENCE)
     assert str(explanation) == (
-        f"{cell}, torch.float32: cpu sequence\n  why: compiled kernels\n"
+        f"{cell}, torch.float32: cpu {engine}\n  why: compiled kernels\n"
         f"  plan: {_extension._C.instruction_set()}, one thread; "
-        f"input product over {rows} rows at once{gradients}\n  {SEQUENCE}"
+        f"input product over {rows} rows at once{gradients}\n  {note}"
     )
-    assert explanation.notes == (SEQUENCE,)
+    assert explanation.notes == (note,)
 
 
 @each_kind
@@ -149,7 +151,8 @@ def test_the_dtype_under_autocast_is_the_one_that_is_used(kind, is_packed, hx_dt
 def test_forward_mode_runs_the_reference(kind, ran):
     module = getattr(fastcells, kind)(I, H, **float64)
     input = make_input(kind)
-    assert fastcells.explain(module, input).kernel == "cpu sequence"
+    kernel = "cpu step" if kind in CELLS else "cpu sequence"
+    assert fastcells.explain(module, input).kernel == kernel
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(input, torch.ones_like(input))
         explanation = assert_explained(ran, module, dual)
@@ -168,6 +171,7 @@ def test_a_tangent_of_the_state_counts_too(ran):
 def test_without_the_extension_the_reference_runs(ran, monkeypatch):
     monkeypatch.setattr(routing, "is_compiled", lambda: False)
     monkeypatch.setattr(routing, "why_not_compiled", lambda: "no compiler was there")
+    through_python(monkeypatch)
     explanation = assert_explained(ran, fastcells.GRU(I, H), make_input("GRU", torch.float32))
     assert str(explanation) == (
         "gru, torch.float32: reference\n  why: no compiler was there\n"
@@ -202,7 +206,7 @@ def operations_of(module, *args, **kwargs):
     ("kind", "rows", "options", "kernel", "why_not"),
     [
         ("LSTM", 4, {}, "cpu sequence", None),
-        ("GRUCell", 3, {}, "cpu sequence", None),
+        ("GRUCell", 3, {}, "cpu step", None),
         ("GRUCell", 2, {}, "cpu step", None),
         ("LSTMCell", 1, {}, "cpu step", None),
         ("RNNCell", 2, {"dtype": torch.bfloat16}, "cpu step", None),
@@ -234,12 +238,22 @@ def test_the_engine_that_is_named_runs(kind, rows, options, kernel, why_not, ran
     assert ("aten::mm" in operations) == (kernel == "cpu stepwise")
 
 
-def test_a_step_with_a_way_back_is_a_layer_of_one_step(ran):
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_step_with_a_way_back_is_a_step(rows, ran):
     cell = fastcells.LSTMCell(I, H)
-    assert assert_explained(ran, cell, torch.randn(1, I)).kernel == "cpu sequence"
+    assert assert_explained(ran, cell, torch.randn(rows, I)).kernel == "cpu step"
 
 
-@pytest.mark.parametrize(("steps", "rows"), [(2, 600), (600, 2), (600, 1)])
+@pytest.mark.parametrize(("steps", "rows"), [(1, 1), (1, 40), (2, 1), (4, 2), (5, 1), (4, 3)])
+def test_few_steps_read_the_weights_where_they_lie(steps, rows, ran):
+    layer = fastcells.GRU(I, H)
+    is_few = steps == 1 or (steps <= 4 and rows <= 2)
+    with torch.no_grad():
+        explanation = assert_explained(ran, layer, torch.randn(steps, rows, I))
+    assert explanation.kernel == ("cpu step" if is_few else "cpu sequence")
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(5, 600), (600, 5), (600, 1)])
 @pytest.mark.parametrize("form", ["TBI", "BTI", "TI", "packed"])
 def test_the_plan_is_that_of_the_calls_sizes(form, steps, rows, ran):
     """How the rows of products are taken together tells T from B."""

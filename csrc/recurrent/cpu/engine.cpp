@@ -31,7 +31,7 @@ class CpuEngine final : public Engine {
     const SerialInForkedChild guard;
     const CellKernels* kernels = kernels_of(layer);
     if (!kernels) return stepwise().forward(layer, keep);
-    if (is_step(layer)) return layer_of_step(layer, keep, *kernels);
+    if (is_step(layer)) return layer_of_steps(layer, keep, *kernels);
     return sequence_forward(layer, keep, *kernels);
   }
   InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
@@ -44,53 +44,66 @@ class CpuEngine final : public Engine {
   LayerOutputs step(const Layer& layer) const override {
     const CellKernels* kernels = kernels_of(layer);
     if (!kernels || !is_step(layer)) return forward(layer, Keep::kNothing);
+    const auto& s = layer.sizes;
     LayerOutputs outputs;
-    outputs.h_n = at::empty({1, layer.sizes.B, layer.sizes.H}, layer.input.options());
+    outputs.output = at::empty({1, s.B, s.H}, layer.input.options());
+    outputs.h_n = at::empty({1, s.B, s.H}, layer.input.options());
     if (layer.cell.states == 2) outputs.c_n = at::empty_like(outputs.h_n);
     run_directions(layer, *kernels, outputs);
     return outputs;
   }
 
  private:
-  // Whether the step kernels take it.
+  // Whether the step kernels take it, a step at a time.
   static bool is_step(const Layer& layer) {
-    return layer.sizes.T == 1 && layer.sizes.B <= kMostStepRows && !layer.lengths.defined() &&
+    return is_few_steps(layer.sizes, layer.storage) && !layer.lengths.defined() &&
            !layer.resets.defined();
   }
-  // Final states, and what is defined of cells and saved.
+  // Step after step of each direction: h of every step, final states, and what is defined of cells
+  // and saved. `outputs` are those of one direction after the other: output [D, T, B, H], cells
+  // [D, T, B, H].
   static void run_directions(const Layer& layer, const CellKernels& kernels,
                              const LayerOutputs& outputs) {
     const auto& s = layer.sizes;
     const at::Tensor input = layer.input.to(layer.arithmetic());
-    const at::Tensor h = layer.h_0.defined() ? layer.h_0.to(layer.arithmetic()) : layer.h_0;
-    const auto of = [&](const at::Tensor& x, int64_t d) {
-      return s.D == 1 || !x.defined() ? x : x.select(0, d);
-    };
+    const at::Tensor h_0 = layer.h_0.defined() ? layer.h_0.to(layer.arithmetic()) : layer.h_0;
+    const int64_t rows = s.B * s.H;
     for (int64_t d = 0; d < s.D; ++d) {
       const DirectionWeights& w = layer.weights[d];
-      run_step(kernels, s,
-               {input, of(h, d), of(layer.c_0, d), w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh},
-               of(outputs.h_n, d), of(outputs.c_n, d), of(outputs.cells, d), of(outputs.saved, d));
+      StepArgs a = step_arguments(s, w);
+      a.h = pointer(h_0, d * rows), a.c = pointer(layer.c_0, d * rows);
+      a.c_new = pointer(outputs.c_n, d * rows);
+      for (int64_t i = 0; i < s.T; ++i) {
+        const int64_t t = d == 0 ? i : s.T - 1 - i, at = (d * s.T + t) * rows;
+        a.input = pointer(input, t * s.B * s.I);
+        a.h_new = pointer(outputs.output, at), a.cells = pointer(outputs.cells, at);
+        a.saved = pointer(outputs.saved, at * s.saved);
+        run_step(kernels, s, element_bytes(layer.storage), a);
+        a.h = a.h_new, a.c = a.c_new;
+      }
+      std::memcpy(pointer(outputs.h_n, d * rows), a.h_new, rows * outputs.h_n.element_size());
     }
   }
-  // A whole layer of one step: output and cells hold both directions side by side.
-  static LayerOutputs layer_of_step(const Layer& layer, Keep keep, const CellKernels& kernels) {
+  static LayerOutputs layer_of_steps(const Layer& layer, Keep keep, const CellKernels& kernels) {
     const auto& s = layer.sizes;
     LayerOutputs outputs = empty_outputs(layer, keep);
-    LayerOutputs of_directions = outputs;
-    const bool has_sides = s.D == 2 && outputs.cells.defined();
-    if (has_sides) of_directions.cells = at::empty({s.D, s.B, s.H}, outputs.cells.options());
-    run_directions(layer, kernels, of_directions);
-    put_side_by_side(s, of_directions.h_n, outputs.output);
-    if (has_sides) put_side_by_side(s, of_directions.cells, outputs.cells);
+    if (s.D == 1) return run_directions(layer, kernels, outputs), outputs;
+    LayerOutputs apart = outputs;
+    apart.output = at::empty({s.D, s.T, s.B, s.H}, outputs.output.options());
+    const bool has_cells = outputs.cells.defined();
+    if (has_cells) apart.cells = at::empty({s.D, s.T, s.B, s.H}, outputs.cells.options());
+    run_directions(layer, kernels, apart);
+    put_side_by_side(s, apart.output, outputs.output);
+    if (has_cells) put_side_by_side(s, apart.cells, outputs.cells);
     return outputs;
   }
-  // [D, B, H] -> [1, B, D*H]
+  // [D, T, B, H] -> [T, B, D*H]
   static void put_side_by_side(const LayerSizes& s, const at::Tensor& from, const at::Tensor& to) {
-    const std::size_t bytes = s.H * from.element_size();
-    for (int64_t b = 0; b < s.B; ++b) {
+    const int64_t rows = s.T * s.B;
+    for (int64_t row = 0; row < rows; ++row) {
       for (int64_t d = 0; d < s.D; ++d) {
-        std::memcpy(pointer(to, (b * s.D + d) * s.H), pointer(from, (d * s.B + b) * s.H), bytes);
+        std::memcpy(pointer(to, (row * s.D + d) * s.H), pointer(from, (d * rows + row) * s.H),
+                    s.H * from.element_size());
       }
     }
   }
@@ -109,12 +122,12 @@ Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, 
   const CellKernels* kernels = find_kernels(cell, storage, sizes, is_projected, why);
   if (!kernels) return {"stepwise", "", why};
   const std::string set = std::string(name_of(instruction_set())) + ", ";
-  if (sizes.T == 1 && sizes.B <= kMostStepRows && !has_rows) {
+  if (is_few_steps(sizes, storage) && !has_rows) {
     const int threads = step_threads(sizes, element_bytes(storage));
     return {"step", set + std::to_string(threads) + (threads == 1 ? " thread" : " threads"), ""};
   }
   const Plan plan = plan_layer(*kernels, cell, storage, sizes, is_training);
-  return {"sequence", set + describe(plan, is_training), ""};
+  return {sizes.T == 1 ? "step" : "sequence", set + describe(plan, is_training), ""};
 }
 
 }  // namespace fastcells::cpu

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -63,6 +64,22 @@ std::mutex mutex;
 // Nobody holds the lock at a fork: the child would wait for a thread that it does not have.
 const int kUnlockedAtFork =
     pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+
+// Storages whose weights are frozen. Their memory is not given to others while it is held here.
+std::map<const c10::StorageImpl*, c10::weak_intrusive_ptr<c10::StorageImpl>>& frozen_storages() {
+  static auto* const all =
+      new std::map<const c10::StorageImpl*, c10::weak_intrusive_ptr<c10::StorageImpl>>;
+  return *all;
+}
+std::atomic<bool> any_frozen{false};
+
+// What tells whether a weight is what it was: a hash of its bytes, or of a frozen one the count of
+// writes that torch keeps.
+Hash state_of(const at::Tensor& tensor) {
+  constexpr Hash kFrozen = 0x66726f7a656e0001;
+  return tensor.defined() && is_frozen(tensor) ? kFrozen + (Hash(tensor._version()) << 1)
+                                               : hash_of(tensor);
+}
 
 std::map<Key, Entry>& entries() {
   static auto* const all = new std::map<Key, Entry>;  // outlives every thread that may still look
@@ -126,7 +143,7 @@ std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
   const std::size_t row =
       std::size_t(kernels.panel_vectors) * kernels.lanes * arithmetic_bytes(weight);
   const Key key{weight.const_data_ptr(), &kernels, true, weight.size(0), K};
-  return find_or_fill(key, weight, combined(hash_of(weight), hash_of(bias)), panels * K * row,
+  return find_or_fill(key, weight, combined(state_of(weight), state_of(bias)), panels * K * row,
                       bias.defined() ? panels * row : 0, [&](Pack& pack) {
                         const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
                         for_blocks(panels, panels * K * row,
@@ -143,11 +160,33 @@ std::shared_ptr<const Pack> pack_plain(const CellKernels& kernels, const at::Ten
   const std::size_t bytes =
       std::size_t(panels * K) * kernels.plain_columns * arithmetic_bytes(weight);
   const Key key{weight.const_data_ptr(), &kernels, false, K, N};
-  return find_or_fill(key, weight, hash_of(weight), bytes, 0, [&](Pack& pack) {
+  return find_or_fill(key, weight, state_of(weight), bytes, 0, [&](Pack& pack) {
     for_blocks(panels, bytes, [&](std::int64_t begin, std::int64_t end) {
       kernels.pack_plain(weight.const_data_ptr(), K, N, begin, end, pack.panels.get());
     });
   });
+}
+
+void freeze(const at::Tensor& weight, bool frozen) {
+  const std::lock_guard lock(mutex);
+  auto& storages = frozen_storages();
+  for (auto it = storages.begin(); it != storages.end();) {
+    it = it->second.expired() ? storages.erase(it) : std::next(it);
+  }
+  const at::Storage& storage = weight.storage();
+  if (frozen) {
+    storages.insert_or_assign(storage.unsafeGetStorageImpl(), storage.getWeakStorageImpl());
+  } else {
+    storages.erase(storage.unsafeGetStorageImpl());
+  }
+  any_frozen = !storages.empty();
+}
+
+bool is_frozen(const at::Tensor& weight) {
+  if (!any_frozen || !weight.has_storage() || weight.is_inference()) return false;
+  const std::lock_guard lock(mutex);
+  const auto found = frozen_storages().find(weight.storage().unsafeGetStorageImpl());
+  return found != frozen_storages().end() && !found->second.expired();
 }
 
 std::size_t packed_bytes() {

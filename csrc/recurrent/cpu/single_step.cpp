@@ -18,9 +18,26 @@ int step_threads(const LayerSizes& s, int64_t element_bytes) {
   return int(std::clamp<int64_t>(bytes / kStepBytesPerThread, 1, available_threads()));
 }
 
+StepArgs step_arguments(const LayerSizes& s, const DirectionWeights& w) {
+  StepArgs args{};
+  args.B = s.B, args.I = s.I, args.H = s.H;
+  args.weight_ih = pointer(w.weight_ih), args.weight_hh = pointer(w.weight_hh);
+  args.bias_ih = pointer(w.bias_ih), args.bias_hh = pointer(w.bias_hh);
+  return args;
+}
+
+void run_step(const CellKernels& kernels, const LayerSizes& s, int64_t element_bytes,
+              const StepArgs& args) {
+  const int threads = step_threads(s, element_bytes);
+  const int64_t blocks = (s.H + kernels.lanes - 1) / kernels.lanes;
+  const auto unit = [&](int64_t block) { return std::min(s.H, block * kernels.lanes); };
+  run_team(threads, [&](int thread) {
+    kernels.step(args, unit(blocks * thread / threads), unit(blocks * (thread + 1) / threads));
+  });
+}
+
 void run_step(const CellKernels& kernels, const LayerSizes& s, const StepTensors& t,
-              const at::Tensor& h_new, const at::Tensor& c_new, const at::Tensor& cells,
-              const at::Tensor& saved) {
+              const at::Tensor& h_new, const at::Tensor& c_new) {
   const auto at_start = [](const at::Tensor& x) -> const void* {
     return x.defined() ? x.const_data_ptr() : nullptr;
   };
@@ -30,13 +47,7 @@ void run_step(const CellKernels& kernels, const LayerSizes& s, const StepTensors
   args.weight_ih = at_start(t.weight_ih), args.weight_hh = at_start(t.weight_hh);
   args.bias_ih = at_start(t.bias_ih), args.bias_hh = at_start(t.bias_hh);
   args.h_new = pointer(h_new), args.c_new = pointer(c_new);
-  args.cells = pointer(cells), args.saved = pointer(saved);
-  const int threads = step_threads(s, t.weight_hh.element_size());
-  const int64_t blocks = (s.H + kernels.lanes - 1) / kernels.lanes;
-  const auto unit = [&](int64_t block) { return std::min(s.H, block * kernels.lanes); };
-  run_team(threads, [&](int thread) {
-    kernels.step(args, unit(blocks * thread / threads), unit(blocks * (thread + 1) / threads));
-  });
+  run_step(kernels, s, t.weight_hh.element_size(), args);
 }
 
 }  // namespace fastcells::cpu

@@ -15,11 +15,22 @@ struct StepTensors {
   const at::Tensor &weight_ih, &weight_hh, &bias_ih, &bias_hh;  // biases may be undefined
 };
 
+// With more steps packed weights are cheaper, although each call makes sure that they are true.
+constexpr int64_t kMostSteps = 4;
+
+// Whether a layer is computed a step at a time. c is carried in storage, which for 16 bits does
+// from one step to the next not hold it.
+inline bool is_few_steps(const LayerSizes& s, Storage storage) {
+  const bool is_wide = storage == Storage::kFloat32 || storage == Storage::kFloat64;
+  return s.T <= (is_wide ? kMostSteps : 1) && s.B <= kMostStepRows;
+}
+
 int step_threads(const LayerSizes& sizes, int64_t element_bytes);
-// One step of contiguous tensors that fit together, into h_new and c_new; and what a way back
-// needs, where they are defined, into cells [B, H] arithmetic and saved [B, S*H].
+StepArgs step_arguments(const LayerSizes& sizes, const DirectionWeights& weights);
+void run_step(const CellKernels& kernels, const LayerSizes& sizes, int64_t element_bytes,
+              const StepArgs& args);
+// One step of contiguous tensors that fit together, into h_new and c_new.
 void run_step(const CellKernels& kernels, const LayerSizes& sizes, const StepTensors& tensors,
-              const at::Tensor& h_new, const at::Tensor& c_new, const at::Tensor& cells = {},
-              const at::Tensor& saved = {});
+              const at::Tensor& h_new, const at::Tensor& c_new);
 
 }  // namespace fastcells::cpu

@@ -62,7 +62,7 @@ class Backward : Frames<Cell, T, S> {
     Arena& arena = arena_;
     rows_ = arena.take<const S*>(frames);
     products_ = arena.take<S>(kBlockRows * C);
-    if (a.own_weight_hh) panel_ = arena.take<S>(G * a.H * C);
+    if (a.own_weight_hh) panel_ = arena.take<S>(G * a.H * C + kFewRows * a.padded_H);
     if (is_recomputing) {
       const int64_t block = at_most(frames, kBlockFrames);
       x_rows_ = arena.take<const S*>(block), h_rows_ = arena.take<const S*>(block);
@@ -108,11 +108,7 @@ class Backward : Frames<Cell, T, S> {
       rows_[r] = static_cast<const S*>(a_.dg_gates) + (frame + r) * M;
     }
     if (a_.own_weight_hh && n <= kFewRows) {
-      if (n > 0) {
-        add_few_rows<V>(n, rows_, M, static_cast<const T*>(a_.own_weight_hh), a_.H, units,
-                        carry(a_.carry_dh, 0), a_.padded_H);
-      }
-      return;
+      return add_few_states(n, units);
     }
     for (int64_t j = own_.first; j < own_.last; ++j) {
       // Back and forth, as on the way forward.
@@ -133,6 +129,24 @@ class Backward : Frames<Cell, T, S> {
     } else {
       product<Sh::kPlain>(n, RowOperand<S>{rows_}, M, static_cast<const S*>(packed) + q * M * C,
                           init, init_stride, out, out_stride);
+    }
+  }
+
+  // carry_dh += dg W_hh of few rows; the carry, which may be large, is added last.
+  void add_few_states(int64_t n, Range units) const {
+    if (n == 0) return;
+    for (int64_t r = 0; r < n; ++r) {
+      for (int64_t u = units.first; u < units.last; u += L) {
+        store_lanes(panel_ + r * a_.padded_H + u, V(S(0)), units.last - u);
+      }
+    }
+    add_few_rows<V>(n, rows_, G * a_.H, static_cast<const T*>(a_.own_weight_hh), a_.H, units,
+                    panel_, a_.padded_H);
+    for (int64_t r = 0; r < n; ++r) {
+      for (int64_t u = units.first; u < units.last; u += L) {
+        S* const to = carry(a_.carry_dh, r) + u;
+        store(to, load(to) + load_lanes<V>(panel_ + r * a_.padded_H + u, units.last - u));
+      }
     }
   }
 
@@ -361,7 +375,7 @@ class Backward : Frames<Cell, T, S> {
   Range own_{};         // plain panels of units of this thread
   const S** rows_;      // [chunk frames]
   S* products_;         // [kBlockRows][C]
-  S* panel_ = nullptr;  // [G*H][C]: of a weight as it lies
+  S* panel_ = nullptr;  // [G*H][C] of a weight as it lies, or sums [kFewRows][padded H]
   // Recompute: a block of frames.
   const S **x_rows_ = nullptr, **h_rows_ = nullptr;
   S *x_gates_ = nullptr, *h_gates_ = nullptr;          // [frames][R*L]

@@ -111,7 +111,7 @@ class Forward {
     return end;
   }
   void multiply_input(int64_t q, int64_t frames, S* x_gates) {
-    const Panel w = a_.own_weight_ih ? own_panel(a_.own_weight_ih, a_.own_bias_ih, q, a_.I)
+    const Panel w = a_.own_weight_hh ? own_panel(a_.own_weight_ih, a_.own_bias_ih, q, a_.I)
                                      : panel_at(a_.panels_ih, a_.bias_ih, q, a_.I);
     product<R>(frames, RowOperand<S>{x_rows_}, a_.I, w.weights, w.bias, 0, x_gates, R * L);
   }

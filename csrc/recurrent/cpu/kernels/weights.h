@@ -74,33 +74,42 @@ void pack_plain(const void* weight, int64_t K, int64_t N, int64_t first, int64_t
 }
 
 // out[i][j] += sum_k a[i][k] weight[k][j] for columns first .. last - 1 of a weight [K, N] as it
-// lies and few rows i, at most kFewRows: each row of the weight is read once, from end to end.
+// lies and few rows i, at most kFewRows: each row of the weight is read once, from end to end. The
+// products of four rows are summed among themselves, so that few roundings meet the long sum.
 constexpr int64_t kFewRows = 4;
 
 template <class V, int kRows, class T, class S = typename V::S>
 FC_INLINE void add_few_rows(const S* const* a, int64_t K, const T* weight, int64_t N, Range columns,
                             S* out, int64_t out_stride) {
-  constexpr int kSteps = 4;  // rows of the weight that one load and store of a sum serves
-  for (int64_t k = 0; k < K; k += kSteps) {
-    const int64_t steps = at_most(kSteps, K - k);
-    V x[kRows][kSteps];
-    const T* rows[kSteps];
-    for (int s = 0; s < kSteps; ++s) {
-      rows[s] = weight + (k + (s < steps ? s : 0)) * N;
-      for (int i = 0; i < kRows; ++i) x[i][s] = V(s < steps ? a[i][k + s] : S(0));
+  int64_t k = 0;
+  for (; k + 4 <= K; k += 4) {
+    const T* const rows[4] = {weight + k * N, weight + (k + 1) * N, weight + (k + 2) * N,
+                              weight + (k + 3) * N};
+    V x[kRows][4];
+    for (int i = 0; i < kRows; ++i) {
+      for (int s = 0; s < 4; ++s) x[i][s] = V(a[i][k + s]);
     }
     for (int64_t j = columns.first; j < columns.last; j += V::kLanes) {
       const int64_t n = columns.last - j;
-      V sum[kRows];
+      V w[4];
       FC_UNROLL
-      for (int i = 0; i < kRows; ++i) sum[i] = load_lanes<V>(out + i * out_stride + j, n);
-      for (int s = 0; s < (steps == kSteps ? kSteps : steps); ++s) {
-        const V w = load_lanes<V>(rows[s] + j, n);
-        FC_UNROLL
-        for (int i = 0; i < kRows; ++i) sum[i] = w * x[i][s] + sum[i];
+      for (int s = 0; s < 4; ++s) w[s] = load_lanes<V>(rows[s] + j, n);
+      FC_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        S* const to = out + i * out_stride + j;
+        const V even = w[0] * x[i][0] + w[2] * x[i][2], odd = w[1] * x[i][1] + w[3] * x[i][3];
+        store_lanes(to, load_lanes<V>(to, n) + (even + odd), n);
       }
-      FC_UNROLL
-      for (int i = 0; i < kRows; ++i) store_lanes(out + i * out_stride + j, sum[i], n);
+    }
+  }
+  for (; k < K; ++k) {
+    for (int64_t j = columns.first; j < columns.last; j += V::kLanes) {
+      const int64_t n = columns.last - j;
+      const V w = load_lanes<V>(weight + k * N + j, n);
+      for (int i = 0; i < kRows; ++i) {
+        S* const to = out + i * out_stride + j;
+        store_lanes(to, w * V(a[i][k]) + load_lanes<V>(to, n), n);
+      }
     }
   }
 }
