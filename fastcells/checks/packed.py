@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from .tensors import check_kind
+from .tensors import can_be_looked_at, check_kind
 
 __all__ = ["check_packed"]
 
@@ -14,8 +13,7 @@ __all__ = ["check_packed"]
 def check_packed(name: str, packed: PackedSequence) -> None:
     """data `[sum(batch_sizes), I]`; batch_sizes int64 `[T]` on the CPU, positive and not rising;
     sorted_indices and unsorted_indices None, or int64 `[B]` beside the data, permutations that undo
-    one another. Values on a GPU are not looked at, as that would wait for it, and none while a
-    graph is traced."""
+    one another. Values are compared where they can be looked at."""
     for part in ("data", "batch_sizes"):
         check_kind(name, f"{part} of a PackedSequence", getattr(packed, part))
     data, sizes = packed.data, packed.batch_sizes
@@ -31,14 +29,10 @@ def check_packed(name: str, packed: PackedSequence) -> None:
             f"{name}: batch_sizes of a PackedSequence must be int64 on the CPU, got {sizes.dtype} "
             f"on {sizes.device}"
         )
-    if not _can_be_looked_at(sizes):
+    if not can_be_looked_at(sizes):
         return
     _check_sizes(name, data.shape[0], sizes.tolist())
     _check_indices(name, packed, int(sizes[0]))
-
-
-def _can_be_looked_at(tensor: Tensor) -> bool:
-    return tensor.is_cpu and not torch.compiler.is_compiling() and type(tensor) is Tensor
 
 
 def _check_sizes(name: str, rows: int, sizes: list[int]) -> None:
@@ -75,7 +69,7 @@ def _check_indices(name: str, packed: PackedSequence, batch: int) -> None:
                 f"{name}: {what} must have shape (B,) = ({batch},), B being batch_sizes[0], got "
                 f"{tuple(indices.shape)}"
             )
-        if _can_be_looked_at(indices):
+        if can_be_looked_at(indices):
             given[part] = indices.tolist()
             if sorted(given[part]) != list(range(batch)):
                 raise RuntimeError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .tensors import FLOATING, check_kind, check_mask
+from .tensors import FLOATING, can_be_looked_at, check_kind, check_mask
 
 __all__ = [
     "check_cell_hidden",
@@ -125,8 +125,8 @@ def check_resets(name: str, resets: object, input: Tensor) -> None:
 
 
 def check_range_of_lengths(lengths: Tensor, steps: int) -> None:
-    """Values in 0 .. T, where they can be looked at without waiting; the ops check theirs."""
-    if not lengths.is_cpu or lengths.numel() == 0:
+    """Values in 0 .. T, where they can be looked at; the ops check theirs."""
+    if lengths.numel() == 0 or not can_be_looked_at(lengths):
         return
     low, high = int(lengths.min()), int(lengths.max())
     if low < 0 or high > steps:

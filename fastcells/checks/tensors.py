@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["FLOATING", "check_flag", "check_kind", "check_mask"]
+__all__ = ["FLOATING", "can_be_looked_at", "check_flag", "check_kind", "check_mask"]
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+#: Modes of torch's dispatcher under which a tensor stands for its shape, or for a place in a graph.
+_MODES_WITHOUT_VALUES = (
+    torch._C._TorchDispatchModeKey.FAKE,
+    torch._C._TorchDispatchModeKey.PROXY,
+    torch._C._TorchDispatchModeKey.FUNCTIONAL,
+)
+
+
+def can_be_looked_at(tensor: Tensor) -> bool:
+    """Whether a check may read this tensor's values: those of a plain tensor in the CPU's memory,
+    outside every tracer and transform. A GPU would have to be waited for; "meta", fakes and other
+    subclasses may hold none; and what a trace reads would become a constant of its graph."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.is_cpu
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and all(torch._C._get_dispatch_mode(key) is None for key in _MODES_WITHOUT_VALUES)
+    )
 
 
 def check_kind(name: str, what: str, value: object) -> None:

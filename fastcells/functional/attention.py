@@ -30,7 +30,6 @@ from .routing import (
     choose_attention_route,
     is_functionalized,
     is_traced,
-    is_traced_or_transformed,
     needs_grad,
     torch_is_faster,
 )
@@ -71,7 +70,7 @@ def run_attention(
     tensors = (*variables, mask)
     width = max(query.shape[-1], variables[2].shape[-1]) if score == "dot" else 0
     if not choose_attention_route(tensors, width).is_kernel:
-        if key_lengths is not None and not is_traced_or_transformed():
+        if key_lengths is not None:
             checks.check_range_of_key_lengths(NAMES[score], key_lengths, key.shape[-2])
         with without_autocast(query):
             output, weights = SCORES[score].reference(*variables, mask, key_lengths, seed, *options)

@@ -19,7 +19,7 @@ from .autocast import autocast_dtypes, cast, without_autocast
 from .graphs import Proxy, function_node
 from .processes import settle_in_forked_child
 from .recurrent_autograd import Recurrent
-from .routing import choose_route, is_functionalized, is_traced_or_transformed, needs_grad
+from .routing import choose_route, is_functionalized, needs_grad
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
 
@@ -55,7 +55,7 @@ def run_layer(
         input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
     tensors = (input, h_0, c_0, *weights)
     if not choose_route(tensors).is_kernel:
-        if lengths is not None and not is_traced_or_transformed():
+        if lengths is not None:
             checks.check_range_of_lengths(lengths, input.shape[0])
         with without_autocast(input):
             output, h_n, c_n, cells = reference.recurrent(

@@ -22,7 +22,6 @@ __all__ = [
     "choose_route",
     "is_functionalized",
     "is_traced",
-    "is_traced_or_transformed",
     "needs_grad",
     "torch_is_faster",
 ]
@@ -119,7 +118,7 @@ def torch_is_faster(query: Tensor, key: Tensor, value: Tensor) -> bool:
         and query.dtype in _TORCH_IS_FASTER_FOR
         and query.shape[-1] == value.shape[-1]
         and query.shape[-1] % 8 == 0
-        and not is_traced_or_transformed()
+        and not _is_traced_or_transformed()
         and not needs_grad((query, key, value))
     )
 
@@ -148,8 +147,8 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling()
 
 
-def is_traced_or_transformed() -> bool:
-    """Whether values cannot be looked at here: the op, or nobody, checks them."""
+def _is_traced_or_transformed() -> bool:
+    """Whether a graph is traced here, or a torch.func transform at work."""
     return torch.compiler.is_compiling() or _is_transformed()
 
 

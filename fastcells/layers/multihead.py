@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from ..checks.attention import check_key_lengths
 from ..checks.multihead import check_multihead
+from ..checks.tensors import can_be_looked_at
 from ..functional.attention import multihead_at_once, scaled_dot_product_attention
 from ..functional.graphs import Proxy, Unscriptable, module_node
 from ..functional.processes import settle_in_forked_child
-from ..functional.routing import is_traced, is_traced_or_transformed
+from ..functional.routing import is_traced
 
 __all__ = ["MultiheadAttention"]
 
@@ -203,9 +204,9 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
     def _takes_hint(heads: tuple[Tensor, Tensor, Tensor], attn_mask: Tensor, added: int) -> bool:
         """Whether attn_mask may be left out, as is_causal says: where it is looked at and is the
         causal mask. The hint saves work, and changes no result."""
-        if added or attn_mask.requires_grad or not attn_mask.is_cpu or attn_mask.dim() != 2:
+        if added or attn_mask.requires_grad or attn_mask.dim() != 2:
             return False
-        if heads[0].shape[2] != heads[1].shape[2] or is_traced_or_transformed():
+        if heads[0].shape[2] != heads[1].shape[2] or not can_be_looked_at(attn_mask):
             return False
         hidden = torch.ones_like(attn_mask, dtype=torch.bool).triu_(1)
         if attn_mask.dtype != torch.bool:
