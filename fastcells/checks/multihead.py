@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .tensors import FLOATING
+
 __all__ = ["check_multihead"]
 
 
@@ -18,6 +20,7 @@ def check_multihead(
     is_causal: bool,
 ) -> None:
     """Everything that torch.nn.MultiheadAttention asserts of a call."""
+    _check_multihead_biases(layer)
     for name, mask in (("key_padding_mask", key_padding_mask), ("attn_mask", attn_mask)):
         if mask is not None and mask.dtype != torch.bool and not mask.is_floating_point():
             raise AssertionError(f"only bool and floating types of {name} are supported")
@@ -54,6 +57,24 @@ def check_multihead(
     _check_multihead_masks(
         key_padding_mask, attn_mask, layer.num_heads, batch, (rows, columns), query.dim() == 3
     )
+
+
+def _check_multihead_biases(layer: nn.MultiheadAttention) -> None:
+    """What is added to a product is cast to the product's dtype, which would take the imaginary
+    part from a complex one. Weights of another dtype are refused by the product itself."""
+    for name, bias in (
+        ("in_proj_bias", layer.in_proj_bias),
+        ("bias_k", layer.bias_k),
+        ("bias_v", layer.bias_v),
+        ("out_proj.bias", layer.out_proj.bias),
+    ):
+        if bias is None or bias.dtype in FLOATING:
+            continue
+        if bias.is_complex() or bias.is_floating_point():  # an integer one is added exactly
+            raise TypeError(
+                f"MultiheadAttention: {name} must be float32, float64, float16 or bfloat16, got "
+                f"{bias.dtype}"
+            )
 
 
 def _check_multihead_ranks(

@@ -124,9 +124,9 @@ def check_resets(name: str, resets: object, input: Tensor) -> None:
     check_mask(name, "resets", resets, torch.bool, names, shape, input.device)
 
 
-def check_range_of_lengths(lengths: Tensor, steps: int) -> None:
+def check_range_of_lengths(lengths: Tensor | None, steps: int) -> None:
     """Values in 0 .. T, where they can be looked at; the ops check theirs."""
-    if lengths.numel() == 0 or not can_be_looked_at(lengths):
+    if lengths is None or lengths.numel() == 0 or not can_be_looked_at(lengths):
         return
     low, high = int(lengths.min()), int(lengths.max())
     if low < 0 or high > steps:

@@ -55,8 +55,8 @@ def run_layer(
         input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
     tensors = (input, h_0, c_0, *weights)
     if not choose_route(tensors).is_kernel:
-        if lengths is not None:
-            checks.check_range_of_lengths(lengths, input.shape[0])
+        ops.check_layer("recurrent_forward", input, h_0, c_0, weights, names, lengths, resets)
+        checks.check_range_of_lengths(lengths, input.shape[0])
         with without_autocast(input):
             output, h_n, c_n, cells = reference.recurrent(
                 cell, directions, input, h_0, c_0, weights, names, lengths, resets
@@ -104,6 +104,7 @@ def run_step(
     if dtypes is not None:
         input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
     if not choose_route((input, h, c, *weights)).is_kernel:
+        ops.check_layer("recurrent_step", input, h, c, weights, names)
         with without_autocast(input):
             return reference.recurrent_step(cell, input, h, c, weights, names)
     h_new, c_new = ops.recurrent_step(cell, input, h, c, weights, names)

@@ -1,4 +1,4 @@
-"""What the ops of every topic share: which devices have kernels, dtypes, and one check."""
+"""What the ops of every topic share: which devices have kernels, dtypes, and two checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._extension import _C
 
-__all__ = ["KERNEL_DEVICES", "arithmetic_dtype", "check_device", "has_kernels"]
+__all__ = ["KERNEL_DEVICES", "arithmetic_dtype", "check_device", "check_dtype", "has_kernels"]
 
 #: Device types that have kernels in this build; a fake stands in for them on "meta".
 KERNEL_DEVICES: tuple[str, ...] = (
@@ -39,3 +39,14 @@ def check_device(op: str, input: Tensor, **others: Tensor | Sequence[Tensor] | N
                     f"fastcells::{op}: {name} must be on {input.device}, where the input is, got "
                     f"{tensor.device}"
                 )
+
+
+def check_dtype(op: str, dtype: torch.dtype, **tensors: Tensor | None) -> None:
+    """As a kernel would: a fake has no values to be wrong, and fastcells.reference would cast them,
+    which takes the imaginary part from a complex one."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype != dtype:
+            raise TypeError(
+                f"fastcells::{op}: {name} must have dtype {dtype}, got {tensor.dtype}. Convert it "
+                f"with .to({dtype})"
+            )

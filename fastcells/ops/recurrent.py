@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .._extension import _C, is_compiled
-from .devices import arithmetic_dtype, check_device, has_kernels
+from .devices import arithmetic_dtype, check_device, check_dtype, has_kernels
 
 __all__ = [
+    "check_layer",
     "has_kernels",
     "recurrent_backward",
     "recurrent_forward",
@@ -21,6 +22,9 @@ __all__ = [
     "stack_at_once",
     "step_at_once",
 ]
+
+#: What tensors are stored in.
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 #: {cell: {"gates", "states", "saved"}} as the kernels describe them.
 CELL_FACTS: dict[str, dict[str, int]] = {} if _C is None else _C.cells()
@@ -111,6 +115,31 @@ def stack_at_once(
     )  # fmt: skip
 
 
+def check_layer(
+    op: str,
+    input: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    weights: Sequence[Tensor],
+    names: str,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+) -> None:
+    """Devices and dtypes as the op's kernels want them, for what takes a kernel's place."""
+    check_device(op, input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths, resets=resets)
+    if input.dtype not in DTYPES:
+        raise TypeError(
+            f"fastcells::{op}: dtype {input.dtype} is not supported (float32, float64, float16, "
+            "bfloat16)"
+        )
+    check_dtype(op, input.dtype, h_0=h_0, c_0=c_0)
+    named = names.split()
+    for index, weight in enumerate(weights):
+        check_dtype(op, input.dtype, **{named[index % len(named)]: weight})
+    check_dtype(op, torch.int64, lengths=lengths)
+    check_dtype(op, torch.bool, resets=resets)
+
+
 def _widths(cell: str, weights: Sequence[Tensor], names: str) -> tuple[int, int, int]:
     """H, P and the saved values a unit."""
     facts, named = CELL_FACTS[cell], dict(zip(names.split(), weights, strict=False))
@@ -119,9 +148,7 @@ def _widths(cell: str, weights: Sequence[Tensor], names: str) -> tuple[int, int,
 
 
 def _fake_forward(cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep):
-    check_device(
-        "recurrent_forward", input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths, resets=resets
-    )
+    check_layer("recurrent_forward", input, h_0, c_0, weights, names, lengths, resets)
     steps, batch, _ = input.shape
     hidden, width, saved = _widths(cell, weights, names)
     has_c = CELL_FACTS[cell]["states"] == 2
@@ -179,7 +206,7 @@ def _fake_backward(
 
 
 def _fake_step(cell, input, h, c, weights, names):
-    check_device("recurrent_step", input, h=h, c=c, weight=weights)
+    check_layer("recurrent_step", input, h, c, weights, names)
     batch = input.shape[0]
     hidden, width, _ = _widths(cell, weights, names)
     has_c = CELL_FACTS[cell]["states"] == 2
