@@ -41,11 +41,16 @@ def autocast(low):
 
 
 def assert_near_under_autocast(found, exact, peers, what):
-    """Each is as near as the least precise dtype that the call has rounded a result to."""
+    """Each is as near as the least precise dtype that the call has rounded a result to, or that it
+    has itself: gradients of 16-bit parameters are rounded to 16 bits in every step that uses them,
+    and summed so, though all results be float32. Of an LSTMCell in 300 random calls the errors of
+    these are 7e-4 on average, and torch's own 2e-3, but torch's may be the smaller in one call."""
     coarsest = max((r.dtype for r in found[0]), key=FLOORS.get)
     for a, b, c, kind in zip(found, exact, peers, ("result", "gradient"), strict=True):
         assert [x.dtype for x in a] == [x.dtype for x in c], f"{what}: {kind} dtypes"
-        assert_near(a, b, c, f"{what} {kind}", coarsest)
+        for number, (x, right, peer) in enumerate(zip(a, b, c, strict=True)):
+            own = max((coarsest, x.dtype), key=FLOORS.get)
+            assert_near([x], [right], [peer], f"{what} {kind} {number}", own)
 
 
 # ---- recurrent layers and cells ----

@@ -20,16 +20,19 @@ import torch
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for what the tests bring
 
 import autocasting
 import cells
 import functional
+import mixing
 import multihead
+import shapes
 
 import attention
 import recurrent
 
-TOPICS = [recurrent, cells, functional, attention, multihead, autocasting]
+TOPICS = [recurrent, cells, functional, attention, multihead, autocasting, shapes, mixing]
 TARGETS = {name: target for topic in TOPICS for name, target in topic.TARGETS.items()}
 EXAMPLES = 40  # of a run, which has a seed of its own: a run is not ended before
 
