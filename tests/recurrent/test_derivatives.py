@@ -5,6 +5,7 @@ H=3 with lengths and resets: small, because Jacobians and finite differences vis
 """
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -29,6 +30,8 @@ from problems import (
     variables_of,
     with_one_result,
 )
+
+run_recomputing = partial(run_kernels, recompute=True)
 
 # ---- finite differences ----
 
@@ -122,13 +125,20 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
+#: Forward mode runs on the reference, for which recompute is nothing.
+RECOMPUTED = ["grad", "vjp", "grad_of_grad", "vmap_input", "vmap_everything", "vmap_of_grad",
+              "vmap_of_grad_of_weights", "grad_of_vmap"]  # fmt: skip
+RUNS = [pytest.param(run_kernels, name, id=name) for name in TRANSFORMS]
+RUNS += [pytest.param(run_recomputing, name, id=f"{name}-recompute") for name in RECOMPUTED]
+
+
+@pytest.mark.parametrize(("run", "name"), RUNS)
 @each_cell
-def test_a_transformed_layer_equals_the_transformed_reference(cell, proj_size, transform):
-    problem = tiny_problem(cell, 2, proj_size)
+def test_a_transformed_layer_equals_the_transformed_reference(cell, proj_size, run, name):
+    problem, transform = tiny_problem(cell, 2, proj_size), TRANSFORMS[name]
     actual, expected = (
-        transform(outputs_of(run, problem), loss_of(run, problem), variables_of(problem))
-        for run in (run_kernels, run_reference)
+        transform(outputs_of(r, problem), loss_of(r, problem), variables_of(problem))
+        for r in (run, run_reference)
     )
     assert_equal_trees(actual, expected)
 
@@ -277,11 +287,12 @@ def test_a_retained_graph_gives_the_same_second_derivatives_again():
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
+@pytest.mark.parametrize("run", [run_kernels, run_recomputing], ids=["kept", "recompute"])
 @each_cell
-def test_a_batch_of_gradients_equals_one_after_the_other(cell, proj_size):
+def test_a_batch_of_gradients_equals_one_after_the_other(cell, proj_size, run):
     problem = tiny_problem(cell, 2, proj_size)
     leaves = [v.requires_grad_() for v in variables_of(problem)]
-    output = run_kernels(problem)[0]
+    output = run(problem)[0]
     cotangents = torch.randn(3, *output.shape, dtype=torch.float64)
     batched = torch.autograd.grad(
         output, leaves, cotangents, is_grads_batched=True, retain_graph=True

@@ -1,7 +1,7 @@
 """recompute=True of a layer's kernels: only states are kept, and derivatives stay what they are.
 
-Those without it equal the reference's (recurrent/test_kernels.py, test_derivatives.py). The layers:
-test_recompute_layers.py.
+Those without it equal the reference's (recurrent/test_kernels.py). Its transforms: together with
+those without it, in test_derivatives.py. The layers: test_recompute_layers.py.
 """
 
 from functools import partial
@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import grad, vjp, vmap
 
 from fastcells.ops import recurrent as ops
 from fastcells.testing import make_layer_problem
@@ -99,51 +98,6 @@ def test_a_retained_graph_gives_the_same_gradients_again(cell, proj_size):
     loss = loss_of(run_recomputing, problem)(*leaves)
     first, second = (torch.autograd.grad(loss, leaves, retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-@each_cell
-def test_a_batch_of_gradients_equals_one_after_the_other(cell, proj_size):
-    problem = tiny_problem(cell, 2, proj_size)
-    leaves = [v.requires_grad_() for v in variables_of(problem)]
-    output = run_recomputing(problem)[0]
-    given = torch.randn(3, *output.shape, dtype=torch.float64)
-    ask = partial(torch.autograd.grad, output, leaves, retain_graph=True)
-    loop = [ask(g) for g in given]
-    assert_equal_trees(
-        ask(given, is_grads_batched=True),
-        tuple(torch.stack(grads) for grads in zip(*loop, strict=True)),
-    )
-
-
-def batches(variables):
-    return [torch.stack([v, 0.5 * v, v.flip(0)]) for v in variables]
-
-
-def over_inputs(f, v):
-    return vmap(f, (0, *[None] * (len(v) - 1)))(batches(v)[0], *v[1:])
-
-
-TRANSFORMS = {
-    "grad": lambda f, loss, v: grad(loss, tuple(range(len(v))))(*v),
-    "vjp": lambda f, loss, v: vjp(f, *v)[1](tuple(torch.cos(out) for out in f(*v))),
-    "vmap_input": lambda f, loss, v: over_inputs(f, v),
-    "vmap_everything": lambda f, loss, v: vmap(f)(*batches(v)),
-    "vmap_of_grad": lambda f, loss, v: over_inputs(grad(loss, tuple(range(len(v)))), v),
-    "vmap_of_grad_everything": lambda f, loss, v: vmap(grad(loss))(*batches(v)),
-    "grad_of_vmap": lambda f, loss, v: grad(lambda *v: over_inputs(loss, v).sin().sum())(*v),
-    "grad_of_grad": lambda f, loss, v: grad(lambda *v: grad(loss)(*v).sin().sum(), 1)(*v),
-}
-
-
-@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
-@each_cell
-def test_a_transformed_layer_equals_the_transformed_reference(cell, proj_size, transform):
-    problem = tiny_problem(cell, 2, proj_size)
-    actual, expected = (
-        transform(outputs_of(run, problem), loss_of(run, problem), variables_of(problem))
-        for run in (run_recomputing, run_reference)
-    )
-    assert_equal_trees(actual, expected)
 
 
 def test_an_argument_changed_in_place_is_refused():
