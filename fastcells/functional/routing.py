@@ -1,8 +1,8 @@
 """Which implementation takes a call, and whether a gradient may be asked of it.
 
-Only this file looks at torch's own state: transforms of torch.func, dual levels, tracing, the
-gradient mode. `fastcells.explain` asks the same functions as the calls
-themselves.
+Only this file looks at torch's own state to choose: transforms of torch.func, dual levels, tracing,
+the gradient mode. `fastcells.explain` asks the same functions as the calls themselves. Whether a
+check may read values is another question: `can_be_looked_at` in :mod:`fastcells.checks.tensors`.
 """
 
 from __future__ import annotations
