@@ -112,12 +112,16 @@ bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a 
 	@$(PY) -m benchmarks.recurrent.cpu
 	@echo "bench: benchmarks/attention/cpu.py (minutes)"
 	@$(PY) -m benchmarks.attention.cpu
+	@echo "bench: benchmarks/small_calls.py"
+	@$(PY) -m benchmarks.small_calls
 
 bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
 	@echo "bench-quick: benchmarks/recurrent/cpu.py --quick"
 	@$(PY) -m benchmarks.recurrent.cpu --quick
 	@echo "bench-quick: benchmarks/attention/cpu.py --quick"
 	@$(PY) -m benchmarks.attention.cpu --quick
+	@echo "bench-quick: benchmarks/small_calls.py --quick"
+	@$(PY) -m benchmarks.small_calls --quick
 
 # The programs that a machine with a GPU is given: nothing is compiled before the first kernel runs.
 GPU_ARCHS ?= 90a

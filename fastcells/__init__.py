@@ -15,6 +15,9 @@ from .layers import (
     MultiheadAttention,
     RNNCell,
     SelfAttention,
+    freeze,
+    frozen,
+    unfreeze,
 )
 
 __all__ = [
@@ -31,8 +34,11 @@ __all__ = [
     "__version__",
     "additive_attention",
     "explain",
+    "freeze",
+    "frozen",
     "functional",
     "is_compiled",
     "reference",
     "scaled_dot_product_attention",
+    "unfreeze",
 ]

@@ -20,7 +20,7 @@ __all__ = ["LayerProblem", "assert_as_accurate_as_torch", "make_layer_problem"]
 
 @dataclass(frozen=True)
 class LayerProblem:
-    """Arguments of one recurrent layer, as fastcells.functional.recurrent.run_layer takes them.
+    """Arguments of one recurrent layer, as run_layer of functional/recurrent_calls.py takes them.
 
     T steps, B batch, I input, H hidden units, P width of h (H, or `proj_size`), G gates,
     D directions.

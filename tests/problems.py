@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from fastcells.functional import recurrent as functional
+from fastcells.functional import recurrent_calls as functional
 from fastcells.reference import recurrent as reference
 from fastcells.testing import make_layer_problem
 

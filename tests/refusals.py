@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 import fastcells
-from fastcells.functional import recurrent
+from fastcells.functional import recurrent_calls as recurrent
 from pairs import LAYERS, H, I
 
 # What torch.nn does at the same call.

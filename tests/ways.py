@@ -1,6 +1,7 @@
 """The two ways of an eager call: at once in C++ (csrc/*/at_once.cpp), or through Python."""
 
-from fastcells.functional import attention, recurrent
+from fastcells.functional import attention
+from fastcells.functional import recurrent_calls as recurrent
 from fastcells.layers import attention as attention_layers
 from fastcells.layers import multihead
 

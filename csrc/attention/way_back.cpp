@@ -17,6 +17,8 @@ using torch::autograd::variable_list;
 // units of an additive score follow.
 enum Saved { kOutput, kLogsumexp, kMask, kLengths, kSeed, kVariables };
 
+constexpr const char* kNumbers = "dropout_p scale softcap left right offset";
+
 // [B, T, X] or [T, X] with one head; an additive call has no dimension of heads.
 at::Tensor with_heads(const at::Tensor& x, int64_t rank, bool is_additive) {
   if (!x.defined() || is_additive || rank == 4) return x;
@@ -77,13 +79,10 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     variable_list saved{output, out.logsumexp, t.mask, t.key_lengths, t.seed, query, key, value};
     if (units) saved.push_back(*units);
     context->save_for_backward(std::move(saved));
-    auto& numbers = context->saved_data;
-    if (!units) {
-      numbers["scale"] = options.scale, numbers["softcap"] = options.softcap;
-      numbers["left"] = options.window.left, numbers["right"] = options.window.right;
-      numbers["offset"] = options.window.offset;
-    }
-    numbers["dropout_p"] = options.dropout_p;
+    const AttentionWindow& window = options.window;
+    context->saved_data[kNumbers] =
+        std::vector<double>{options.dropout_p,   options.scale,        options.softcap,
+                            double(window.left), double(window.right), double(window.offset)};
     context->set_materialize_grads(false);
     if (!options.return_weights) return {output};
     return {output, of_rank(out.weights, t)};
@@ -97,15 +96,10 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const size_t variables = saved.size() - kVariables;
     for (size_t i = 0; i < variables; ++i) needs.push_back(context->needs_input_grad(i));
     needs.push_back(saved[kMask].defined() && context->needs_input_grad(variables));
-    const auto& numbers = context->saved_data;
+    const c10::List<double> numbers = context->saved_data.at(kNumbers).toDoubleList();
     AttentionOptions options;
-    options.dropout_p = numbers.at("dropout_p").toDouble();
-    if (!is_additive) {
-      options.scale = numbers.at("scale").toDouble();
-      options.softcap = numbers.at("softcap").toDouble();
-      options.window = {numbers.at("left").toInt(), numbers.at("right").toInt(),
-                        numbers.at("offset").toInt()};
-    }
+    options.dropout_p = numbers[0], options.scale = numbers[1], options.softcap = numbers[2];
+    options.window = {int64_t(numbers[3]), int64_t(numbers[4]), int64_t(numbers[5])};
     variable_list found = may_run_kernels(grads) ? by_kernels(options, needs, grads, saved)
                                                  : by_python(options, needs, grads, saved);
     const at::Tensor mask = found.back();

@@ -13,6 +13,7 @@ from .. import _extension
 from ..checks.packed import check_packed
 from ..functional.autocast import autocast_dtypes
 from ..functional.routing import choose_route, needs_grad
+from ..ops.recurrent import is_frozen
 
 __all__ = ["Explanation", "explain_recurrent"]
 
@@ -85,6 +86,8 @@ def explain_recurrent(
         notes.append(f"not the sequence engine: {why_not}")
     if dtype in (torch.float16, torch.bfloat16):
         notes.append("arithmetic and cell state in float32")
+    if engine == "sequence" and any(map(is_frozen, layer.parameters(recurse=False))):
+        notes.append("weights frozen: their packs are not hashed")
     if isinstance(input, PackedSequence):
         notes.append("the PackedSequence is padded first; lengths= saves both copies")
     return Explanation(f"{device} {engine}", layer.cell, dtype, route.reason, tuple(notes), plan)

@@ -6,8 +6,8 @@ torch.func understands. What both save, and in which order, is the same. Recurre
 :class:`RecurrentBackward`, a Function of its own whose backward is composed of differentiable torch
 operations over `fastcells.reference`: derivatives of any order.
 A traced call (torch.compile, torch.export) meets the op itself, and the same formulas are
-registered for it. There is no forward mode here: :mod:`fastcells.functional.recurrent` sends that
-to the reference, because a Function with a jvp cannot be compiled.
+registered for it. There is no forward mode here: :mod:`fastcells.functional.recurrent_calls` sends
+that to the reference, because a Function with a jvp cannot be compiled.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from .attention import AdditiveAttention, SelfAttention
 from .cells import GRUCell, LSTMCell, RNNCell
+from .freezing import freeze, frozen, unfreeze
 from .multihead import MultiheadAttention
 from .recurrent import GRU, LSTM, RNN
 
@@ -15,4 +16,7 @@ __all__ = [
     "MultiheadAttention",
     "RNNCell",
     "SelfAttention",
+    "freeze",
+    "frozen",
+    "unfreeze",
 ]

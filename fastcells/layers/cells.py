@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..checks import recurrent as checks
 from ..functional.graphs import Proxy, Unscriptable, module_node
 from ..functional.processes import settle_in_forked_child
-from ..functional.recurrent import gru_cell_name, run_module_step, run_step
+from ..functional.recurrent import gru_cell_name
+from ..functional.recurrent_calls import run_module_step, run_step
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 

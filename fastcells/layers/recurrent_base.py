@@ -11,7 +11,7 @@ from ..checks.packed import check_packed
 from ..checks.tensors import check_flag, check_kind
 from ..functional.graphs import Proxy, Unscriptable, module_node
 from ..functional.processes import settle_in_forked_child
-from ..functional.recurrent import run_module_stack, run_stack
+from ..functional.recurrent_calls import run_module_stack, run_stack
 from .packed import pack, pad
 
 __all__ = ["RecurrentLayer"]

@@ -15,7 +15,9 @@ from .devices import arithmetic_dtype, check_device, check_dtype, has_kernels
 
 __all__ = [
     "check_layer",
+    "freeze_weights",
     "has_kernels",
+    "is_frozen",
     "recurrent_backward",
     "recurrent_forward",
     "recurrent_step",
@@ -88,6 +90,18 @@ def step_at_once(
     Python can tell: something watches (a mode, a tracer, a transform, autocast, a profiler), a
     tensor is not plain memory of a CPU, or tensors do not fit together."""
     return None if _C is None else _C.step_at_once(cell, input, h, c, parameters)
+
+
+def freeze_weights(cell: str, weight: Tensor, bias: Tensor | None, is_frozen: bool) -> None:
+    """The user's word on the memory of a weight of gates and of its bias: :func:`fastcells.freeze`.
+    Packs them, or takes the word back."""
+    if _C is not None:
+        _C.freeze(weight, bias, cell, is_frozen)
+
+
+def is_frozen(weight: Tensor) -> bool:
+    """Whether the user gave the word on this weight."""
+    return _C is not None and _C.is_frozen(weight)
 
 
 def stack_at_once(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastcells
-from fastcells.functional.recurrent import run_layer
+from fastcells.functional.recurrent_calls import run_layer
 from fastcells.reference import recurrent as reference
 from fastcells.testing import make_layer_problem
 from problems import assert_replays

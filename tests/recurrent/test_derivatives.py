@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from fastcells.functional import recurrent as functional
+from fastcells.functional import recurrent_calls as functional
 from problems import (
     MASKS,
     assert_equal_trees,

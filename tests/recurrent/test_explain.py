@@ -8,7 +8,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastcells
 from fastcells import _extension
-from fastcells.functional import recurrent, routing
+from fastcells.functional import recurrent_calls as recurrent
+from fastcells.functional import routing
 from pairs import (
     CELLS,
     LAYERS,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcells import _extension
-from fastcells.functional import recurrent as functional
+from fastcells.functional import recurrent_calls as functional
 from fastcells.ops import recurrent as ops
 from fastcells.reference import recurrent as reference
 from fastcells.testing import make_layer_problem

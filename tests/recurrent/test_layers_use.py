@@ -69,14 +69,14 @@ def test_dropout_of_rows_with_lengths_is_scaled_and_between_layers_only(kind):
     seen = []
     torch.manual_seed(0)
     expected = nn.functional.dropout(lower(input, lengths=lengths)[0], 0.5)
-    original = fastcells.functional.recurrent.run_layer
+    original = fastcells.functional.recurrent_calls.run_layer
 
     def spy(cell, directions, input, *rest):
         seen.append(input)
         return original(cell, directions, input, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastcells.functional.recurrent, "run_layer", spy)
+        patch.setattr(fastcells.functional.recurrent_calls, "run_layer", spy)
         through_python(patch)
         torch.manual_seed(0)
         layer(input, lengths=lengths)

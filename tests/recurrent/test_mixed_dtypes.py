@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import jvp
 
 from fastcells import functional
-from fastcells.functional import recurrent
+from fastcells.functional import recurrent_calls as recurrent
 from pairs import one_thread  # noqa: F401 (an autouse fixture)
 from tracing import quiet_tracing
 

@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import fastcells
-from fastcells.functional import recurrent
+from fastcells.functional import recurrent_calls as recurrent
 from pairs import B, H, I, T, assert_same_bits, make_hx, make_input, tensors_of
 
 FORMS = {

@@ -16,7 +16,7 @@ from torch.export import Dim
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 from torch.library import opcheck
 
-from fastcells.functional import recurrent as functional
+from fastcells.functional import recurrent_calls as functional
 from fastcells.ops import recurrent as ops
 from fastcells.testing import make_layer_problem
 from problems import (

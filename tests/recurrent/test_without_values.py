@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import fastcells
 import without_values
-from fastcells.functional import recurrent
+from fastcells.functional import recurrent_calls as recurrent
 from pairs import LAYERS, one_thread  # noqa: F401 (an autouse fixture)
 from tracing import quiet_tracing
 from without_values import FAKES, TRACERS, Call, described

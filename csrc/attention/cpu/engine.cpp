@@ -10,6 +10,7 @@
 #include "attention/cpu/kernels/args.h"
 #include "checks.h"
 #include "cpu/instruction_set.h"
+#include "cpu/memory.h"
 #include "cpu/team.h"
 
 namespace fastcells::cpu {
@@ -40,20 +41,22 @@ int threads_for(const AttentionProblem& p, int64_t tasks) {
   return int(std::max<int64_t>(1, std::min({int64_t(available_threads()), tasks, worth})));
 }
 
+thread_local Workspace workspace;
+
 // Scratch of its own for each thread, on pages of its own.
 class TeamScratch {
  public:
   TeamScratch(int threads, std::size_t bytes)
-      : stride_((int64_t(bytes) + kPage - 1) / kPage * kPage),
-        memory_(at::empty({threads * stride_}, at::kByte)) {}
-  void* of(int thread) const {
-    return static_cast<char*>(memory_.mutable_data_ptr()) + thread * stride_;
-  }
+      : stride_((bytes + kPage - 1) / kPage * kPage),
+        memory_(workspace.at_least(threads * stride_)) {}
+  ~TeamScratch() { workspace.trim(); }
+  TeamScratch(const TeamScratch&) = delete;
+  void* of(int thread) const { return memory_ + thread * stride_; }
 
  private:
-  static constexpr int64_t kPage = 4096;
-  int64_t stride_;
-  at::Tensor memory_;
+  static constexpr std::size_t kPage = 4096;
+  std::size_t stride_;
+  char* memory_;
 };
 
 // Tasks as threads become free: which thread runs one changes nothing in what it writes.

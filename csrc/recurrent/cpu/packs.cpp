@@ -4,11 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <new>
 #include <tuple>
 #include <vector>
 
@@ -127,15 +125,6 @@ std::size_t arithmetic_bytes(const at::Tensor& weight) {
 
 }  // namespace
 
-void FreeMemory::operator()(void* p) const { std::free(p); }
-
-Memory allocate(std::size_t bytes) {
-  constexpr std::size_t kLine = 64;
-  void* const p = std::aligned_alloc(kLine, std::max(kLine, (bytes + kLine - 1) / kLine * kLine));
-  if (!p) throw std::bad_alloc();
-  return Memory(p);
-}
-
 std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
                                        const at::Tensor& weight, const at::Tensor& bias) {
   const std::int64_t H = weight.size(0) / gates, K = weight.size(1);
@@ -174,6 +163,8 @@ void freeze(const at::Tensor& weight, bool frozen) {
     it = it->second.expired() ? storages.erase(it) : std::next(it);
   }
   const at::Storage& storage = weight.storage();
+  const void* const start = weight.const_data_ptr();  // what was written before is packed anew
+  std::erase_if(entries(), [&](const auto& entry) { return std::get<0>(entry.first) == start; });
   if (frozen) {
     storages.insert_or_assign(storage.unsafeGetStorageImpl(), storage.getWeakStorageImpl());
   } else {

@@ -10,16 +10,10 @@
 
 #include <memory>
 
+#include "cpu/memory.h"
 #include "recurrent/cpu/kernels/args.h"
 
 namespace fastcells::cpu {
-
-// Memory at a cache line's start, not initialised.
-struct FreeMemory {
-  void operator()(void* p) const;
-};
-using Memory = std::unique_ptr<void, FreeMemory>;
-Memory allocate(std::size_t bytes);
 
 struct Pack {
   Memory panels;

@@ -6,28 +6,12 @@
 #include <numeric>
 
 #include "cpu/instruction_set.h"
+#include "cpu/memory.h"
 #include "cpu/team.h"
 #include "recurrent/cpu/packs.h"
 
 namespace fastcells::cpu {
 namespace {
-
-// Scratch memory that a calling thread keeps for its next call, up to a size.
-class Workspace {
- public:
-  char* at_least(std::size_t bytes) {
-    if (bytes > size_) memory_ = allocate(bytes), size_ = bytes;
-    return static_cast<char*>(memory_.get());
-  }
-  void trim() {
-    constexpr std::size_t kKept = 8 << 20;
-    if (size_ > kKept) memory_.reset(), size_ = 0;
-  }
-
- private:
-  Memory memory_;
-  std::size_t size_ = 0;
-};
 
 thread_local Workspace workspace;
 

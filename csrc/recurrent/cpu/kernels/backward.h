@@ -277,8 +277,10 @@ class Backward : Frames<Cell, T, S> {
     if (a_.d_input) add_input_gradient();
     const Range own = share_of(M, place_->team_rank, place_->team_threads);
     if (is_few) {
-      if (d_weight_ih) few_frames_gradient<V>(dx, M, frames_, x_row, a_.I, own, d_weight_ih);
-      if (d_weight_hh) few_frames_gradient<V>(dg, M, frames_, h_row, a_.H, own, d_weight_hh);
+      const T *x_rows[kFewRows] = {}, *h_rows[kFewRows] = {};
+      for (int64_t f = 0; f < frames_; ++f) x_rows[f] = x_row(f), h_rows[f] = h_row(f);
+      if (d_weight_ih) few_frames_gradient<V>(dx, M, frames_, x_rows, a_.I, own, d_weight_ih);
+      if (d_weight_hh) few_frames_gradient<V>(dg, M, frames_, h_rows, a_.H, own, d_weight_hh);
     }
     if (d_weight_ih && !is_few) {
       add_weight_gradient<Sh>(dx, M, static_cast<const S*>(a_.plain_x), a_.chunk_frames, a_.I,
