@@ -3,9 +3,9 @@
 #include <ATen/Parallel.h>
 #include <omp.h>
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -49,6 +49,17 @@ class FlushSubnormals {
 #endif
 };
 
+// Spins, then sleeps.
+void wait_for_none(const std::atomic<int>& running) {
+  constexpr int kTurns = 500;  // about 10 us
+  for (int turns = 0; turns < kTurns && running > 0; ++turns) {
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+  }
+  for (int left = running; left > 0; left = running) running.wait(left);
+}
+
 }  // namespace
 
 int available_threads() {
@@ -66,6 +77,7 @@ void run_team(int threads, const std::function<void(int)>& body) {
   const int may_be_smaller = omp_get_dynamic();
   omp_set_dynamic(0);
   int started = 0;
+  std::atomic<int> running{threads};
   char begins = 0, ends = 0;  // the places of these two barriers
   release(begins);
 #pragma omp parallel
@@ -75,7 +87,10 @@ void run_team(int threads, const std::function<void(int)>& body) {
     if (omp_get_num_threads() >= threads && omp_get_thread_num() < threads) {
       const FlushSubnormals flush;
       body(omp_get_thread_num());
+      if (--running == 0) running.notify_one();
     }
+    // OpenMP's own wait would spin for milliseconds on a core that another thread waits for.
+    if (omp_get_thread_num() == 0 && started >= threads) wait_for_none(running);
     release(ends);
   }
   acquire(ends);
@@ -92,7 +107,5 @@ SerialInForkedChild::SerialInForkedChild() {
 SerialInForkedChild::~SerialInForkedChild() {
   if (before_) at::set_num_threads(before_);
 }
-
-void yield() { sched_yield(); }
 
 }  // namespace fastcells::cpu

@@ -24,7 +24,4 @@ class SerialInForkedChild {
   int before_ = 0;  // torch's number of threads, where it was changed
 };
 
-// Lets another thread run.
-void yield();
-
 }  // namespace fastcells::cpu

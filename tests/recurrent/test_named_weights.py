@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fastcells
+from fastcells.functional import recurrent
 from fastcells.functional import recurrent_calls as functional
 from fastcells.ops import recurrent as ops
 from problems import (
@@ -129,4 +130,4 @@ def test_a_function_refuses_what_is_no_tensor(name, is_cell):
 
 def test_a_function_refuses_no_layers():
     with pytest.raises(ValueError, match=r"^gru: num_layers must be a positive int, got 0$"):
-        fastcells.recurrent.gru(torch.zeros(2, 4, 3), None, [], num_layers=0)
+        recurrent.gru(torch.zeros(2, 4, 3), None, [], num_layers=0)

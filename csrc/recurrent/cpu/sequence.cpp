@@ -133,7 +133,6 @@ void Grid::run(std::size_t bytes, const std::function<void(int, const Place&)>& 
                       plan_.team_threads(),
                       &group_barriers[team * plan_.row_groups + group],
                       &team_barriers[team],
-                      yield,
                       scratch + bytes * thread};
     for (std::int64_t d = team; d < directions_; d += plan_.direction_teams) body(int(d), place);
   });

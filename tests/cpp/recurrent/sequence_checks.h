@@ -107,17 +107,11 @@ class Team {
     team.threads = threads;
     std::vector<std::thread> running;
     for (int rank = 0; rank < threads; ++rank) {
-      const cpu::Place place{groups_.data(),
-                             groups,
-                             rank / units_,
-                             rank % units_,
-                             units_,
-                             rank,
-                             threads,
-                             &barriers[rank / units_],
-                             &team,
-                             std::this_thread::yield,
-                             buffers.empty<char>(std::int64_t(scratch_bytes))};
+      const cpu::Place place{groups_.data(), groups,
+                             rank / units_,  rank % units_,
+                             units_,         rank,
+                             threads,        &barriers[rank / units_],
+                             &team,          buffers.empty<char>(std::int64_t(scratch_bytes))};
       if (rank == threads - 1) {
         body(place);
       } else {

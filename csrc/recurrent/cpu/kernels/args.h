@@ -13,11 +13,16 @@
 
 namespace fastcells::cpu {
 
-// A barrier of a few threads that are all running; one cache line for each counter.
+// Turns of a waiting thread before it falls asleep: about 70 us.
+constexpr int kMostPatience = 4000;
+
+// A barrier of a few threads; one cache line for each counter.
 struct Barrier {
   alignas(64) int arrived = 0;
   alignas(64) int phase = 0;
   int threads = 1;
+  alignas(64) int sleepers = 0;
+  int patience = kMostPatience;  // turns at present
 };
 
 // The batch rows that a group of threads takes through time together, the longest first, so that
@@ -37,8 +42,7 @@ struct Place {
   int team_rank, team_threads;  // among all threads of the direction
   Barrier* group_barrier;
   Barrier* team_barrier;
-  void (*yield)();  // lets another thread run
-  void* scratch;    // this thread's own
+  void* scratch;  // this thread's own
 };
 
 struct LayerArgs {

@@ -103,7 +103,7 @@ class Backward : Frames<Cell, T, S> {
       if (r + 1 < n) prefetch_saved(t * a_.B + group_->order[r + 1], units);
       for (int64_t u = units.first; u < units.last; u += L) run_cell(row, u);
     }
-    wait(place_->group_barrier, place_->yield);
+    wait(place_->group_barrier);
     for (int64_t r = 0; r < n; ++r) {
       rows_[r] = static_cast<const S*>(a_.dg_gates) + (frame + r) * M;
     }
@@ -240,7 +240,7 @@ class Backward : Frames<Cell, T, S> {
         }
       }
     }
-    wait(place_->team_barrier, place_->yield);
+    wait(place_->team_barrier);
   }
   void gates(int64_t q, int64_t count, const S* const* rows, int64_t K, const void* panels,
              const void* bias, S* to) {
@@ -273,7 +273,7 @@ class Backward : Frames<Cell, T, S> {
     const bool is_few = is_first && a_.own_weight_hh && frames_ <= kFewRows;
     if (d_weight_ih && !is_few) pack_operand(a_.I, a_.plain_x, x_row);
     if (d_weight_hh && !is_few) pack_operand(a_.H, a_.plain_h, h_row);
-    wait(place_->team_barrier, place_->yield);
+    wait(place_->team_barrier);
     if (a_.d_input) add_input_gradient();
     const Range own = share_of(M, place_->team_rank, place_->team_threads);
     if (is_few) {
@@ -293,7 +293,7 @@ class Backward : Frames<Cell, T, S> {
     for (const auto& [grad, gates] : {std::pair{a_.d_bias_ih, dx}, {a_.d_bias_hh, dg}}) {
       if (grad) add_bias_gradient<Sh>(gates, M, frames_, own, is_first, static_cast<S*>(grad));
     }
-    wait(place_->team_barrier, place_->yield);
+    wait(place_->team_barrier);
   }
 
   template <class Row>

@@ -253,7 +253,7 @@ class Forward {
     }
   }
 
-  void wait_for_group() const { wait(place_->group_barrier, place_->yield); }
+  void wait_for_group() const { wait(place_->group_barrier); }
 
   const cpu::LayerArgs& a_;
   const Steps steps_;

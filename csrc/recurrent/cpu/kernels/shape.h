@@ -1,6 +1,10 @@
 // Sizes that follow from the cell and the vector, the loop over rows and steps, the barrier: what
 // the passes share.
 #pragma once
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "cpu/simd/lanes.h"
 #include "cpu/simd/product.h"
 #include "recurrent/cells/cells.h"
@@ -33,22 +37,43 @@ struct Steps : Rows {
   FC_INLINE bool is_last(int64_t t, int64_t b) const { return t == (reverse ? 0 : length(b) - 1); }
 };
 
-// Waits until all threads of the barrier are here. Spins, then lets others run: threads may be
-// more than cores.
-inline void wait(cpu::Barrier* barrier, void (*yield)()) {
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Waits until all threads of the barrier are here. Spins, then sleeps: threads may be more than
+// cores, and after a pause two of them often wake on one core, where each keeps the other from what
+// it waits for. Whoever is woken from a sleep gets a core that is free. Where a wait ended in a
+// sleep patience was worth nothing, and the next waits have little.
+inline void wait(cpu::Barrier* barrier) {
   if (barrier->threads == 1) return;
   const int phase = __atomic_load_n(&barrier->phase, __ATOMIC_RELAXED);
   if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == barrier->threads) {
     __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&barrier->phase, phase + 1, __ATOMIC_RELEASE);
+    // In this order on both sides: whoever is not seen asleep here sees the phase in the kernel.
+    __atomic_store_n(&barrier->phase, phase + 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&barrier->sleepers, __ATOMIC_SEQ_CST) > 0) {
+      syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, barrier->threads, nullptr, nullptr,
+              0);
+    }
     return;
   }
-  for (int spins = 0; __atomic_load_n(&barrier->phase, __ATOMIC_ACQUIRE) == phase; ++spins) {
-    if (spins > 4000) yield();
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
+  constexpr int kLeastPatience = 64;
+  const auto is_over = [&] { return __atomic_load_n(&barrier->phase, __ATOMIC_ACQUIRE) != phase; };
+  const int patience = __atomic_load_n(&barrier->patience, __ATOMIC_RELAXED);
+  for (int turns = 0; turns < patience && !is_over(); ++turns) pause();
+  const bool slept = !is_over();
+  if (slept) {
+    __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
+    while (!is_over()) {
+      syscall(SYS_futex, &barrier->phase, FUTEX_WAIT_PRIVATE, phase, nullptr, nullptr, 0);
+    }
+    __atomic_sub_fetch(&barrier->sleepers, 1, __ATOMIC_RELAXED);
   }
+  const int next = slept ? kLeastPatience : int(at_most(2 * patience, cpu::kMostPatience));
+  if (next != patience) __atomic_store_n(&barrier->patience, next, __ATOMIC_RELAXED);
 }
 
 }  // namespace
