@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -49,6 +51,18 @@ class FlushSubnormals {
 #endif
 };
 
+// The clocks of the processor time of this thread's team, by number; and when it last ended.
+struct TeamClocks {
+  std::vector<clockid_t> clocks;
+  std::chrono::steady_clock::time_point end;
+};
+thread_local TeamClocks last_team;
+
+std::int64_t nanoseconds(clockid_t clock) {
+  timespec t{};
+  return clock_gettime(clock, &t) == 0 ? t.tv_sec * 1000000000LL + t.tv_nsec : -1;
+}
+
 // Spins, then sleeps.
 void wait_for_none(const std::atomic<int>& running) {
   constexpr int kTurns = 500;  // about 10 us
@@ -78,6 +92,8 @@ void run_team(int threads, const std::function<void(int)>& body) {
   omp_set_dynamic(0);
   int started = 0;
   std::atomic<int> running{threads};
+  TeamClocks& team = last_team;
+  team.clocks.assign(threads, clockid_t());
   char begins = 0, ends = 0;  // the places of these two barriers
   release(begins);
 #pragma omp parallel
@@ -86,6 +102,7 @@ void run_team(int threads, const std::function<void(int)>& body) {
     if (omp_get_thread_num() == 0) started = omp_get_num_threads();
     if (omp_get_num_threads() >= threads && omp_get_thread_num() < threads) {
       const FlushSubnormals flush;
+      pthread_getcpuclockid(pthread_self(), &team.clocks[omp_get_thread_num()]);
       body(omp_get_thread_num());
       if (--running == 0) running.notify_one();
     }
@@ -94,9 +111,47 @@ void run_team(int threads, const std::function<void(int)>& body) {
     release(ends);
   }
   acquire(ends);
+  team.end = std::chrono::steady_clock::now();
   omp_set_dynamic(may_be_smaller);
   TORCH_CHECK(started >= threads, "fastcells: OpenMP started ", started, " of ", threads,
               " threads; call torch.set_num_threads with fewer");
+}
+
+namespace {
+
+// Whether the threads of this thread's last team run now, spinning or at another work.
+bool is_team_awake(int threads) {
+  using namespace std::chrono;
+  const TeamClocks& team = last_team;
+  if (int(team.clocks.size()) < threads) return false;
+  const auto now = steady_clock::now();
+  std::vector<std::int64_t> before;
+  for (int i = 1; i < threads; ++i) before.push_back(nanoseconds(team.clocks[i]));
+  while (steady_clock::now() - now < microseconds(2)) continue;
+  for (int i = 1; i < threads; ++i) {
+    if (nanoseconds(team.clocks[i]) <= before[i - 1]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+int threads_now(int threads, double seconds_alone) {
+  using std::chrono::steady_clock;
+  constexpr double kWakeSeconds = 8e-3;  // until a thread that slept is at work, at worst
+  // Soon after a team its threads spin, or sleep lightly: they wake on cores of their own.
+  constexpr auto kSoon = std::chrono::milliseconds(8);
+  constexpr int kBurst = 16;  // questions in quick succession: calls go on, and waking pays
+  thread_local steady_clock::time_point last_question;
+  thread_local int burst = 0;
+  if (threads == 1 || seconds_alone >= kWakeSeconds) return threads;
+  const auto now = steady_clock::now();
+  burst = now - last_question < kSoon ? burst + 1 : 0;
+  last_question = now;
+  if (now - last_team.end < kSoon || burst >= kBurst || is_team_awake(threads)) {
+    return burst = 0, threads;
+  }
+  return 1;
 }
 
 SerialInForkedChild::SerialInForkedChild() {

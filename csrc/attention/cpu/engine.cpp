@@ -102,7 +102,9 @@ AttentionOutputs forward(const AttentionProblem& p, bool wants_weights) {
   const AttentionKernels& kernels = kernels_of(p);
   const int64_t tasks = kernels.forward_tasks(a);
   if (tasks == 0) return out;
-  const int threads = threads_for(p, tasks);
+  constexpr double kSecondsPerProduct = 5e-11;
+  const double products = double(s.B * s.N * s.Tq * s.Tk * (s.E + s.Ev));
+  const int threads = threads_now(threads_for(p, tasks), products * kSecondsPerProduct);
   const TeamScratch scratch(threads, kernels.forward_scratch(a));
   run_tasks(threads, tasks,
             [&](int thread, int64_t task) { kernels.forward(a, task, scratch.of(thread)); });

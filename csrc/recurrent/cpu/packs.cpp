@@ -28,7 +28,10 @@ Hash combined(Hash a, Hash b) {
 template <class F>
 void for_blocks(std::int64_t blocks, std::int64_t bytes, const F& body) {
   const auto threads = std::min<std::int64_t>(available_threads(), blocks);
-  if (bytes < 2 * kBytesPerThread || threads <= 1) return body(0, blocks);
+  constexpr double kSecondsPerByte = 1e-10;
+  if (bytes < 2 * kBytesPerThread || threads_now(int(threads), bytes * kSecondsPerByte) <= 1) {
+    return body(0, blocks);
+  }
   run_team(int(threads),
            [&](int thread) { body(blocks * thread / threads, blocks * (thread + 1) / threads); });
 }

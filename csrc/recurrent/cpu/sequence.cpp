@@ -48,6 +48,7 @@ Plan plan_layer(const CellKernels& kernels, const CellFacts& cell, Storage stora
 Grid::Grid(const Layer& layer, const CellKernels& kernels, bool is_training)
     : plan_(plan_layer(kernels, layer.cell, layer.storage, layer.sizes, is_training)),
       directions_(layer.sizes.D),
+      steps_(layer.sizes.T),
       lanes_(kernels.lanes) {
   list_rows(layer);
 }
@@ -115,26 +116,56 @@ LayerArgs Grid::arguments(const Layer& layer, std::int64_t d) const {
   return args;
 }
 
+Place Grid::place(int thread, std::vector<Barrier>& teams, std::vector<Barrier>& groups,
+                  char* scratch) {
+  const int team = thread / plan_.team_threads(), rank = thread % plan_.team_threads();
+  const int group = rank / plan_.unit_threads;
+  return {groups_.data(),
+          plan_.row_groups,
+          group,
+          rank % plan_.unit_threads,
+          plan_.unit_threads,
+          rank,
+          plan_.team_threads(),
+          &groups[team * plan_.row_groups + group],
+          &teams[team],
+          scratch};
+}
+
 void Grid::run(std::size_t bytes, const std::function<void(int, const Place&)>& body) {
-  std::vector<Barrier> team_barriers(plan_.direction_teams);
-  std::vector<Barrier> group_barriers(plan_.direction_teams * plan_.row_groups);
-  for (Barrier& barrier : team_barriers) barrier.threads = plan_.team_threads();
-  for (Barrier& barrier : group_barriers) barrier.threads = plan_.unit_threads;
+  std::vector<Barrier> teams(plan_.direction_teams);
+  std::vector<Barrier> groups(plan_.direction_teams * plan_.row_groups);
+  for (Barrier& barrier : teams) barrier.threads = plan_.team_threads();
+  for (Barrier& barrier : groups) barrier.threads = plan_.unit_threads;
   char* const scratch = workspace.at_least(bytes * plan_.threads());
   run_team(plan_.threads(), [&](int thread) {
-    const int team = thread / plan_.team_threads(), rank = thread % plan_.team_threads();
-    const int group = rank / plan_.unit_threads;
-    const Place place{groups_.data(),
-                      plan_.row_groups,
-                      group,
-                      rank % plan_.unit_threads,
-                      plan_.unit_threads,
-                      rank,
-                      plan_.team_threads(),
-                      &group_barriers[team * plan_.row_groups + group],
-                      &team_barriers[team],
-                      scratch + bytes * thread};
-    for (std::int64_t d = team; d < directions_; d += plan_.direction_teams) body(int(d), place);
+    const Place own = place(thread, teams, groups, scratch + bytes * thread);
+    const std::int64_t first = thread / plan_.team_threads();
+    for (std::int64_t d = first; d < directions_; d += plan_.direction_teams) body(int(d), own);
+  });
+  workspace.trim();
+}
+
+bool Grid::is_better_alone() const {
+  const int threads = plan_.threads();
+  if (threads == 1 || plan_.unit_threads > kMostAlone) return false;
+  return threads_now(threads, plan_.step_seconds * double(steps_ * threads)) == 1;
+}
+
+void Grid::run_alone(std::size_t bytes, const std::function<void(int, const Place*, int)>& body) {
+  std::vector<Barrier> alone(1);
+  std::vector<Barrier> groups(plan_.row_groups);
+  char* const scratch = workspace.at_least(bytes * plan_.team_threads());
+  std::vector<Place> places;
+  for (int rank = 0; rank < plan_.team_threads(); ++rank) {
+    places.push_back(place(rank, alone, groups, scratch + bytes * rank));
+  }
+  run_team(1, [&](int) {
+    for (std::int64_t d = 0; d < directions_; ++d) {
+      for (int group = 0; group < plan_.row_groups; ++group) {
+        body(int(d), places.data() + group * plan_.unit_threads, plan_.unit_threads);
+      }
+    }
   });
   workspace.trim();
 }

@@ -40,12 +40,17 @@ class Grid {
   // Runs body(direction, place) on every thread, for each direction that the thread takes part in.
   // The scratch is `bytes` a thread.
   void run(std::size_t bytes, const std::function<void(int, const Place&)>& body);
+  // All of it on this thread: body(direction, places, count) for each group of rows.
+  void run_alone(std::size_t bytes, const std::function<void(int, const Place*, int)>& body);
+  // Whether that is the faster way now: the other threads sleep, and the work is small.
+  bool is_better_alone() const;
 
  private:
   void list_rows(const Layer& layer);
+  Place place(int thread, std::vector<Barrier>& teams, std::vector<Barrier>& groups, char* scratch);
 
   Plan plan_;
-  std::int64_t directions_, frames_ = 0;
+  std::int64_t directions_, steps_, frames_ = 0;
   std::int64_t lanes_;
   std::vector<std::int32_t> order_, active_;
   std::vector<RowGroup> groups_;

@@ -39,8 +39,14 @@ LayerOutputs sequence_forward(const Layer& layer, Keep keep, const CellKernels& 
   }
   const std::int64_t panels = (s.H + kernels.panel_units - 1) / kernels.panel_units;
   const std::int64_t own = (panels + grid.plan().unit_threads - 1) / grid.plan().unit_threads;
-  grid.run(kernels.forward_scratch(args[0], own, grid.most_rows()),
-           [&](int d, const Place& place) { kernels.forward(args[d], place); });
+  const std::size_t scratch = kernels.forward_scratch(args[0], own, grid.most_rows());
+  if (keep == Keep::kNothing && grid.is_better_alone()) {
+    grid.run_alone(scratch, [&](int d, const Place* places, int count) {
+      kernels.forward_alone(args[d], places, count);
+    });
+  } else {
+    grid.run(scratch, [&](int d, const Place& place) { kernels.forward(args[d], place); });
+  }
   return outputs;
 }
 

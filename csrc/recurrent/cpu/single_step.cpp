@@ -28,7 +28,9 @@ StepArgs step_arguments(const LayerSizes& s, const DirectionWeights& w) {
 
 void run_step(const CellKernels& kernels, const LayerSizes& s, int64_t element_bytes,
               const StepArgs& args) {
-  const int threads = step_threads(s, element_bytes);
+  constexpr double kSecondsPerByte = 3e-11;
+  const double bytes = double(s.G * s.H * (s.I + s.H) * element_bytes);
+  const int threads = threads_now(step_threads(s, element_bytes), bytes * kSecondsPerByte);
   const int64_t blocks = (s.H + kernels.lanes - 1) / kernels.lanes;
   const auto unit = [&](int64_t block) { return std::min(s.H, block * kernels.lanes); };
   run_team(threads, [&](int thread) {

@@ -1,18 +1,15 @@
-// Checks of the forward.h, backward.h, weights.h and single_step.h of recurrent/cpu/kernels at the
-// width and instruction set
-// that the including file chooses: against plain loops in double (sequence_problem.h), on teams of
+// Checks of the recurrent kernels of a CPU at the width and instruction set that the including file
+// chooses: against plain loops in double (sequence_problem.h), on teams of
 // threads, in buffers that are watched and begin as NaN (guarded.h).
 #pragma once
 #include <algorithm>
+#include <cstring>
 #include <memory>
-#include <numeric>
-#include <thread>
 
 #include "guarded.h"
-#include "recurrent/cpu/kernels/backward.h"
-#include "recurrent/cpu/kernels/forward.h"
-#include "recurrent/cpu/kernels/single_step.h"
+#include "recurrent/cpu/kernels/table.h"
 #include "sequence_problem.h"
+#include "sequence_team.h"
 
 namespace fastcells {
 namespace {
@@ -74,59 +71,6 @@ class Buffers {
   std::vector<std::unique_ptr<Guarded<unsigned char>>> all_;
 };
 
-// The grid of threads of one direction, as recurrent/cpu/sequence.cpp lays it out.
-class Team {
- public:
-  template <class Cell>
-  Team(const Problem<Cell>& p, int groups, int units) : units_(units) {
-    std::vector<std::int32_t> sorted(p.c.B);
-    std::iota(sorted.begin(), sorted.end(), 0);
-    std::stable_sort(sorted.begin(), sorted.end(),
-                     [&](int a, int b) { return p.length(a) > p.length(b); });
-    order_.resize(groups), active_.resize(groups);
-    std::int64_t first = 0;
-    for (int g = 0; g < groups; ++g) {
-      for (std::int64_t i = g; i < p.c.B; i += groups) order_[g].push_back(sorted[i]);
-      for (std::int64_t t = 0; t < p.c.T; ++t) {
-        active_[g].push_back(std::int32_t(std::count_if(order_[g].begin(), order_[g].end(),
-                                                        [&](int b) { return t < p.length(b); })));
-      }
-      const auto rows = std::int64_t(order_[g].size());
-      groups_.push_back({rows, first, order_[g].data(), active_[g].data()});
-      first += rows;
-    }
-  }
-
-  std::int64_t most_rows() const { return groups_[0].rows; }
-  template <class F>
-  void run(std::size_t scratch_bytes, Buffers& buffers, const F& body) const {
-    const int groups = int(groups_.size()), threads = groups * units_;
-    std::vector<cpu::Barrier> barriers(groups);
-    for (auto& barrier : barriers) barrier.threads = units_;
-    cpu::Barrier team;
-    team.threads = threads;
-    std::vector<std::thread> running;
-    for (int rank = 0; rank < threads; ++rank) {
-      const cpu::Place place{groups_.data(), groups,
-                             rank / units_,  rank % units_,
-                             units_,         rank,
-                             threads,        &barriers[rank / units_],
-                             &team,          buffers.empty<char>(std::int64_t(scratch_bytes))};
-      if (rank == threads - 1) {
-        body(place);
-      } else {
-        running.emplace_back(body, place);
-      }
-    }
-    for (auto& thread : running) thread.join();
-  }
-
- private:
-  int units_;
-  std::vector<std::vector<std::int32_t>> order_, active_;
-  std::vector<cpu::RowGroup> groups_;
-};
-
 // ---- comparison ----
 
 // Largest error of this program over what is allowed, to show how close the limit is.
@@ -184,9 +128,8 @@ class Run {
 
   bool check() {
     set_shared();
-    forward();
-    bool ok = check_forward();
-    if (!kHasC || a_.cells) ok = ok && check_backward();
+    bool ok = check_both();
+    if (c_.T == 1) set_own_weights(), ok = ok && check_both();
     if (!buffers_.are_intact()) std::printf("FAILED: in front of a buffer of %s\n", current_check);
     return ok && buffers_.are_intact();
   }
@@ -194,10 +137,28 @@ class Run {
     set_shared();
     keeps_nothing_ = true;
     forward();
-    return check_forward() && buffers_.are_intact();
+    const void *const output = a_.output, *const h_n = a_.h_n, *const c_n = a_.c_n;
+    bool ok = check_forward();
+    is_alone_ = true;
+    forward();
+    const std::size_t rows = ((c_.T * c_.B - 1) * a_.output_stride + c_.H) * sizeof(T);
+    const std::size_t states = c_.B * c_.H * sizeof(T);
+    ok = ok && std::memcmp(output, a_.output, rows) == 0 && std::memcmp(h_n, a_.h_n, states) == 0 &&
+         (!kHasC || std::memcmp(c_n, a_.c_n, states) == 0);
+    if (!ok) std::printf("FAILED: alone, of %s\n", current_check);
+    return ok && buffers_.are_intact();
   }
 
  private:
+  bool check_both() {
+    forward();
+    return check_forward() && ((kHasC && !a_.cells) || check_backward());
+  }
+  // One step: the weights as they lie in the place of packs, which recomputing reads.
+  void set_own_weights() {
+    a_.own_weight_ih = buffers_.holding<T>(p_.w_ih), a_.own_bias_ih = buffers_.holding<T>(p_.b_ih);
+    a_.own_weight_hh = buffers_.holding<T>(p_.w_hh), a_.own_bias_hh = buffers_.holding<T>(p_.b_hh);
+  }
   template <class X>
   X* empty(std::int64_t count) {
     return buffers_.empty<X>(count);
@@ -252,6 +213,11 @@ class Run {
     }
     const std::size_t bytes =
         Forward<Cell, T, S>::scratch_bytes(a_, divide_up(panels_, units_), team_.most_rows());
+    if (is_alone_) {
+      return team_.run_alone(bytes, buffers_, [this](const cpu::Place* places, int count) {
+        forward_alone<Cell, T, S>(a_, places, count);
+      });
+    }
     team_.run(bytes, buffers_,
               [this](const cpu::Place& place) { Forward<Cell, T, S>(a_, place).run(); });
   }
@@ -333,6 +299,7 @@ class Run {
   const Case& c_;
   const Results& want_;
   const Way way_;
+  bool is_alone_ = false;
   const double tolerance_;
   const std::int64_t panels_;
   const int units_;

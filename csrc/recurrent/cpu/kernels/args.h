@@ -119,6 +119,8 @@ struct StepArgs {
   void* saved;            // T [B, S*H] or nullptr: not wanted
 };
 
+constexpr int kMostAlone = 64;
+
 // For one cell and storage type.
 struct CellKernels {
   int lanes;          // of a vector
@@ -127,6 +129,8 @@ struct CellKernels {
   int plain_columns;  // 2*lanes
   std::size_t (*forward_scratch)(const LayerArgs&, std::int64_t own_panels, std::int64_t rows);
   void (*forward)(const ForwardArgs&, const Place&);
+  // The places of one group, at most kMostAlone, whose barriers are of one thread.
+  void (*forward_alone)(const ForwardArgs&, const Place*, int count);
   std::size_t (*backward_scratch)(const BackwardArgs&);
   void (*backward)(const BackwardArgs&, const Place&);
   // Panels first .. last - 1 of W [G*H, K] as it lies, and of the biases [G*H] (or nullptr).

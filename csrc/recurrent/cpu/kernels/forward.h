@@ -37,7 +37,33 @@ class Forward {
   void run() {
     start();
     wait_for_group();
-    for (int64_t i = 0; i < a_.T;) i = run_chunk(i);
+    for (int64_t i = 0; i < a_.T; ++i) advance();
+  }
+
+  // Own units of the initial states, as carries and as what a row without steps ends with.
+  void start() {
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      const bool cut = steps_.cut_initial(b);
+      for (int parity : {0, 1}) h_rows_[parity][r] = carry_h(parity, r);
+      for (int64_t u = panels_.first * Sh::kUnits; u < panels_.last * Sh::kUnits; u += L) {
+        const V h = initial(args_->h_0, b, u);
+        if (u < a_.H) store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, h, a_.H - u);
+        for (int parity : {0, 1}) store(carry_h(parity, r) + u, cut ? V(S(0)) : h);
+        if constexpr (Cell::kStates == 2) {
+          const V c = initial(args_->c_0, b, u);
+          if (u < a_.H) store_lanes(static_cast<T*>(args_->c_n) + b * a_.H + u, c, a_.H - u);
+          store(carry_c(r) + u, cut ? V(S(0)) : c);
+        }
+      }
+    }
+  }
+  // The next step; before the first one, start().
+  void advance() {
+    if (next_ == end_) begin_chunk();
+    const int64_t t = steps_.step(next_), n = group_->active[t];
+    run_step(next_, t, n, frame_, is_one_step_);
+    frame_ += n, ++next_;
   }
 
  private:
@@ -65,50 +91,26 @@ class Forward {
     return static_cast<S*>(args_->carry_c) + (group_->first + r) * a_.padded_H;
   }
 
-  // Own units of the initial states, as carries and as what a row without steps ends with.
-  void start() {
-    for (int64_t r = 0; r < group_->rows; ++r) {
-      const int64_t b = group_->order[r];
-      const bool cut = steps_.cut_initial(b);
-      for (int parity : {0, 1}) h_rows_[parity][r] = carry_h(parity, r);
-      for (int64_t u = panels_.first * Sh::kUnits; u < panels_.last * Sh::kUnits; u += L) {
-        const V h = initial(args_->h_0, b, u);
-        if (u < a_.H) store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, h, a_.H - u);
-        for (int parity : {0, 1}) store(carry_h(parity, r) + u, cut ? V(S(0)) : h);
-        if constexpr (Cell::kStates == 2) {
-          const V c = initial(args_->c_0, b, u);
-          if (u < a_.H) store_lanes(static_cast<T*>(args_->c_n) + b * a_.H + u, c, a_.H - u);
-          store(carry_c(r) + u, cut ? V(S(0)) : c);
-        }
-      }
-    }
-  }
   V initial(const void* states, int64_t b, int64_t u) const {
     if (!states || u >= a_.H) return V(S(0));
     return load_lanes<V>(static_cast<const T*>(states) + b * a_.H + u, a_.H - u);
   }
 
-  // The steps from number i on whose frames fit a chunk; returns the number after them.
-  int64_t run_chunk(int64_t i) {
-    int64_t frames = 0, end = i;
-    for (; end < a_.T; ++end) {
-      const int64_t n = group_->active[steps_.step(end)];
-      if (end > i && frames + n > a_.chunk_frames) break;
-      for (int64_t r = 0; r < n; ++r) x_rows_[frames + r] = input_row(steps_.step(end), r, frames);
+  // The chunk of steps from the next one on whose frames fit it: their input products.
+  void begin_chunk() {
+    int64_t frames = 0;
+    for (; end_ < a_.T; ++end_) {
+      const int64_t t = steps_.step(end_), n = group_->active[t];
+      if (end_ > next_ && frames + n > a_.chunk_frames) break;
+      for (int64_t r = 0; r < n; ++r) x_rows_[frames + r] = input_row(t, r, frames);
       frames += n;
     }
+    frame_ = 0;
     // One step alone computes each panel's share right before it is used, and from there on.
-    const bool is_one_step = end == i + 1;
-    for (int64_t j = 0; j < panels_.last - panels_.first && !is_one_step; ++j) {
+    is_one_step_ = end_ == next_ + 1;
+    for (int64_t j = 0; j < panels_.last - panels_.first && !is_one_step_; ++j) {
       multiply_input(panels_.first + j, frames, x_gates_ + j * a_.chunk_frames * R * L);
     }
-    frames = 0;
-    for (; i < end; ++i) {
-      const int64_t t = steps_.step(i), n = group_->active[t];
-      run_step(i, t, n, frames, is_one_step);
-      frames += n;
-    }
-    return end;
   }
   void multiply_input(int64_t q, int64_t frames, S* x_gates) {
     const Panel w = a_.own_weight_hh ? own_panel(a_.own_weight_ih, a_.own_bias_ih, q, a_.I)
@@ -262,6 +264,8 @@ class Forward {
   const cpu::Place* place_ = nullptr;
   const cpu::RowGroup* group_ = nullptr;
   Range panels_{};
+  int64_t next_ = 0, end_ = 0, frame_ = 0;  // the next step, the chunk's end, its frames before it
+  bool is_one_step_ = false;
   S* x_gates_;        // [own panels][chunk frames][R*L]
   S* h_gates_;        // [2][rows][R*L]: of two panels
   const S** x_rows_;  // [chunk frames]

@@ -1,5 +1,7 @@
 // The functions of every cell and storage type at one instruction set, as a table.
 #pragma once
+#include <new>
+
 #include "recurrent/cpu/kernels/backward.h"
 #include "recurrent/cpu/kernels/forward.h"
 #include "recurrent/cpu/kernels/hash.h"
@@ -16,6 +18,18 @@ template <class Cell, class T, class S>
 void forward(const cpu::ForwardArgs& a, const cpu::Place& place) {
   Forward<Cell, T, S>(a, place).run();
 }
+// All threads' shares of a group by one thread, step by step: the same bits.
+template <class Cell, class T, class S>
+void forward_alone(const cpu::ForwardArgs& a, const cpu::Place* places, int count) {
+  using Pass = Forward<Cell, T, S>;
+  alignas(Pass) char memory[cpu::kMostAlone * sizeof(Pass)];
+  Pass* const passes = reinterpret_cast<Pass*>(memory);
+  for (int p = 0; p < count; ++p) new (passes + p) Pass(a, places[p]);
+  for (int p = 0; p < count; ++p) passes[p].start();
+  for (int64_t i = 0; i < a.T; ++i) {
+    for (int p = 0; p < count; ++p) passes[p].advance();
+  }
+}
 template <class Cell, class T, class S>
 std::size_t backward_scratch(const cpu::BackwardArgs& a) {
   return Backward<Cell, T, S>::scratch_bytes(a);
@@ -31,17 +45,10 @@ void step(const cpu::StepArgs& a, int64_t first, int64_t last) {
 
 template <class Cell, class T, class S>
 constexpr cpu::CellKernels kKernels = {
-    Shape<Cell, T, S>::L,
-    Shape<Cell, T, S>::kUnits,
-    Shape<Cell, T, S>::R,
-    Shape<Cell, T, S>::kColumns,
-    forward_scratch<Cell, T, S>,
-    forward<Cell, T, S>,
-    backward_scratch<Cell, T, S>,
-    backward<Cell, T, S>,
-    pack_gates<Cell, T, S>,
-    pack_plain<Cell, T, S>,
-    step<Cell, T, S>,
+    Shape<Cell, T, S>::L,        Shape<Cell, T, S>::kUnits,    Shape<Cell, T, S>::R,
+    Shape<Cell, T, S>::kColumns, forward_scratch<Cell, T, S>,  forward<Cell, T, S>,
+    forward_alone<Cell, T, S>,   backward_scratch<Cell, T, S>, backward<Cell, T, S>,
+    pack_gates<Cell, T, S>,      pack_plain<Cell, T, S>,       step<Cell, T, S>,
 };
 
 template <class Cell>
