@@ -20,10 +20,13 @@
 
 namespace simt {
 
+struct Counters;  // the emulator's: a card counts nothing
+
 struct Options {
   unsigned seed = 0;  // the card has its own order
   unsigned cluster_size = 1;
   bool is_cooperative = false;
+  Counters* counters = nullptr;
 };
 
 }  // namespace simt

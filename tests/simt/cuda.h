@@ -36,6 +36,7 @@ template <class T, class Look>
 auto exchange(const T& mine, Look look) {
   static_assert(sizeof(T) <= sizeof(Warp::slot[0]) && std::is_trivially_copyable_v<T>);
   Warp& w = warp();
+  see(Seen::kRegisters, {});
   std::memcpy(w.slot[lane()], &mine, sizeof mine);
   // What earlier exchanges left here is known to all lanes already.
   join(w.reads_over, self().clock.over);

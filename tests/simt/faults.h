@@ -29,15 +29,6 @@ inline void join(Times& into, const Times& other) {
   for (std::size_t i = 0; i < other.size(); ++i) into[i] = std::max(into[i], other[i]);
 }
 
-struct Clock {
-  Times order;  // what lies before, for any access
-  Times over;   // reads that are over: these too
-};
-inline void join(Clock& into, const Clock& other) {
-  join(into.order, other.order);
-  join(into.over, other.over);
-}
-
 // An access: whose, and its own time then.
 struct Event {
   std::uint32_t agent = 0, time = 0;  // time 0: none
@@ -45,6 +36,19 @@ struct Event {
     return time == 0 || (agent < times.size() && times[agent] >= time);
   }
 };
+
+struct Clock {
+  Times order;  // what lies before, for any access
+  Times over;   // reads that are over: these too
+
+  void pass(Event event) {
+    if (event.time > 0) order[event.agent] = over[event.agent] = event.time;
+  }
+};
+inline void join(Clock& into, const Clock& other) {
+  join(into.order, other.order);
+  join(into.over, other.over);
+}
 
 // The history of a piece of memory; in shared memory two bytes, the smallest element of the
 // kernels.

@@ -4,7 +4,8 @@
 // what a running grid shares of global memory, barriers, warps. A thread runs until it waits; who
 // runs next is drawn from a seed. Reported, as a simt::Fault: deadlock; and for shared memory
 // (simt/shared.h) reads of what was never written, addresses out of bounds or misaligned, and
-// accesses without order (simt/faults.h).
+// accesses without order (simt/faults.h). A launch that counts (simt/counters.h) does not look at
+// orders: it is there for as many threads as a card runs.
 #pragma once
 
 #include <cstring>
@@ -14,6 +15,7 @@
 #include <memory>
 #include <random>
 
+#include "simt/counters.h"
 #include "simt/faults.h"
 #include "simt/switch.h"
 
@@ -29,6 +31,7 @@ constexpr unsigned kWarp = 32;
 // Lets `expected` threads go on together.
 struct Barrier {
   unsigned expected = 0, arrived = 0, phase = 0;
+  bool is_of_block = false;   // whole blocks meet here, and not a warp
   Clock gathering, gathered;  // of those who have arrived; of those who left together last
 };
 
@@ -56,6 +59,7 @@ struct Block {
   Barrier barrier;
   std::map<unsigned, bool> votes;  // by phase of the barrier
   std::vector<Warp> warps;
+  std::vector<WarpCounts> counts;  // of the warps; empty: nothing is counted
 };
 
 struct Fiber {
@@ -84,6 +88,7 @@ struct Machine {
   Stack scheduler;
   std::function<void()> kernel;
   std::exception_ptr error;
+  Counters* counted = nullptr;  // nullptr: nothing is counted, and orders are looked at
 };
 
 inline thread_local Machine* machine = nullptr;
@@ -95,10 +100,26 @@ inline unsigned linear_thread() {
 inline unsigned lane() { return linear_thread() % kWarp; }
 inline Warp& warp() { return self().block->warps[linear_thread() / kWarp]; }
 
+// ---- counting ----
+
+// The running thread's share of an access of its warp.
+inline void see(Seen what, const Target& target) {
+  std::vector<WarpCounts>& counts = self().block->counts;
+  if (!counts.empty()) counts[linear_thread() / kWarp].see(lane(), what, target);
+}
+// What the emulator does not see by itself: an operation of the warp that says so.
+inline void see_work() { see(Seen::kWork, {}); }
+inline void meet(bool is_of_block) {
+  std::vector<WarpCounts>& counts = self().block->counts;
+  if (!counts.empty()) counts[linear_thread() / kWarp].meet(lane(), is_of_block);
+}
+
 // ---- clocks ----
 
+inline bool looks_at_orders() { return machine->counted == nullptr; }
 // A new event of the running thread.
 inline Event tick() {
+  if (!looks_at_orders()) return {};
   Fiber& f = self();
   f.clock.over[f.agent] = ++f.clock.order[f.agent];
   return {f.agent, f.clock.order[f.agent]};
@@ -106,6 +127,7 @@ inline Event tick() {
 // An event of what the running thread has set going and does not wait for: an agent of its own,
 // that knows what the thread knew.
 inline Event tick_async(Clock& known) {
+  if (!looks_at_orders()) return {};
   Fiber& f = self();
   known = f.clock;
   return {f.agent + unsigned(machine->fibers.size()), ++f.async_time};
@@ -120,6 +142,7 @@ inline void wait_until(std::function<bool()> may_go_on) {
 }
 inline void arrive_and_wait(Barrier& barrier, bool orders_memory) {
   const unsigned phase = barrier.phase;
+  meet(barrier.is_of_block);
   tick();
   if (orders_memory) join(barrier.gathering, self().clock);
   if (++barrier.arrived == barrier.expected) {
@@ -136,7 +159,8 @@ inline void arrive_and_wait(Barrier& barrier, bool orders_memory) {
 struct Options {
   unsigned seed = 0;
   unsigned cluster_size = 1;
-  bool is_cooperative = false;  // all blocks at once; else cluster after cluster, in any order
+  bool is_cooperative = false;   // all blocks at once; else cluster after cluster, in any order
+  Counters* counters = nullptr;  // where to add what the launch does
 };
 
 inline void enter_fiber() {
@@ -175,9 +199,10 @@ inline void add_block(Machine& m, unsigned number, unsigned rank, std::size_t sh
   block->index = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
   block->place = unsigned(m.blocks.size()), block->rank = rank, block->running = count;
   block->shared.assign(shared_bytes, 0xff);  // NaN in every type of floats
-  block->history.resize((shared_bytes + Granule::kBytes - 1) / Granule::kBytes);
-  block->barrier.expected = count;
+  if (!m.counted) block->history.resize((shared_bytes + Granule::kBytes - 1) / Granule::kBytes);
+  block->barrier.expected = count, block->barrier.is_of_block = true;
   block->warps.resize((count + kWarp - 1) / kWarp);
+  if (m.counted) block->counts.resize(block->warps.size());
   for (std::size_t w = 0; w < block->warps.size(); ++w) {
     block->warps[w].barrier.expected = std::min(kWarp, count - unsigned(w) * kWarp);
   }
@@ -188,6 +213,7 @@ inline void add_block(Machine& m, unsigned number, unsigned rank, std::size_t sh
 // Runs all threads of the machine to their end.
 inline void run(Machine& m, std::mt19937& random) {
   for (auto& fiber : m.fibers) {
+    if (m.counted) break;
     fiber->clock.order.assign(2 * m.fibers.size(), 0);
     fiber->clock.over = fiber->clock.order;
   }
@@ -223,6 +249,9 @@ inline void run(Machine& m, std::mt19937& random) {
   }
   for (const auto& arrive : m.sent) arrive();
   machine = nullptr;
+  for (const auto& block : m.blocks) {
+    if (m.counted) add_block(*m.counted, block->counts);
+  }
 }
 
 // Runs kernel(args...) on every thread of the grid.
@@ -238,11 +267,11 @@ void launch(dim3 grid, dim3 threads, std::size_t shared_bytes, const Options& op
   const std::size_t at_once = options.is_cooperative ? clusters.size() : 1;
   for (std::size_t first = 0; first < clusters.size(); first += at_once) {
     Machine m;
-    m.grid = grid, m.threads = threads, m.cluster_size = size;
+    m.grid = grid, m.threads = threads, m.cluster_size = size, m.counted = options.counters;
     m.kernel = [&] { kernel(args...); };
     m.cluster_barriers.resize(at_once);
     for (Barrier& barrier : m.cluster_barriers) {
-      barrier.expected = size * threads.x * threads.y * threads.z;
+      barrier.expected = size * threads.x * threads.y * threads.z, barrier.is_of_block = true;
     }
     for (std::size_t c = first; c < first + at_once; ++c) {
       for (unsigned rank = 0; rank < size; ++rank) {

@@ -74,9 +74,17 @@ inline void arrive_expecting(Shared<Transactions> barrier, unsigned bytes) {
 inline void wait(Shared<Transactions> barrier, unsigned parity) {
   simt::TransactionBarrier& b = state_of(barrier.place);
   simt::wait_until([&b, parity] { return b.phase != parity; });
+  simt::meet(/*is_of_block=*/true);
   simt::join(simt::self().clock, b.gathered);
 }
 
+// Counts what goes to a block of the cluster.
+inline void see_sent(const simt::Place& to, std::size_t size) {
+  constexpr std::uint64_t kBlock = std::uint64_t(1) << 32;  // further apart than any shared memory
+  const bool is_own = to.block == simt::self().block;
+  const std::uint64_t at = to.block->place * kBlock + std::uint64_t(to.offset);
+  simt::see(simt::Seen::kSent, {size, std::uint64_t(to.low), is_own ? simt::kNowhere : at});
+}
 // value to `where` in block `rank`, whose `barrier` then has sizeof(T) bytes less to wait for.
 // Arrives at any time, and is seen by whoever waited for the barrier.
 template <class T>
@@ -85,6 +93,7 @@ void store_async(Shared<T> where, T value, Shared<Transactions> barrier, unsigne
   const Shared<T> to = peer(where, rank);
   const Shared<Transactions> counter = peer(barrier, rank);
   to.place.check(sizeof value);
+  see_sent(to.place, sizeof value);
   simt::Clock known;
   const simt::Event event = simt::tick_async(known);
   to.place.note(sizeof value, true, event, known);
@@ -92,7 +101,7 @@ void store_async(Shared<T> where, T value, Shared<Transactions> barrier, unsigne
     std::memcpy(to.place.bytes(), &value, sizeof value);
     simt::TransactionBarrier& b = state_of(counter.place);
     simt::Clock after = known;
-    after.order[event.agent] = after.over[event.agent] = event.time;
+    after.pass(event);
     simt::join(b.gathering, after);
     b.bytes_left -= int(sizeof value);
     complete_phase(b);
@@ -107,6 +116,7 @@ void copy_async(Shared<T> to, const T* from) {
   constexpr std::size_t kBytes = 16;
   Shared<uint4> where = shared_cast<uint4>(to);
   where.place.check(kBytes);
+  where.place.see(simt::Seen::kSharedWrite, kBytes);
   if (reinterpret_cast<std::uintptr_t>(from) % kBytes != 0) {
     throw simt::Fault("copy_async: the source is not at a multiple of 16 bytes");
   }
@@ -116,7 +126,7 @@ void copy_async(Shared<T> to, const T* from) {
   simt::Fiber& fiber = simt::self();
   fiber.copies.back().push_back([where, from, event, &fiber] {
     std::memcpy(where.place.bytes(), from, kBytes);
-    fiber.clock.order[event.agent] = fiber.clock.over[event.agent] = event.time;
+    fiber.clock.pass(event);
   });
 }
 inline void commit_copies() { simt::self().copies.emplace_back(); }
@@ -135,6 +145,9 @@ void wait_copies() {
 // Its history: whoever reads what another thread wrote must be ordered after it, as in shared
 // memory.
 inline void note_global(const void* at, bool is_write) {
+  simt::see(is_write ? simt::Seen::kSent : simt::Seen::kGlobalRead,
+            {sizeof(uint4), 0, reinterpret_cast<std::uintptr_t>(at)});
+  if (!simt::looks_at_orders()) return;
   const auto place = simt::machine->global.try_emplace(at, simt::Granule::initialised()).first;
   const simt::Event now = simt::tick();
   const simt::Clock& clock = simt::self().clock;

@@ -27,7 +27,12 @@ struct Place {
   }
   unsigned char* bytes() const { return block->shared.data() + offset; }
 
+  // Counts an access of the running thread.
+  void see(Seen what, std::size_t size) const {
+    simt::see(what, {size, std::uint64_t(low), std::uint64_t(offset)});
+  }
   void note(std::size_t size, bool is_write, Event now, const Clock& clock) const {
+    if (!looks_at_orders()) return;
     for (std::size_t byte = 0; byte < size; byte += Granule::kBytes) {
       Granule& granule = block->history[(offset + byte) / Granule::kBytes];
       const std::string wrong = is_write ? granule.write(now, clock) : granule.read(now, clock);
@@ -38,11 +43,13 @@ struct Place {
   }
   void read(void* to, std::size_t size) const {
     check(size);
+    see(Seen::kSharedRead, size);
     note(size, false, tick(), self().clock);
     std::memcpy(to, bytes(), size);
   }
   void write(const void* from, std::size_t size) const {
     check(size);
+    see(Seen::kSharedWrite, size);
     note(size, true, tick(), self().clock);
     std::memcpy(bytes(), from, size);
   }

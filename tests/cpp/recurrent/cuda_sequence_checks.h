@@ -4,6 +4,7 @@
 
 #include "recurrent/cells/dispatch.h"
 #include "recurrent/cuda/plan.cpp"  // with the parts that plan() is made of
+#include "recurrent/cuda/sequence_args.h"
 #include "sequence_problem.h"
 
 namespace fastcells {
@@ -11,12 +12,27 @@ namespace fastcells {
 struct Launch {
   int unit_warps, parts, blocks;  // of a block; of a cluster, or of the grid
   unsigned seed;
+  simt::Counters* counters = nullptr;  // the emulator's
 };
 
-// What the blocks of a grid exchange, in `direction`; of the right size, and zero.
-struct ExchangeBuffers {
-  std::vector<uint4> buffers;
-  std::vector<unsigned> counters;
+// What the blocks of a grid exchange; of the right size, and zero.
+class ExchangeBuffers {
+ public:
+  void resize(std::int64_t bytes, std::int64_t counters) {
+    buffers_.resize(std::size_t(bytes) / sizeof(uint4) + kLine / sizeof(uint4));
+    counters_.resize(std::size_t(counters));
+  }
+  // From a cache line on, as cudaMalloc gives memory.
+  SequenceExchange get() {
+    const auto address = reinterpret_cast<std::uintptr_t>(buffers_.data());
+    const std::size_t to_line = (kLine - address % kLine) % kLine;
+    return {buffers_.data() + to_line / sizeof(uint4), counters_.data()};
+  }
+
+ private:
+  static constexpr std::size_t kLine = 128;
+  std::vector<uint4> buffers_;
+  std::vector<unsigned> counters_;
 };
 
 // The kernel on all rows of `args`, with the shared memory that its layout asks for.
@@ -26,15 +42,14 @@ void run_kernel(const Launch& launch, Kernel kernel, Args args) {
   const auto shape = Traits::shape(launch.unit_warps, launch.parts, launch.blocks, slices);
   ExchangeBuffers exchange;
   if (Traits::kGrid) {
-    exchange.buffers.resize(std::size_t(2 * slices * shape.exchange_bytes() / 16));
-    exchange.counters.resize(std::size_t(slices * cuda::kCounterWords));
-    args.directions[0].exchange = {exchange.buffers.data(), exchange.counters.data()};
+    exchange.resize(2 * slices * shape.exchange_bytes(), slices * cuda::kCounterWords);
+    args.directions[0].exchange = exchange.get();
   }
   const unsigned blocks = unsigned(Traits::kGrid ? launch.blocks : slices * launch.blocks);
   const unsigned cluster = Traits::kCluster ? unsigned(launch.blocks) : 1;
   simt::launch({blocks}, {unsigned(launch.unit_warps * cuda::kWarpLanes), unsigned(launch.parts)},
                std::size_t(cuda::SequenceShared::of(shape).end),
-               {launch.seed, cluster, Traits::kGrid}, kernel, args);
+               {launch.seed, cluster, Traits::kGrid, launch.counters}, kernel, args);
 }
 
 template <class T>
