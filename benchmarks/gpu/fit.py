@@ -46,7 +46,10 @@ def turns(record):
 
 def kind(record):
     """Return what has coefficients of its own."""
-    return record["tier"] == "grid", record["way"], width_of(record)
+    tier = "grid" if record["tier"] == "grid" else "cluster"
+    if record.get("exchange") == "packets":
+        tier += " with packets"
+    return tier, record["way"], width_of(record)
 
 
 def fit(records):
@@ -62,7 +65,7 @@ def fit(records):
         found[key] = np.linalg.lstsq(matrix, np.ones(len(group)), rcond=None)[0]
         error = matrix @ found[key] - 1
         numbers = ", ".join(f"{n} {x:.4f}" for n, x in zip(NAMES, found[key], strict=False))
-        name = f"{'grid' if key[0] else 'cluster'} {key[1]} {key[2]} bytes"
+        name = f"{key[0]} {key[1]} {key[2]} bytes"
         print(f"{name}: {numbers}; {len(group)} medians, rms {np.sqrt((error**2).mean()):.1%}")
     return found
 

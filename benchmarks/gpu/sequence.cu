@@ -4,6 +4,7 @@
 //   us_step    slope between kLong and kShort steps, medians of kRounds launches of each
 //   us_start   what is left of the short ones: the launch, the weights on their way, the end
 //   plan       whether the plan takes this tier
+//   exchange   of a grid: by counters or by packets; both are timed
 //
 // Arguments: how many seconds it may take. FASTCELLS_FIRST_CASE: where to begin, as the tests have
 // it (tests/cpp/cases.h). A kernel that hangs is named and ends the program.
@@ -175,26 +176,31 @@ const char* tier_name(Tier tier) {
   constexpr const char* kNames[] = {"block", "cluster", "grid"};
   return kNames[int(tier)];
 }
+const char* exchange_name(const cuda::Plan& plan) {
+  if (plan.tier != Tier::kGrid) return "";
+  return plan.exchange == Exchange::kPackets ? "packets" : "counters";
+}
 
 template <class Cell, class T>
 void time_plan(const Layer<Cell, T>& layer, const cuda::Plan& plan, bool is_backward,
                bool is_taken) {
   char name[200];
-  std::snprintf(name, sizeof name, "%s %s %s B%d H%d %s %d", Cell::kName, dtype_name<T>(),
+  std::snprintf(name, sizeof name, "%s %s %s B%d H%d %s %d %s", Cell::kName, dtype_name<T>(),
                 is_backward ? "backward" : "forward", int(layer.B), int(layer.H),
-                tier_name(plan.tier), plan.blocks);
+                tier_name(plan.tier), plan.blocks, exchange_name(plan));
   run_case(name, [&] {
     Timing<Cell, T> timing(layer, plan, is_backward);
     const double few = timing.median_us(kShort), many = timing.median_us(kLong);
     const double step = (many - few) / double(kLong - kShort);
     std::printf(
         "{\"cell\": \"%s\", \"dtype\": \"%s\", \"way\": \"%s\", \"B\": %d, \"H\": %d, "
-        "\"tier\": \"%s\", \"blocks\": %d, \"unit_warps\": %d, \"parts\": %d, \"slices\": %d, "
+        "\"tier\": \"%s\", \"exchange\": \"%s\", \"blocks\": %d, \"unit_warps\": %d, \"parts\": "
+        "%d, \"slices\": %d, "
         "\"shared_kib\": %d, \"us_step\": %.4f, \"us_start\": %.2f, \"plan\": %s}\n",
         Cell::kName, dtype_name<T>(), is_backward ? "backward" : "forward", int(layer.B),
-        int(layer.H), tier_name(plan.tier), plan.blocks, plan.unit_warps, plan.parts,
-        int(plan.slices), int(plan.shared_bytes / 1024), step, few - double(kShort) * step,
-        is_taken ? "true" : "false");
+        int(layer.H), tier_name(plan.tier), exchange_name(plan), plan.blocks, plan.unit_warps,
+        plan.parts, int(plan.slices), int(plan.shared_bytes / 1024), step,
+        few - double(kShort) * step, is_taken ? "true" : "false");
     std::fflush(stdout);
     return true;
   });
@@ -208,7 +214,8 @@ void time_layer(std::int64_t rows, std::int64_t units, bool is_backward, const C
                         kLong,        rows,          units, is_backward};
   const cuda::Plan taken = cuda::plan(p, card);
   const auto offer = [&](bool fits, const cuda::Plan& plan) {
-    const bool is_taken = plan.tier == taken.tier && plan.blocks == taken.blocks;
+    const bool is_taken =
+        plan.tier == taken.tier && plan.blocks == taken.blocks && plan.exchange == taken.exchange;
     if (fits && !clock.is_over()) time_plan<Cell, T>(layer, plan, is_backward, is_taken);
   };
   cuda::Plan plan;
@@ -217,6 +224,7 @@ void time_layer(std::int64_t rows, std::int64_t units, bool is_backward, const C
     offer(cuda::try_blocks(p, card, Tier::kCluster, blocks, plan), plan);
   }
   offer(cuda::try_grid(p, card, plan), plan);
+  offer(cuda::try_grid(p, card, plan, Exchange::kPackets), plan);
 }
 
 template <class Cell, class T>

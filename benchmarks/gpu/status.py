@@ -96,7 +96,8 @@ def step_rows(record):
 def tier_of(record):
     """Return a tier and its time in words."""
     blocks = "" if record["tier"] == "block" else f" of {record['blocks']}"
-    return f"{record['us_step']:.2f} ({record['tier']}{blocks})"
+    packets = " with packets" if record.get("exchange") == "packets" else ""
+    return f"{record['us_step']:.2f} ({record['tier']}{blocks}{packets})"
 
 
 def ratio_lines(record, name):

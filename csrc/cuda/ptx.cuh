@@ -151,6 +151,50 @@ FC_DEVICE void wait_for_count(const unsigned* counter, unsigned least) {
   } while (static_cast<int>(value - least) < 0);
 }
 
+// Of both no more than a word is sure to be stored and loaded as a whole.
+FC_DEVICE void store_packet(uint4* to, uint4 value) { store_global(to, value); }
+
+// 16 bytes, and 8 from somewhere else that belong to them.
+struct Packet {
+  uint4 quad;
+  uint2 rest;
+};
+struct PacketPlace {
+  const uint4* quad;  // nullptr: there is none, and it is zero
+  const uint2* rest;
+};
+FC_DEVICE Packet load_packet(const PacketPlace& from) {
+  Packet p;
+  p.quad = load_global(from.quad);
+  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
+               : "=r"(p.rest.x), "=r"(p.rest.y)
+               : "l"(from.rest)
+               : "memory");
+  return p;
+}
+// Those at place(0), place(1), ..., asked for at once; each looked at until is_new(packet). By all
+// lanes of a warp.
+template <int n, class Place, class IsNew>
+FC_DEVICE void load_packets(Packet (&packets)[n], const Place& place, const IsNew& is_new) {
+#pragma unroll
+  for (int k = 0; k < n; ++k) {
+    const PacketPlace from = place(k);
+    packets[k] = from.quad ? load_packet(from) : Packet{};
+  }
+  bool is_late;
+  do {
+    is_late = false;
+#pragma unroll
+    for (int k = 0; k < n; ++k) {
+      const PacketPlace from = place(k);
+      if (!from.quad || is_new(packets[k])) continue;
+      packets[k] = load_packet(from);
+      is_late = true;
+    }
+  } while (is_late);
+  __syncwarp();
+}
+
 // ---- special functions ----
 
 // 1 / x to 1 ulp; 0 for |x| > 2^126, infinite for a subnormal.

@@ -57,6 +57,13 @@ template <class T>
 T __shfl_sync(unsigned, T value, int from) {
   return simt::exchange(value, [from](auto of) { return of(unsigned(from)); });
 }
+inline unsigned __ballot_sync(unsigned, int predicate) {
+  return simt::exchange(predicate, [](auto of) {
+    unsigned bits = 0;
+    for (unsigned from = 0; from < simt::kWarp; ++from) bits |= unsigned(of(from) != 0) << from;
+    return bits;
+  });
+}
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return simt::exchange(value, [mask](auto of) { return of(simt::lane() ^ unsigned(mask)); });

@@ -70,6 +70,11 @@ class Granule {
     if (!last_write_.is_within(clock.order)) {
       return "is read without order after the write by " + name(last_write_);
     }
+    note_read(now);
+    return "";
+  }
+  // A read that may come before or after any write.
+  void note_read(Event now) {
     const auto place =
         std::lower_bound(reads_.begin(), reads_.end(), now,
                          [](const Event& a, const Event& b) { return a.agent < b.agent; });
@@ -78,7 +83,6 @@ class Granule {
     } else {
       reads_.insert(place, now);
     }
-    return "";
   }
   std::string write(Event now, const Clock& clock) {
     if (!last_write_.is_within(clock.order)) {

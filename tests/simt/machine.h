@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <map>
@@ -75,15 +76,23 @@ struct Fiber {
   bool is_done = false;
 };
 
+// A word of a packet: what is stored, and the reads that its writer knows to be over.
+struct PacketWord {
+  std::uint32_t value = 0;
+  std::shared_ptr<const Times> over;
+};
+
 struct Machine {
   dim3 grid, threads;
   std::vector<std::unique_ptr<Block>> blocks;
   unsigned cluster_size = 1;
   std::vector<Barrier> cluster_barriers;
   std::vector<std::unique_ptr<Fiber>> fibers;
-  std::map<const void*, Clock> counters;    // released clocks of global memory
-  std::map<const void*, Granule> global;    // history of what is loaded and stored at the L2
-  std::vector<std::function<void()>> sent;  // stores on their way
+  std::map<const void*, Clock> counters;  // released clocks of global memory
+  std::map<const void*, Granule> global;  // history of what is loaded and stored at the L2
+  std::map<const void*, std::deque<PacketWord>> packet_words;  // on their way, the oldest first
+  std::map<const void*, PacketWord> packets;                   // that have come last
+  std::vector<std::function<void()>> sent;                     // stores on their way
   Fiber* running = nullptr;
   Stack scheduler;
   std::function<void()> kernel;

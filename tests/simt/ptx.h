@@ -179,6 +179,79 @@ inline void wait_for_count(const unsigned* counter, unsigned least) {
   if (found != simt::machine->counters.end()) simt::join(simt::self().clock, found->second);
 }
 
+// ---- packets: words that say by themselves whether they are new ----
+
+// Each word arrives by itself, at any time; of one place in the order of the stores. That says
+// nothing of other memory. But a writer knows the reads from which its value was made to be over,
+// and whoever has that value knows it, too.
+inline void store_packet(uint4* to, uint4 value) {
+  simt::Machine& m = *simt::machine;
+  simt::see(simt::Seen::kSent, {sizeof value, 0, reinterpret_cast<std::uintptr_t>(to)});
+  const simt::Event now = simt::tick();
+  const auto over = std::make_shared<const simt::Times>(simt::self().clock.over);
+  const unsigned words[] = {value.x, value.y, value.z, value.w};
+  unsigned* const first = &to->x;
+  for (int k = 0; k < 4; ++k) {
+    unsigned* const at = first + k;
+    if (simt::looks_at_orders()) {
+      const auto granule = m.global.try_emplace(at, simt::Granule::initialised()).first;
+      const std::string wrong = granule->second.write(now, simt::self().clock);
+      if (!wrong.empty()) throw simt::Fault("a packet " + wrong);
+    }
+    m.packet_words[at].push_back({words[k], over});
+    m.sent.push_back([&m, at] {
+      std::deque<simt::PacketWord>& waiting = m.packet_words[at];
+      *at = waiting.front().value;
+      m.packets[at] = std::move(waiting.front());
+      waiting.pop_front();
+    });
+  }
+}
+
+struct Packet {
+  uint4 quad;
+  uint2 rest;
+};
+struct PacketPlace {
+  const uint4* quad;  // nullptr: there is none, and it is zero
+  const uint2* rest;
+};
+// A read of `count` words that waits for no order, and of what it found knows which reads are over.
+// Words that are still on their way were to be waited for, or are written over what is read.
+inline void note_packet(const unsigned* first, int count) {
+  simt::Machine& m = *simt::machine;
+  simt::see(simt::Seen::kGlobalRead, {count * sizeof(unsigned), std::uint64_t(count),
+                                      reinterpret_cast<std::uintptr_t>(first)});
+  for (int k = 0; k < count; ++k) {
+    const auto waiting = m.packet_words.find(first + k);
+    if (waiting != m.packet_words.end() && !waiting->second.empty()) {
+      throw simt::Fault("a packet is taken while words of it are on their way");
+    }
+  }
+  if (!simt::looks_at_orders()) return;
+  const simt::Event now = simt::tick();
+  for (const unsigned* at = first; at < first + count; ++at) {
+    m.global.try_emplace(at, simt::Granule::initialised()).first->second.note_read(now);
+    const auto found = m.packets.find(at);
+    if (found != m.packets.end()) simt::join(simt::self().clock.over, *found->second.over);
+  }
+}
+// Those at place(0), place(1), ..., each looked at until is_new(packet). By all lanes of a warp.
+template <int n, class Place, class IsNew>
+void load_packets(Packet (&packets)[n], const Place& place, const IsNew& is_new) {
+  for (int k = 0; k < n; ++k) {
+    const PacketPlace from = place(k);
+    Packet& p = packets[k] = {};
+    if (!from.quad) continue;
+    simt::wait_until([&] {
+      p = {*from.quad, *from.rest};
+      return is_new(p);
+    });
+    note_packet(&from.quad->x, 4), note_packet(&from.rest->x, 2);
+  }
+  __syncwarp();
+}
+
 // ---- special functions ----
 
 // A subnormal counts as 0, before and after.

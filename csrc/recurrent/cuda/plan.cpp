@@ -27,8 +27,15 @@ constexpr StepCost kBackwardCost[] = {{1.662, 0.0046, 0.0710, -0.1090, 0.185},
 struct GridCost {
   double base, weights;
 };
+// What it takes with packets is not measured: reckoned as with counters.
 constexpr GridCost kGridForwardCost[] = {{3.441, 0.0144}, {4.321, 0.0214}};
 constexpr GridCost kGridBackwardCost[] = {{2.442, 0.0184}, {2.516, 0.0359}};
+// Blocks of a grid whose exchange of 1 KiB each an H200 did sooner by packets that are tagged than
+// by a counter: 0.84 us against 1.63 us at 32, 1.48 and 1.94 at 64, 1.92 and 2.35 at 96, 2.41
+// and 2.80 at 128 (grid_exchange of benchmarks/results/nvidia-h200/2026-11-27/micro.json). In the
+// kernels of this folder neither several slices nor packets at all have been timed: for those,
+// counters.
+constexpr int kFewestForPackets = 32, kMostForPackets = 128;
 // Of a product and a step kernel, from H = 1024, B = 64 of recurrent.json beside it, where torch's
 // products are not TF32.
 constexpr double kStepwiseForward[] = {8, 20}, kStepwiseBackward[] = {12, 20};
@@ -52,13 +59,13 @@ int units_a_warp(const Problem& p) {
 }
 
 // What `blocks` blocks of `tier` hold for the problem, K not yet divided.
-SequenceShape shape_of(const Problem& p, Tier tier, int blocks) {
+SequenceShape shape_of(const Problem& p, Tier tier, int blocks, Exchange exchange) {
   SequenceShape s{};
-  s.tier = tier, s.storage_bytes = p.storage_bytes;
+  s.tier = tier, s.exchange = exchange, s.storage_bytes = p.storage_bytes;
   const int units = units_a_warp(p);
   s.tiles = p.is_backward ? 1 : forward_tiles(p.gates);
   s.batch_tiles = batch_tiles(tier, p.is_backward), s.groups = units / kGroupUnits;
-  s.cached = cached_steps(tier, s.tiles, p.gates, p.storage_bytes);
+  s.cached = cached_steps(tier, s.tiles, p.gates, p.storage_bytes, exchange);
   s.unit_warps = int(divide_up(p.H, std::int64_t(blocks) * units)), s.parts = 1;
   s.columns = (p.is_backward ? p.gates : 1) * s.unit_warps * units * blocks;
   s.lane_values = s.batch_tiles * units / kGroupUnits * 2 * p.states;
@@ -99,30 +106,41 @@ double cost_of_stepwise(const Problem& p) {
   return (p.is_backward ? kStepwiseBackward : kStepwiseForward)[p.storage_bytes == 4];
 }
 
-bool try_blocks(const Problem& p, const Device& d, Tier tier, int blocks, Plan& plan) {
-  SequenceShape s = shape_of(p, tier, blocks);
+bool try_blocks(const Problem& p, const Device& d, Tier tier, int blocks, Plan& plan,
+                Exchange exchange = Exchange::kCounters) {
+  SequenceShape s = shape_of(p, tier, blocks, exchange);
   if (!divide_columns(s, d)) return false;
-  plan.tier = tier, plan.blocks = blocks;
+  plan.tier = tier, plan.blocks = blocks, plan.exchange = exchange;
   plan.unit_warps = s.unit_warps, plan.parts = s.parts;
   plan.rows = s.batch_tiles * kTileRows, plan.slices = s.slices;
   plan.shared_bytes = SequenceShared::of(s).end;
   if (tier == Tier::kGrid) {
     plan.exchange_bytes = 2 * s.slices * s.exchange_bytes();
-    plan.counter_words = s.slices * kCounterWords;
+    plan.counter_words = s.has_packets() ? 0 : s.slices * kCounterWords;
   }
   plan.microseconds = tier == Tier::kGrid ? cost_of_grid(p, plan) : cost_of_cluster(p, d, plan);
   return true;
 }
 
 // As many blocks as there are multiprocessors for a direction, with as few units each as goes.
-bool try_grid(const Problem& p, const Device& d, Plan& plan) {
+bool try_grid(const Problem& p, const Device& d, Plan& plan,
+              Exchange exchange = Exchange::kCounters) {
   const int most = d.multiprocessors / p.directions;
   const int units = units_a_warp(p);
   for (int warps = 1; warps <= kMostWarps; ++warps) {
     const std::int64_t blocks = divide_up(p.H, std::int64_t(warps) * units);
-    if (blocks <= most) return try_blocks(p, d, Tier::kGrid, int(blocks), plan);
+    if (blocks <= most) return try_blocks(p, d, Tier::kGrid, int(blocks), plan, exchange);
   }
   return false;
+}
+// With the exchange that was the faster one by itself for so many blocks.
+bool try_best_grid(const Problem& p, const Device& d, Plan& plan) {
+  if (!try_grid(p, d, plan)) return false;
+  Plan packets;
+  const bool is_measured =
+      plan.slices == 1 && plan.blocks >= kFewestForPackets && plan.blocks <= kMostForPackets;
+  if (is_measured && try_grid(p, d, packets, Exchange::kPackets)) plan = packets;
+  return true;
 }
 
 std::string in_microseconds(double us) {
@@ -179,7 +197,7 @@ Plan plan(const Problem& p, const Device& d) {
                           ? "cluster: compute capability below 9.0"
                           : "cluster: " + hidden + std::to_string(d.cluster_blocks) + " have");
   }
-  offer(try_grid(p, d, found), "grid: " + hidden + "the GPU has for a direction");
+  offer(try_best_grid(p, d, found), "grid: " + hidden + "the GPU has for a direction");
   const double stepwise = cost_of_stepwise(p);
   if (best.tier != Tier::kStepwise && best.microseconds > stepwise) {
     why_not.push_back(describe(best) + ": slower than " + in_microseconds(stepwise));
@@ -195,7 +213,10 @@ std::string describe(const Plan& plan) {
   if (plan.tier == Tier::kStepwise) return "a product and a step kernel a step" + about;
   std::ostringstream out;
   if (plan.tier == Tier::kCluster) out << "clusters of " << plan.blocks << " blocks, ";
-  if (plan.tier == Tier::kGrid) out << "a grid of " << plan.blocks << " blocks, ";
+  if (plan.tier == Tier::kGrid) {
+    out << "a grid of " << plan.blocks << " blocks, exchange by "
+        << (plan.exchange == Exchange::kPackets ? "packets, " : "counters, ");
+  }
   out << plan.slices << (plan.slices == 1 ? " slice" : " slices") << " of " << plan.rows
       << " rows, " << plan.unit_warps << " x " << plan.parts
       << " warps a block (units x parts of K), " << plan.shared_bytes / 1024

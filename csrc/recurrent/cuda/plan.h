@@ -32,15 +32,22 @@ enum class Tier {
   kStepwise,  // a matrix product and a step kernel a step
 };
 
+// How the blocks of a grid know that what the others send is there.
+enum class Exchange {
+  kCounters,  // senders count up, one thread of a block waits for the count, then all read
+  kPackets,  // what is sent says so itself (sequence_packets.cuh): who needs it looks until it does
+};
+
 struct Plan {
   Tier tier = Tier::kStepwise;
+  Exchange exchange = Exchange::kCounters;  // the grid's alone
   int unit_warps = 0, parts = 0;  // warps of a block: groups of units, and parts of K of each
   int blocks = 0;                 // of a cluster, or of the grid, a direction
   int rows = 0;                   // of a slice of the batch
   std::int64_t slices = 0;
   std::int64_t shared_bytes = 0;
   std::int64_t exchange_bytes = 0;   // of global memory, a direction; the grid's alone
-  std::int64_t counter_words = 0;    // of 4 bytes, behind them
+  std::int64_t counter_words = 0;    // of 4 bytes, behind them; packets need none
   double microseconds = 0;           // that a step is expected to take
   std::vector<std::string> why_not;  // each tier that does not apply, and why
 };
@@ -66,8 +73,12 @@ constexpr int forward_tiles(int gates) {
 }
 // Steps over K whose weights a warp of so many tiles keeps in registers, if there are that many: as
 // many as 255 registers a thread hold beside what a step needs, without spilling.
-constexpr int cached_steps(Tier tier, int tiles, int gates, int storage_bytes) {
+constexpr int cached_steps(Tier tier, int tiles, int gates, int storage_bytes,
+                           Exchange exchange = Exchange::kCounters) {
   const bool is_half = storage_bytes == 2;
+  if (tier == Tier::kGrid && exchange == Exchange::kPackets) {
+    return tiles == 1 ? 9 + is_half : tiles == 2 ? 2 + is_half : 0;
+  }
   if (tier == Tier::kGrid) return tiles == 1 ? 10 : tiles == 2 ? 3 + is_half : 0;
   const int one_tile = gates == 4 ? (is_half ? 13 : 11) : 12;
   return tiles == 1 ? one_tile : tiles == 2 ? 7 : 3;
@@ -81,6 +92,7 @@ constexpr int batch_tiles(Tier tier, bool is_backward) {
 // What a block holds.
 struct SequenceShape {
   Tier tier;
+  Exchange exchange;
   int storage_bytes;
   int unit_warps, parts;
   int tiles, batch_tiles;  // of a warp: weights, rows
@@ -100,7 +112,13 @@ struct SequenceShape {
   // Of what is exchanged. An odd number of half cache lines: 16 bytes of a lane each of two rows
   // then lie in different banks.
   constexpr int row_bytes() const { return steps() * kStepBytes | kStepBytes; }
-  constexpr int exchange_bytes() const { return batch_tiles * kTileRows * row_bytes(); }
+  constexpr bool has_packets() const { return exchange == Exchange::kPackets; }
+  // Of a tile of batch rows; with packets one more has the bits whose place their tags take.
+  constexpr int tile_rows() const { return kTileRows + has_packets(); }
+  constexpr int exchange_bytes() const { return batch_tiles * tile_rows() * row_bytes(); }
+  // Sums of the parts, which take turns in as many buffers: with packets the barrier in the middle
+  // of a step is the only one.
+  constexpr int partial_buffers() const { return parts == 1 ? 0 : 1 + has_packets(); }
 };
 
 // Where the arrays lie in the shared memory of a block, in bytes.
@@ -118,7 +136,7 @@ struct SequenceShared {
     const std::int64_t warps = std::int64_t(s.unit_warps) * s.parts;
     at.staging = warps * s.stored_steps() * s.tiles * 2 * kQuad;
     at.partials = at.staging + warps * kQuad;
-    at.exchange = at.partials + (s.parts > 1 ? warps * s.tiles * s.batch_tiles * kQuad : 0);
+    at.exchange = at.partials + s.partial_buffers() * warps * s.tiles * s.batch_tiles * kQuad;
     at.states = at.exchange + (s.tier == Tier::kGrid ? 0 : 2 * s.exchange_bytes());
     at.barriers = at.states;
     if (s.tier == Tier::kGrid) at.barriers += s.slices * s.unit_warps * s.lane_values * kQuad / 4;

@@ -39,33 +39,42 @@ cudaError_t launch_planned(void (*kernel)(Args), const cuda::Plan& plan, int dir
   return cudaLaunchKernelEx(&config, kernel, args);
 }
 
-template <Tier tier>
-using TierTag = std::integral_constant<Tier, tier>;
+template <Tier kTier_, Exchange kExchange_ = Exchange::kCounters>
+struct TierTag {
+  static constexpr Tier kTier = kTier_;
+  static constexpr Exchange kExchange = kExchange_;
+};
 
-// Calls f(TypeTag<T>, TierTag<tier>).
+// Calls f(TypeTag<T>, TierTag<tier, exchange>).
 template <class F>
 int dispatch_plan(Storage storage, const cuda::Plan& plan, const F& f) {
   return dispatch_float_storage<Cuda>(storage, [&](auto type) -> cudaError_t {
     if (plan.tier == Tier::kCluster) return f(type, TierTag<Tier::kCluster>{});
+    if (plan.tier == Tier::kGrid && plan.exchange == Exchange::kPackets) {
+      return f(type, TierTag<Tier::kGrid, Exchange::kPackets>{});
+    }
     if (plan.tier == Tier::kGrid) return f(type, TierTag<Tier::kGrid>{});
     return f(type, TierTag<Tier::kBlock>{});
   });
 }
 
 // The kernels that a plan of a tier means.
-template <class Cell, class T, Tier tier>
+template <class Cell, class T, Tier tier, Exchange exchange = Exchange::kCounters>
 using PlannedForward = ForwardTraits<Cell, T, tier, cuda::batch_tiles(tier, false),
                                      cuda::cached_steps(tier, cuda::forward_tiles(Cell::kGates),
-                                                        Cell::kGates, sizeof(T))>;
-template <class Cell, class T, Tier tier>
-using PlannedBackward = BackwardTraits<Cell, T, tier, cuda::batch_tiles(tier, true),
-                                       cuda::cached_steps(tier, 1, Cell::kGates, sizeof(T))>;
+                                                        Cell::kGates, sizeof(T), exchange),
+                                     exchange>;
+template <class Cell, class T, Tier tier, Exchange exchange = Exchange::kCounters>
+using PlannedBackward =
+    BackwardTraits<Cell, T, tier, cuda::batch_tiles(tier, true),
+                   cuda::cached_steps(tier, 1, Cell::kGates, sizeof(T), exchange), exchange>;
 
 template <class Cell>
 int launch_sequence_forward(Storage storage, const cuda::Plan& plan, int directions,
                             const SequenceForwardArgs& args, void* stream) {
   return dispatch_plan(storage, plan, [&](auto type, auto tier) {
-    using Traits = PlannedForward<Cell, typename decltype(type)::type, tier.value>;
+    using T = typename decltype(type)::type;
+    using Traits = PlannedForward<Cell, T, tier.kTier, tier.kExchange>;
     return launch_planned(sequence_forward_kernel<Cell, Traits>, plan, directions, args, stream);
   });
 }
@@ -74,7 +83,8 @@ template <class Cell>
 int launch_sequence_backward(Storage storage, const cuda::Plan& plan, int directions,
                              const SequenceBackwardArgs& args, void* stream) {
   return dispatch_plan(storage, plan, [&](auto type, auto tier) {
-    using Traits = PlannedBackward<Cell, typename decltype(type)::type, tier.value>;
+    using T = typename decltype(type)::type;
+    using Traits = PlannedBackward<Cell, T, tier.kTier, tier.kExchange>;
     return launch_planned(sequence_backward_kernel<Cell, Traits>, plan, directions, args, stream);
   });
 }

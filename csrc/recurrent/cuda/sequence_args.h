@@ -9,10 +9,11 @@
 namespace fastcells {
 
 // What the blocks of a grid exchange, a direction; nullptr where no grid is launched. Zero at
-// first.
+// first, in every launch: counts and tags begin there.
 struct SequenceExchange {
   void* buffers;       // T_ [2, slices, rows, columns + padding]: plan.exchange_bytes
-  unsigned* counters;  // [slices, cuda::kCounterWords]: how often warps have published
+  unsigned* counters;  // [slices, cuda::kCounterWords]: how often warps have published; not read
+                       // where packets are exchanged
 };
 
 struct SequenceDirection {

@@ -19,9 +19,10 @@
 
 namespace fastcells {
 
-template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
+template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached,
+          Exchange kExchange = Exchange::kCounters>
 using BackwardTraits = SequenceTraits<T, kTier, cuda::kBackwardUnits, 1, Cell::kGates,
-                                      Cell::kStates, kBatchTiles, kCached>;
+                                      Cell::kStates, kBatchTiles, kCached, kExchange>;
 
 template <class Cell, class Traits>
 class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardDirection, Traits> {
@@ -37,7 +38,8 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
   using Array = typename Product::template Array<X>;
 
  public:
-  FC_DEVICE explicit SequenceBackward(const SequenceBackwardArgs& args) : Product(args) {}
+  FC_DEVICE explicit SequenceBackward(const SequenceBackwardArgs& args)
+      : Product(args, /*first_exchange=*/1) {}
 
   FC_DEVICE void run() {
     // A column is gate by gate the units of the cluster or grid.
@@ -89,7 +91,7 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
     if (!is_first) this->wait_for(j, j);
     if (!is_behind) this->expect(j + 1);
     Sums sums = {};
-    if (!is_first) this->multiply(j & 1, sums);
+    if (!is_first) this->multiply(Traits::kPackets ? j : j & 1, sums);
     if (is_owner()) {
       each([&](int n, int g, int e) { d_state_[0][n][g][e] += sums[0][n][g * 2 + e]; });
       is_behind ? finish() : run_cells(j);

@@ -3,7 +3,8 @@
 //
 //   block    into its own shared memory; a barrier of the block
 //   cluster  by st.async into the shared memory of every block, counted by an mbarrier
-//   grid     into global memory, where the L2 has it; a counter for each slice
+//   grid     into global memory, where the L2 has it; a counter for each slice, or packets
+//            (sequence_packets.cuh)
 //
 // Exchanges are numbered 0, 1, 2, ..., and take turns in two buffers.
 //
@@ -16,62 +17,23 @@
 #include "cuda/ptx.cuh"
 #include "host_device.h"
 #include "recurrent/cuda/plan.h"
+#include "recurrent/cuda/sequence_gather.cuh"
+#include "recurrent/cuda/sequence_packets.cuh"
 
 namespace fastcells {
 
+using cuda::Exchange, cuda::SequenceShape, cuda::SequenceShared, cuda::Tier;
 using cuda::kGroupUnits, cuda::kStepBytes, cuda::kTileRows, cuda::kWarpLanes;
-using cuda::SequenceShape, cuda::SequenceShared, cuda::Tier;
-
-// Elements of storage as bits.
-template <class T>
-using Bits = std::conditional_t<sizeof(T) == 2, std::uint16_t, std::uint32_t>;
-
-template <class T>
-FC_DEVICE Bits<T> bits_of(T x) {
-  Bits<T> result;
-  memcpy(&result, &x, sizeof result);
-  return result;
-}
-
-// ---- eight units of two rows, from the lanes that have them to lanes with 16 bytes of a row ----
-
-// What a lane has after gather(): 16 bytes of row `row` of its tile, from unit `first_unit` of the
-// group on, as `copies` lanes have it, of which this one is number `copy`.
-template <class T>
-struct Gathered {
-  static constexpr int kCopies = sizeof(T) == 2 ? 4 : 2;
-  uint4 bytes;
-  int row, first_unit, copy;
-};
-
-template <class T>
-FC_DEVICE Gathered<T> gather(int lane, T first, T second) {
-  const bool is_second = lane >> 2 & 1, is_upper = lane >> 3 & 1, is_last = lane >> 4 & 1;
-  const unsigned kept = bits_of(is_second ? second : first);
-  const unsigned other = __shfl_xor_sync(~0u, unsigned(bits_of(is_second ? first : second)), 4);
-  const unsigned even = is_second ? other : kept, odd = is_second ? kept : other;
-  const int row = lane % 4 * 2 + is_second;
-  if constexpr (sizeof(T) == 2) {
-    const unsigned word = even | odd << 16, word_2 = __shfl_xor_sync(~0u, word, 8);
-    const unsigned low = is_upper ? word_2 : word, high = is_upper ? word : word_2;
-    const unsigned low_2 = __shfl_xor_sync(~0u, low, 16), high_2 = __shfl_xor_sync(~0u, high, 16);
-    const uint4 bytes = is_last ? uint4{low_2, high_2, low, high} : uint4{low, high, low_2, high_2};
-    return {bytes, row, 0, lane >> 3};
-  } else {
-    const unsigned even_2 = __shfl_xor_sync(~0u, even, 8), odd_2 = __shfl_xor_sync(~0u, odd, 8);
-    const uint4 bytes =
-        is_upper ? uint4{even_2, odd_2, even, odd} : uint4{even, odd, even_2, odd_2};
-    return {bytes, row, is_last ? 4 : 0, lane >> 3 & 1};
-  }
-}
 
 // How a kernel is made: kUnits units a warp, kTiles m16 tiles, kFan columns over K for each unit,
 // kBatchTiles tiles of eight rows a slice, kStates states of the cell.
 template <class T_, Tier kTier_, int kUnits_, int kTiles_, int kFan_, int kStates_,
-          int kBatchTiles_, int kCached_>
+          int kBatchTiles_, int kCached_, Exchange kExchange_>
 struct SequenceTraits {
   using T = T_;
   static constexpr Tier kTier = kTier_;
+  static constexpr Exchange kExchange = kExchange_;
+  static constexpr bool kPackets = kTier == Tier::kGrid && kExchange == Exchange::kPackets;
   static constexpr bool kCluster = kTier == Tier::kCluster, kGrid = kTier == Tier::kGrid;
   static constexpr int kUnits = kUnits_, kTiles = kTiles_, kFan = kFan_, kStates = kStates_;
   static constexpr int kGroups = kUnits / kGroupUnits, kBatchTiles = kBatchTiles_;
@@ -81,7 +43,7 @@ struct SequenceTraits {
   // Of a block with so many warps, in a cluster or grid of so many blocks.
   static constexpr SequenceShape shape(int unit_warps, int parts, int blocks, std::int64_t slices) {
     SequenceShape s{};
-    s.tier = kTier, s.storage_bytes = int(sizeof(T));
+    s.tier = kTier, s.exchange = kExchange, s.storage_bytes = int(sizeof(T));
     s.unit_warps = unit_warps, s.parts = parts;
     s.tiles = kTiles, s.batch_tiles = kBatchTiles, s.groups = kGroups, s.cached = kCached;
     s.columns = kFan * unit_warps * kUnits * blocks;
@@ -95,14 +57,18 @@ class SequenceBlock {
  protected:
   using T = typename Traits::T;
   static constexpr bool kCluster = Traits::kCluster, kGrid = Traits::kGrid;
+  static constexpr bool kPackets = Traits::kPackets;
+  static constexpr int kGroupQuads = int(sizeof(T)) * kGroupUnits / 16;  // of a row
   static constexpr int N = Traits::kBatchTiles, U = Traits::kGroups, kRows = Traits::kRows;
 
-  FC_DEVICE explicit SequenceBlock(const Args& args)
+  // The first exchange that is sent has number `first_exchange`.
+  FC_DEVICE SequenceBlock(const Args& args, int first_exchange)
       : a_(args),
         d_(args.directions[blockIdx.y]),
         T_(int(args.T)),
         B_(int(args.B)),
         H_(int(args.H)),
+        first_exchange_(first_exchange),
         lane_(int(threadIdx.x) % kWarpLanes),
         warp_(int(threadIdx.x) / kWarpLanes),
         part_(int(threadIdx.y)) {
@@ -134,6 +100,7 @@ class SequenceBlock {
   }
   // In step i it was this slice's turn: now the next one's, in the step that is returned.
   FC_DEVICE int pass_turn(int i) {
+    if constexpr (kPackets) is_odd_turn_ = !is_odd_turn_;
     if constexpr (!kGrid) return i + 1;
     const bool is_last = is_last_slice();
     take_slice(is_last ? 0 : slice_ + 1);
@@ -230,23 +197,34 @@ class SequenceBlock {
 
   FC_DEVICE int row_quads() const { return shape_.row_bytes() / 16; }
   FC_DEVICE int buffer_quads() const { return shape_.exchange_bytes() / 16; }
-  // Buffer 0 or 1 of this slice, in global memory: [rows][columns + padding].
-  FC_DEVICE uint4* global_buffer(int number) const {
-    const std::int64_t buffer = std::int64_t(number) * slices_ + slice_;
+  // Of this slice, in global memory: [rows][columns + padding].
+  FC_DEVICE uint4* global_buffer(int exchange) const {
+    const std::int64_t buffer = std::int64_t(exchange & 1) * slices_ + slice_;
     return static_cast<uint4*>(d_.exchange.buffers) + buffer * buffer_quads();
   }
   FC_DEVICE ptx::Shared<uint4> buffer(int number) const {
     return exchange_ + number * buffer_quads();
   }
-  // 16 bytes of a row of exchange `number`; the rows past the last are zero.
-  FC_DEVICE uint4 exchanged(int number, int r, int quad) const {
+  // 16 bytes of a row of an exchange; the rows past the last are zero.
+  FC_DEVICE uint4 exchanged(int exchange, int r, int quad) const {
     if constexpr (kGrid) {
       if (first_row_ + r >= B_) return uint4{0, 0, 0, 0};
-      return ptx::load_global(global_buffer(number) + r * row_quads() + quad);
+      return ptx::load_global(global_buffer(exchange) + r * row_quads() + quad);
     } else {
-      return buffer(number)[r * row_quads() + quad];
+      return buffer(exchange & 1)[r * row_quads() + quad];
     }
   }
+  // Of the same as a packet. Nobody sends rows past the last, or what pads a row.
+  FC_DEVICE bool is_sent(int n, int r, int quad) const {
+    return first_row_ + n * kTileRows + r < B_ &&
+           quad < Traits::kFan * units_ / kGroupUnits * kGroupQuads;
+  }
+  FC_DEVICE ptx::PacketPlace packet_place(int exchange, int n, int r, int quad) const {
+    const uint4* const tile = global_buffer(exchange) + n * shape_.tile_rows() * row_quads();
+    const uint4* const rest = tile + kTileRows * row_quads() + quad / kGroupQuads;
+    return {tile + r * row_quads() + quad, reinterpret_cast<const uint2*>(rest) + r % 2};
+  }
+  FC_DEVICE unsigned tag(int exchange) const { return tag_of(exchange - first_exchange_); }
 
   // Both buffers of shared memory: value(row, column) in the first, zero in the second and in the
   // padding.
@@ -282,6 +260,7 @@ class SequenceBlock {
   }
   // The lanes' values of one group of units, for two rows each, to a column of every block.
   FC_DEVICE void send(int exchange, int n, int column, T first, T second) const {
+    if constexpr (kPackets) return send_packets(exchange, n, column, first, second);
     const Gathered<T> group = gather(lane_, first, second);
     const int number = (exchange & 1), r = n * kTileRows + group.row;
     const int at = r * row_quads() + (column + group.first_unit) * int(sizeof(T)) / 16;
@@ -294,15 +273,30 @@ class SequenceBlock {
       }
     } else if (group.copy == 0) {
       if constexpr (kGrid) {
-        if (first_row_ + r < B_) ptx::store_global(global_buffer(number) + at, group.bytes);
+        if (first_row_ + r < B_) ptx::store_global(global_buffer(exchange) + at, group.bytes);
       } else {
         buffer(number)[at] = group.bytes;
       }
     }
   }
+  FC_DEVICE void send_packets(int exchange, int n, int column, T first, T second) const {
+    const unsigned tag = this->tag(exchange);
+    const auto tagged = [tag](T x) { return of_bits<T>(Bits<T>((bits_of(x) & ~1u) | tag)); };
+    const uint4 rest = rest_of_tile<T>(lane_, bits_of(first), bits_of(second), tag);
+    const Gathered<T> group = gather(lane_, tagged(first), tagged(second));
+    uint4* const tile = global_buffer(exchange) + n * shape_.tile_rows() * row_quads();
+    const int rows = B_ - first_row_ - n * kTileRows;  // of this tile that there are, or more
+    const int quad = (column + group.first_unit) * int(sizeof(T)) / 16;
+    if (group.copy == 0 && group.row < rows) {
+      ptx::store_packet(tile + group.row * row_quads() + quad, group.bytes);
+    }
+    if (lane_ == kTileRows && rows > 0) {  // one that has stored nothing
+      ptx::store_packet(tile + kTileRows * row_quads() + column / kGroupUnits, rest);
+    }
+  }
   // After a warp has sent all of an exchange.
   FC_DEVICE void publish() const {
-    if constexpr (kGrid) {
+    if constexpr (kGrid && !kPackets) {
       __syncwarp();
       if (lane_ == 0) ptx::add_release(counter());
     }
@@ -313,6 +307,7 @@ class SequenceBlock {
     if constexpr (kCluster) {  // exchange 0 is not counted: every block fills it in by itself
       ptx::wait(full_ + (exchange & 1), unsigned((exchange - 1) >> 1 & 1));
     } else {
+      if constexpr (kPackets) return;  // who reads waits
       if constexpr (kGrid) {
         const unsigned writers = unsigned(blocks_ * owners_ * shape_.unit_warps);
         if (thread() == threads() - kWarpLanes) {
@@ -330,6 +325,7 @@ class SequenceBlock {
   const Args& a_;
   const Direction& d_;
   const int T_, B_, H_;
+  const int first_exchange_;
   const int lane_, warp_, part_;
   SequenceShape shape_;
   int blocks_, units_;  // of the cluster or grid
@@ -338,6 +334,7 @@ class SequenceBlock {
   int first_unit_;      // of this warp
   int slices_, slice_;  // that take turns, and the one whose turn it is
   int first_row_;
+  bool is_odd_turn_ = false;
 
  private:
   // How often warps have published of this slice.

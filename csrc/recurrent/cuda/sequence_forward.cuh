@@ -22,10 +22,11 @@
 
 namespace fastcells {
 
-template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
+template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached,
+          Exchange kExchange = Exchange::kCounters>
 using ForwardTraits =
     SequenceTraits<T, kTier, cuda::forward_units(Cell::kGates), cuda::forward_tiles(Cell::kGates),
-                   1, Cell::kStates, kBatchTiles, kCached>;
+                   1, Cell::kStates, kBatchTiles, kCached, kExchange>;
 
 template <class Cell, class Traits>
 class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, Traits> {
@@ -39,7 +40,8 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
   using Product::unit;
 
  public:
-  FC_DEVICE explicit SequenceForward(const SequenceForwardArgs& args) : Product(args) {}
+  FC_DEVICE explicit SequenceForward(const SequenceForwardArgs& args)
+      : Product(args, /*first_exchange=*/0) {}
 
   FC_DEVICE void run() {
     this->load_weights([&](int half, int k) {
@@ -112,7 +114,7 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
     const bool is_last = i + 1 == T_;
     if (!is_last) this->expect(i + 1);
     Sums sums;
-    this->multiply(i & 1, sums);
+    this->multiply(Traits::kPackets ? i : i & 1, sums);
     if (is_owner()) {
       Results results;
       each([&](int n, int g, int e) { run_cell(n, g, e, sums, results); });

@@ -56,9 +56,11 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
   static constexpr int kHalves = Traits::kGroups * Traits::kPerGroup;  // with a unit in them
   // Steps whose operand is asked for at once: shared memory is some way off, the L2 a long one.
   static constexpr int kAhead = Traits::kGrid && sizeof(T) == 2 ? 4 : 2;
+  // Steps of the loop that is unrolled for those whose weights lie in registers.
+  static constexpr int kUnrolled = (kCached + kAhead - 1) / kAhead * kAhead;
   using Sums = float[M][N][4];
 
-  FC_DEVICE explicit SequenceProduct(const Args& args) : Block(args) {
+  FC_DEVICE SequenceProduct(const Args& args, int first_exchange) : Block(args, first_exchange) {
     const auto at = SequenceShared::of(shape_);
     const int own = shape_.stored_steps() * M * 2 * kWarpLanes;
     const int warps = shape_.unit_warps * shape_.parts;
@@ -95,32 +97,30 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
     }
   }
 
-  // sums = W times exchange `number`, in the warps that own units; all warps take part.
-  FC_DEVICE void multiply(int number, Sums& sums) const {
+  // sums = W times what was exchanged, in the warps that own units; all warps take part.
+  FC_DEVICE void multiply(int exchange, Sums& sums) const {
     float chains[2][M][N][4] = {};
     FC_UNROLL
-    for (int s = 0; s < kCached; s += kAhead) {
+    for (int s = 0; s < kUnrolled; s += kAhead) {
       if (s >= own_steps_) break;
       uint4 b[kAhead][N];
-      load_operand(number, s, b);
+      load_operand(exchange, s, b);
       FC_UNROLL
       for (int i = 0; i < kAhead; ++i) {
-        if (s + i < kCached) multiply_step(cached_[s + i], b[i], chains);
+        if (s + i < kCached) {
+          multiply_step(cached_[s + i], b[i], chains);
+        } else if (s + i < own_steps_) {
+          multiply_stored(s + i, b[i], chains);
+        }
       }
     }
-    for (int s = kCached; s < own_steps_; s += kAhead) {
+    for (int s = kUnrolled; s < own_steps_; s += kAhead) {
       uint4 b[kAhead][N];
-      load_operand(number, s, b);
+      load_operand(exchange, s, b);
       FC_UNROLL
       for (int i = 0; i < kAhead; ++i) {
         if (s + i >= own_steps_) break;
-        WeightFragment a[M];
-        FC_UNROLL
-        for (int m = 0; m < M; ++m) {
-          a[m].low = stored_[stored_at(s + i, m)];
-          a[m].high = stored_[stored_at(s + i, m) + kWarpLanes];
-        }
-        multiply_step(a, b[i], chains);
+        multiply_stored(s + i, b[i], chains);
       }
     }
     FC_UNROLL
@@ -163,16 +163,46 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
     return staging_[0];
   }
 
-  FC_DEVICE void load_operand(int number, int s, uint4 (&b)[kAhead][N]) const {
+  FC_DEVICE void load_operand(int exchange, int s, uint4 (&b)[kAhead][N]) const {
+    if constexpr (Traits::kPackets) return load_packets(exchange, s, b);
     FC_UNROLL
     for (int i = 0; i < kAhead; ++i) {
       FC_UNROLL
       for (int n = 0; n < N; ++n) {
         const int quad = (first_step_ + s + i) * (kStepBytes / 16) + lane_ % 4;
-        b[i][n] = s + i < own_steps_ ? this->exchanged(number, n * kTileRows + lane_ / 4, quad)
+        b[i][n] = s + i < own_steps_ ? this->exchanged(exchange, n * kTileRows + lane_ / 4, quad)
                                      : uint4{0, 0, 0, 0};
       }
     }
+  }
+  FC_DEVICE void load_packets(int exchange, int s, uint4 (&b)[kAhead][N]) const {
+    const unsigned tag = this->tag(exchange);
+    const int row = lane_ / 4;
+    ptx::Packet packets[kAhead * N];
+    constexpr int kQuads = kStepBytes / 16, kRests = 2 * kQuads / Block::kGroupQuads;  // a step
+    const auto quad = [&](int i) { return (first_step_ + s + i) * kQuads + lane_ % 4; };
+    ptx::PacketPlace first[N];
+    FC_UNROLL
+    for (int n = 0; n < N; ++n) first[n] = this->packet_place(exchange, n, row, quad(0));
+    const auto place = [&](int k) {
+      const int i = k / N, n = k % N;
+      const bool has = s + i < own_steps_ && this->is_sent(n, row, quad(i));
+      return ptx::PacketPlace{has ? first[n].quad + i * kQuads : nullptr,
+                              first[n].rest + i * kRests};
+    };
+    ptx::load_packets(packets, place, [&](const auto& p) { return is_new<T>(p, tag); });
+    FC_UNROLL
+    for (int k = 0; k < kAhead * N; ++k)
+      b[k / N][k % N] = restored<T>(packets[k], row, quad(k / N));
+  }
+  FC_DEVICE void multiply_stored(int s, const uint4 (&b)[N], float (&chains)[2][M][N][4]) const {
+    WeightFragment a[M];
+    FC_UNROLL
+    for (int m = 0; m < M; ++m) {
+      a[m].low = stored_[stored_at(s, m)];
+      a[m].high = stored_[stored_at(s, m) + kWarpLanes];
+    }
+    multiply_step(a, b, chains);
   }
   FC_DEVICE static void multiply_step(const WeightFragment (&a)[M], const uint4 (&b)[N],
                                       float (&chains)[2][M][N][4]) {
@@ -192,8 +222,9 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
   // Every part leaves what it has not the cells of, and adds up what it has. The barrier in it also
   // says that all warps are done with what was exchanged.
   FC_DEVICE void add_parts(Sums& sums) const {
+    const int turn = Traits::kPackets && this->is_odd_turn_ ? shape_.parts : 0;
     const auto partial = [&](int part, int half, int n) {
-      const int warp = part * shape_.unit_warps + warp_;
+      const int warp = (turn + part) * shape_.unit_warps + warp_;
       return partials_ + ((warp * kHalves + half) * N + n) * kWarpLanes + lane_;
     };
     each_half([&](int half, int n) {
@@ -226,10 +257,11 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
     }
   }
 
-  int first_step_, own_steps_;    // over K, of this part
-  ptx::Shared<uint4> stored_;     // [steps past kCached][tiles][low, high][lanes]: this warp's
-  ptx::Shared<uint4> staging_;    // this thread's
-  ptx::Shared<float2> partials_;  // [parts][warps][halves][tiles of rows][lanes]: two rows
+  int first_step_, own_steps_;  // over K, of this part
+  ptx::Shared<uint4> stored_;   // [steps past kCached][tiles][low, high][lanes]: this warp's
+  ptx::Shared<uint4> staging_;  // this thread's
+  // [buffers][parts][warps][halves][tiles of rows][lanes]: two rows
+  ptx::Shared<float2> partials_;
   WeightFragment cached_[kCached > 0 ? kCached : 1][M];
 };
 

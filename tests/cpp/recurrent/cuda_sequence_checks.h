@@ -9,6 +9,8 @@
 
 namespace fastcells {
 
+using cuda::Exchange, cuda::Tier;
+
 struct Launch {
   int unit_warps, parts, blocks;  // of a block; of a cluster, or of the grid
   unsigned seed;
@@ -42,7 +44,8 @@ void run_kernel(const Launch& launch, Kernel kernel, Args args) {
   const auto shape = Traits::shape(launch.unit_warps, launch.parts, launch.blocks, slices);
   ExchangeBuffers exchange;
   if (Traits::kGrid) {
-    exchange.resize(2 * slices * shape.exchange_bytes(), slices * cuda::kCounterWords);
+    const std::int64_t counters = shape.has_packets() ? 0 : slices * cuda::kCounterWords;
+    exchange.resize(2 * slices * shape.exchange_bytes(), counters);
     args.directions[0].exchange = exchange.get();
   }
   const unsigned blocks = unsigned(Traits::kGrid ? launch.blocks : slices * launch.blocks);
@@ -87,6 +90,11 @@ double worst(const std::vector<T>& got, const Values& expected) {
 }
 
 template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+template <class T>
 const char* type_name() {
   return std::is_same_v<T, float>    ? "float32 "
          : std::is_same_v<T, __half> ? "float16 "
@@ -96,39 +104,44 @@ const char* type_name() {
 template <class Cell, class Traits>
 std::string case_name(const Case& c, const Launch& launch) {
   constexpr const char* kTiers[] = {"block", "cluster", "grid"};
+  const std::string tier =
+      std::string(kTiers[int(Traits::kTier)]) + (Traits::kPackets ? " with packets" : "");
   char name[200];
-  std::snprintf(
-      name, sizeof name, "%-11s %s T%d B%d H%d%s%s%s, %s, %d x %d warps, %d blocks, %d cached",
-      Cell::kName, type_name<typename Traits::T>(), int(c.T), int(c.B), int(c.H),
-      c.reverse ? " reverse" : "", c.lengths ? " lengths" : "", c.resets ? " resets" : "",
-      kTiers[int(Traits::kTier)], launch.unit_warps, launch.parts, launch.blocks, Traits::kCached);
+  std::snprintf(name, sizeof name,
+                "%-11s %s T%d B%d H%d%s%s%s, %s, %d x %d warps, %d blocks, %d cached", Cell::kName,
+                type_name<typename Traits::T>(), int(c.T), int(c.B), int(c.H),
+                c.reverse ? " reverse" : "", c.lengths ? " lengths" : "", c.resets ? " resets" : "",
+                tier.c_str(), launch.unit_warps, launch.parts, launch.blocks, Traits::kCached);
   return name;
 }
 
 // ---- what a card takes beside the emulator's cases ----
 
-using cuda::Tier;
-
 // Facts of an H100 or H200: the widest tiers.
 constexpr cuda::Device kCard{90, 227 * 1024, 16, 132};
 
-// f(tier, launch) for every tier, and every size of cluster, that holds the layer; as the plan
-// would launch it.
+template <Tier kTier_, Exchange kExchange_ = Exchange::kCounters>
+struct Way {
+  static constexpr Tier kTier = kTier_;
+  static constexpr Exchange kExchange = kExchange_;
+};
+// f(way, launch) for every tier, every size of cluster and every exchange of a grid that holds the
+// layer; as the plan would launch it.
 template <class Cell, class F>
 void each_launch(const Case& c, int storage_bytes, bool is_backward, const F& f) {
   const cuda::Problem p{Cell::kGates, Cell::kStates, false, false,      storage_bytes, 1,
                         c.T,          c.B,           c.H,   is_backward};
-  const auto offer = [&](auto tier, bool fits, const cuda::Plan& plan) {
-    if (fits) f(tier, Launch{plan.unit_warps, plan.parts, plan.blocks, 1});
+  const auto offer = [&](auto way, bool fits, const cuda::Plan& plan) {
+    if (fits) f(way, Launch{plan.unit_warps, plan.parts, plan.blocks, 1});
   };
   cuda::Plan plan;
-  offer(std::integral_constant<Tier, Tier::kBlock>{},
-        cuda::try_blocks(p, kCard, Tier::kBlock, 1, plan), plan);
+  offer(Way<Tier::kBlock>{}, cuda::try_blocks(p, kCard, Tier::kBlock, 1, plan), plan);
   for (int blocks = 2; blocks <= kCard.cluster_blocks; blocks *= 2) {
-    offer(std::integral_constant<Tier, Tier::kCluster>{},
-          cuda::try_blocks(p, kCard, Tier::kCluster, blocks, plan), plan);
+    offer(Way<Tier::kCluster>{}, cuda::try_blocks(p, kCard, Tier::kCluster, blocks, plan), plan);
   }
-  offer(std::integral_constant<Tier, Tier::kGrid>{}, cuda::try_grid(p, kCard, plan), plan);
+  offer(Way<Tier::kGrid>{}, cuda::try_grid(p, kCard, plan), plan);
+  offer(Way<Tier::kGrid, Exchange::kPackets>{}, cuda::try_grid(p, kCard, plan, Exchange::kPackets),
+        plan);
 }
 
 // Layers that fill tiers, long ones, many rows: check(case) for each.

@@ -84,6 +84,11 @@ struct Backward {
     return is_clear ? error : INFINITY;
   }
 
+  bool is_equal(const Backward& other) const {
+    return same_bits(dx_gates, other.dx_gates) && same_bits(dg_gates, other.dg_gates) &&
+           same_bits(d_h_0, other.d_h_0) && same_bits(d_c_0, other.d_c_0);
+  }
+
   Problem<Cell> problem;
   Results expected;
   std::vector<T> w_hh_t, h_0, c_0, d_h_n, d_c_n, d_output, output, saved, dx_gates, dg_gates;
@@ -97,14 +102,25 @@ constexpr double kTolerance = sizeof(T) == 4              ? 1e-5
                               : std::is_same_v<T, __half> ? 6e-3
                                                           : 4.8e-2;
 
-template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
+template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached,
+          Exchange kExchange = Exchange::kCounters>
 bool check(const Case& c, const Launch& launch) {
-  using Traits = BackwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
+  using Traits = BackwardTraits<Cell, T, kTier, kBatchTiles, kCached, kExchange>;
   return run_case(case_name<Cell, Traits>(c, launch), [&] {
     Backward<Cell, T> run(c);
     run_kernel<Traits>(launch, sequence_backward_kernel<Cell, Traits>, run.arguments());
-    return end_case(run.error(), kTolerance<T>);
+    if constexpr (!Traits::kPackets) return end_case(run.error(), kTolerance<T>);
+    using Counters = BackwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
+    Backward<Cell, T> counted(c);
+    run_kernel<Counters>(launch, sequence_backward_kernel<Cell, Counters>, counted.arguments());
+    return end_case(run.error(), kTolerance<T>, run.is_equal(counted));
   });
+}
+// A grid exchanges by counters and by packets, with the same bits.
+template <class Cell, class T, int kBatchTiles, int kCached>
+bool check_grid(const Case& c, const Launch& launch) {
+  return check<Cell, T, Tier::kGrid, kBatchTiles, kCached>(c, launch) &
+         check<Cell, T, Tier::kGrid, kBatchTiles, kCached, Exchange::kPackets>(c, launch);
 }
 
 // On a card: the layer by every tier that holds it, as the plan would launch it. Errors add up over
@@ -113,10 +129,12 @@ template <class Cell, class T>
 bool check_every_tier(const Case& c) {
   const Backward<Cell, T> prepared(c);
   bool ok = true;
-  each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/true, [&](auto tier, const Launch& launch) {
-    constexpr Tier kTier = tier.value;
-    using Traits = BackwardTraits<Cell, T, kTier, cuda::batch_tiles(kTier, true),
-                                  cuda::cached_steps(kTier, 1, Cell::kGates, sizeof(T))>;
+  each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/true, [&](auto way, const Launch& launch) {
+    constexpr Tier kTier = way.kTier;
+    using Traits =
+        BackwardTraits<Cell, T, kTier, cuda::batch_tiles(kTier, true),
+                       cuda::cached_steps(kTier, 1, Cell::kGates, sizeof(T), way.kExchange),
+                       way.kExchange>;
     ok &= run_case(case_name<Cell, Traits>(c, launch), [&] {
       Backward<Cell, T> run = prepared;
       run_kernel<Traits>(launch, sequence_backward_kernel<Cell, Traits>, run.arguments());
@@ -130,18 +148,17 @@ bool check_every_tier(const Case& c) {
 struct CheckCell {
   template <class Cell, class T>
   bool operator()() const {
-    constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster, kGrid = Tier::kGrid;
+    constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster;
     bool ok = true;
     if constexpr (!std::is_same_v<T, __half>) {
       ok &= check<Cell, T, kBlock, 1, 4>({5, 3, 4, 20}, {2, 1, 1, 1});
       ok &= check<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {2, 1, 2, 3});
-      ok &=
-          check<Cell, T, kGrid, 1, 2>({3, 4, 2, 24, true, true, false, true, false}, {2, 1, 1, 7});
+      ok &= check_grid<Cell, T, 1, 2>({3, 4, 2, 24, true, true, false, true, false}, {2, 1, 1, 7});
     }
     if constexpr (!std::is_same_v<T, __nv_bfloat16>) {
       ok &= check<Cell, T, kBlock, 2, 1>({4, 11, 3, 32, true, true, true}, {2, 2, 1, 2});
       ok &= check<Cell, T, kCluster, 1, 1>({5, 2, 3, 61, true, false, true, false}, {1, 2, 4, 4});
-      ok &= check<Cell, T, kGrid, 1, 1>({4, 19, 3, 45, false, true, true}, {1, 3, 3, 6});
+      ok &= check_grid<Cell, T, 1, 1>({4, 19, 3, 45, false, true, true}, {1, 3, 3, 6});
     }
     if constexpr (sizeof(T) == 4) {
       ok &= check<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},

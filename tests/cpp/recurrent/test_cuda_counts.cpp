@@ -73,8 +73,7 @@ struct Layer {
 };
 
 struct Shape {
-  Tier tier;
-  int blocks;
+  int blocks;  // of a cluster; a grid has as many as the plan gives it
   std::int64_t B, H;
 };
 
@@ -83,20 +82,22 @@ struct StepCounts {
   double wavefronts, sent, read, operations, single_warp;
 };
 
-template <class Cell, class T, Tier kTier, bool is_backward>
+template <class Cell, class T, class Way, bool is_backward>
 simt::Counters count(const Shape& shape, const cuda::Plan& plan, std::int64_t steps,
                      unsigned seed) {
   simt::Counters counters;
   Layer<Cell, T> layer(steps, shape.B, shape.H);
   const Launch launch{plan.unit_warps, plan.parts, plan.blocks, seed, &counters};
+  constexpr Tier kTier = Way::kTier;
   constexpr int kRowTiles = cuda::batch_tiles(kTier, is_backward);
   constexpr int kTiles = is_backward ? 1 : cuda::forward_tiles(Cell::kGates);
-  constexpr int kCached = cuda::cached_steps(kTier, kTiles, Cell::kGates, sizeof(T));
+  constexpr int kCached =
+      cuda::cached_steps(kTier, kTiles, Cell::kGates, sizeof(T), Way::kExchange);
   if constexpr (is_backward) {
-    using Traits = BackwardTraits<Cell, T, kTier, kRowTiles, kCached>;
+    using Traits = BackwardTraits<Cell, T, kTier, kRowTiles, kCached, Way::kExchange>;
     run_kernel<Traits>(launch, sequence_backward_kernel<Visible<Cell>, Traits>, layer.backward());
   } else {
-    using Traits = ForwardTraits<Cell, T, kTier, kRowTiles, kCached>;
+    using Traits = ForwardTraits<Cell, T, kTier, kRowTiles, kCached, Way::kExchange>;
     run_kernel<Traits>(launch, sequence_forward_kernel<Visible<Cell>, Traits>, layer.forward());
   }
   return counters;
@@ -104,18 +105,18 @@ simt::Counters count(const Shape& shape, const cuda::Plan& plan, std::int64_t st
 
 constexpr std::int64_t kFew = 3, kMany = 5;  // steps: both buffers of the exchange in turn
 
-template <class Cell, class T, Tier kTier, bool is_backward>
+template <class Cell, class T, class Way, bool is_backward>
 StepCounts count_step(const Shape& shape, unsigned seed) {
   const cuda::Problem problem{Cell::kGates, Cell::kStates, false,   false,      int(sizeof(T)), 1,
                               kMany,        shape.B,       shape.H, is_backward};
   cuda::Plan plan;
-  const bool fits = kTier == Tier::kGrid
-                        ? cuda::try_grid(problem, kCard, plan)
-                        : cuda::try_blocks(problem, kCard, kTier, shape.blocks, plan);
+  constexpr bool kGrid = Way::kTier == Tier::kGrid;
+  const bool fits = kGrid ? cuda::try_grid(problem, kCard, plan, Way::kExchange)
+                          : cuda::try_blocks(problem, kCard, Way::kTier, shape.blocks, plan);
   if (!fits) throw simt::Fault("the tier does not hold the layer");
-  const auto few = count<Cell, T, kTier, is_backward>(shape, plan, kFew, seed);
-  const auto many = count<Cell, T, kTier, is_backward>(shape, plan, kMany, seed);
-  const std::int64_t blocks = kTier == Tier::kGrid ? plan.blocks : plan.blocks * plan.slices;
+  const auto few = count<Cell, T, Way, is_backward>(shape, plan, kFew, seed);
+  const auto many = count<Cell, T, Way, is_backward>(shape, plan, kMany, seed);
+  const std::int64_t blocks = kGrid ? plan.blocks : plan.blocks * plan.slices;
   const auto a_step = [&](std::int64_t simt::Counters::* member) {
     return double(many.*member - few.*member) / double(blocks * (kMany - kFew));
   };
@@ -129,56 +130,64 @@ bool is_same(const StepCounts& a, const StepCounts& b) {
          a.operations == b.operations && a.single_warp == b.single_warp;
 }
 
-template <class Cell, class T, Tier kTier, bool is_backward>
-bool check(const Shape& shape) {
+template <class Way>
+std::string way_name() {
   constexpr const char* kTiers[] = {"block", "cluster", "grid"};
-  char name[100];
-  std::snprintf(name, sizeof name, "%s %s%s, %s", Cell::kName, type_name<T>(),
-                is_backward ? "backward" : "forward", kTiers[int(kTier)]);
+  const bool has_packets = Way::kExchange == Exchange::kPackets;
+  return std::string(kTiers[int(Way::kTier)]) + (has_packets ? " with packets" : "");
+}
+
+template <class Way, bool is_backward>
+bool check(const Shape& shape) {
+  const std::string name = way_name<Way>() + (is_backward ? ", backward" : ", forward");
   return run_case(name, [&] {
-    const StepCounts c = count_step<Cell, T, kTier, is_backward>(shape, 1);
-    const StepCounts again = count_step<Cell, T, kTier, is_backward>(shape, 2);
-    const bool is_global = kTier == Tier::kGrid, is_sent = kTier != Tier::kBlock;
+    const StepCounts c = count_step<LSTM, __half, Way, is_backward>(shape, 1);
+    const StepCounts again = count_step<LSTM, __half, Way, is_backward>(shape, 2);
+    const bool is_global = Way::kTier == Tier::kGrid, is_sent = Way::kTier != Tier::kBlock;
     const bool ok = c.operations >= c.single_warp && (c.sent > 0) == is_sent &&
                     (is_global ? c.read > 0 : c.read == 0 && c.wavefronts > 0);
     return end_case(ok ? 0 : 1, 0, is_same(c, again));
   });
 }
+template <class Way>
+bool check_both(const Shape& shape) {
+  return check<Way, false>(shape) & check<Way, true>(shape);
+}
 
-template <class Cell, class T, Tier kTier, bool is_backward>
+template <class T, class Way, bool is_backward>
 void print(const Shape& shape) {
-  constexpr const char* kTiers[] = {"block", "cluster of", "grid of"};
-  const StepCounts c = count_step<Cell, T, kTier, is_backward>(shape, 1);
-  const std::string blocks = kTier == Tier::kBlock ? "" : " " + std::to_string(shape.blocks);
+  const StepCounts c = count_step<LSTM, T, Way, is_backward>(shape, 1);
+  const std::string of = shape.blocks == 1 ? "" : ", " + std::to_string(shape.blocks);
   say("| %s | %s%s | %d, %d | %s | %.0f | %.0f | %.0f | %.0f | %.0f |\n",
-      sizeof(T) == 4 ? "float32" : "16 bits", kTiers[int(kTier)], blocks.c_str(), int(shape.H),
+      sizeof(T) == 4 ? "float32" : "16 bits", way_name<Way>().c_str(), of.c_str(), int(shape.H),
       int(shape.B), is_backward ? "back" : "forward", c.wavefronts, c.sent, c.read, c.operations,
       c.single_warp);
 }
-template <class T, Tier kTier>
-void print_tier(const Shape& forward, int blocks_back) {
-  print<LSTM, T, kTier, false>(forward);
-  print<LSTM, T, kTier, true>({kTier, blocks_back, forward.B, forward.H});
+template <class T, class Way>
+void print_both(const Shape& forward, int blocks_back) {
+  print<T, Way, false>(forward);
+  print<T, Way, true>({blocks_back, forward.B, forward.H});
 }
 
+using Block = Way<Tier::kBlock>;
+using Cluster = Way<Tier::kCluster>;
+using Grid = Way<Tier::kGrid>;
+using GridPackets = Way<Tier::kGrid, Exchange::kPackets>;
+
 bool check_small() {
-  constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster, kGrid = Tier::kGrid;
-  bool ok = check<LSTM, __half, kBlock, false>({kBlock, 1, 9, 24});
-  ok &= check<LSTM, __half, kBlock, true>({kBlock, 1, 9, 24});
-  ok &= check<LSTM, __half, kCluster, false>({kCluster, 2, 9, 40});
-  ok &= check<LSTM, __half, kCluster, true>({kCluster, 2, 9, 40});
-  ok &= check<LSTM, __half, kGrid, false>({kGrid, 0, 9, 40});
-  ok &= check<LSTM, __half, kGrid, true>({kGrid, 0, 9, 40});
-  return ok;
+  return check_both<Block>({1, 9, 24}) & check_both<Cluster>({2, 9, 40}) &
+         check_both<Grid>({0, 9, 40}) & check_both<GridPackets>({0, 9, 40});
 }
 
 void print_plans() {
-  say("| LSTM | tier | H, B | way | wavefronts | segments sent | segments read | operations | "
-      "of a single warp |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
-  print_tier<__half, Tier::kBlock>({Tier::kBlock, 1, 8, 64}, 1);
-  print_tier<__half, Tier::kCluster>({Tier::kCluster, 8, 8, 512}, 8);
-  print_tier<__half, Tier::kGrid>({Tier::kGrid, 96, 16, 768}, 48);
-  print_tier<float, Tier::kCluster>({Tier::kCluster, 8, 8, 256}, 8);
+  say("| LSTM | tier, blocks | H, B | way | wavefronts | segments sent | segments read | "
+      "operations "
+      "| of a single warp |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  print_both<__half, Block>({1, 8, 64}, 1);
+  print_both<__half, Cluster>({8, 8, 512}, 8);
+  print_both<__half, Grid>({96, 16, 768}, 48);
+  print_both<__half, GridPackets>({96, 16, 768}, 48);
+  print_both<float, Cluster>({8, 8, 256}, 8);
 }
 
 }  // namespace

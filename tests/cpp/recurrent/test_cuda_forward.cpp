@@ -60,6 +60,11 @@ struct Forward {
     return std::max({error, worst(cells, expected.cells), worst(c_n, expected.c_n)});
   }
 
+  bool is_equal(const Forward& other) const {
+    return same_bits(output, other.output) && same_bits(saved, other.saved) &&
+           same_bits(h_n, other.h_n) && same_bits(c_n, other.c_n) && same_bits(cells, other.cells);
+  }
+
   Problem<Cell> problem;
   Results expected;
   std::vector<float> x_gates, bias_ih, bias_hh;
@@ -74,14 +79,25 @@ constexpr double kTolerance = sizeof(T) == 4              ? 3e-6
                               : std::is_same_v<T, __half> ? 2e-3
                                                           : 1.6e-2;
 
-template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
+template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached,
+          Exchange kExchange = Exchange::kCounters>
 bool check(const Case& c, const Launch& launch) {
-  using Traits = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
+  using Traits = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached, kExchange>;
   return run_case(case_name<Cell, Traits>(c, launch), [&] {
     Forward<Cell, T> run(c);
     run_kernel<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
-    return end_case(run.error(), kTolerance<T>);
+    if constexpr (!Traits::kPackets) return end_case(run.error(), kTolerance<T>);
+    using Counters = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
+    Forward<Cell, T> counted(c);
+    run_kernel<Counters>(launch, sequence_forward_kernel<Cell, Counters>, counted.arguments());
+    return end_case(run.error(), kTolerance<T>, run.is_equal(counted));
   });
+}
+// A grid exchanges by counters and by packets, with the same bits.
+template <class Cell, class T, int kBatchTiles, int kCached>
+bool check_grid(const Case& c, const Launch& launch) {
+  return check<Cell, T, Tier::kGrid, kBatchTiles, kCached>(c, launch) &
+         check<Cell, T, Tier::kGrid, kBatchTiles, kCached, Exchange::kPackets>(c, launch);
 }
 
 // On a card: the layer by every tier that holds it, as the plan would launch it. Errors add up over
@@ -90,11 +106,12 @@ template <class Cell, class T>
 bool check_every_tier(const Case& c) {
   const Forward<Cell, T> prepared(c);
   bool ok = true;
-  each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/false, [&](auto tier, const Launch& launch) {
-    constexpr Tier kTier = tier.value;
+  each_launch<Cell>(c, int(sizeof(T)), /*is_backward=*/false, [&](auto way, const Launch& launch) {
+    constexpr Tier kTier = way.kTier;
     using Traits = ForwardTraits<Cell, T, kTier, cuda::batch_tiles(kTier, false),
                                  cuda::cached_steps(kTier, cuda::forward_tiles(Cell::kGates),
-                                                    Cell::kGates, sizeof(T))>;
+                                                    Cell::kGates, sizeof(T), way.kExchange),
+                                 way.kExchange>;
     ok &= run_case(case_name<Cell, Traits>(c, launch), [&] {
       Forward<Cell, T> run = prepared;
       run_kernel<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
@@ -108,18 +125,17 @@ bool check_every_tier(const Case& c) {
 struct CheckCell {
   template <class Cell, class T>
   bool operator()() const {
-    constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster, kGrid = Tier::kGrid;
+    constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster;
     bool ok = true;
     if constexpr (!std::is_same_v<T, __half>) {
       ok &= check<Cell, T, kBlock, 1, 4>({5, 3, 4, 20}, {4, 1, 1, 1});
       ok &= check<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {4, 1, 2, 3});
-      ok &=
-          check<Cell, T, kGrid, 2, 3>({3, 37, 2, 24, true, true, false, true, false}, {1, 1, 3, 7});
+      ok &= check_grid<Cell, T, 2, 3>({3, 37, 2, 24, true, true, false, true, false}, {1, 1, 3, 7});
     }
     if constexpr (!std::is_same_v<T, __nv_bfloat16>) {
       ok &= check<Cell, T, kBlock, 2, 1>({4, 11, 3, 32, true, true, true}, {4, 2, 1, 2});
       ok &= check<Cell, T, kCluster, 1, 1>({5, 2, 3, 61, true, false, true, false}, {2, 2, 4, 4});
-      ok &= check<Cell, T, kGrid, 1, 1>({4, 9, 3, 45, false, true, true}, {2, 2, 3, 6});
+      ok &= check_grid<Cell, T, 1, 1>({4, 9, 3, 45, false, true, true}, {2, 2, 3, 6});
     }
     if constexpr (sizeof(T) == 4) {
       ok &= check<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},

@@ -70,6 +70,23 @@ void check_other_tables() {
   }
 }
 
+// Packets where they were the faster exchange: one slice, 32 to 128 blocks.
+void check_exchanges() {
+  const auto expect_exchange = [](const Problem& problem, const Device& device, const char* text) {
+    const Plan found = plan(problem, device);
+    const bool has_packets = found.exchange == Exchange::kPackets;
+    expect(text_of(found).find(text) != std::string::npos &&
+               has_packets == (found.tier == Tier::kGrid && found.counter_words == 0),
+           std::string(text) + " is not in: " + text_of(found));
+  };
+  expect_exchange(make(4, 16, 768), kHopper, "a grid of 96 blocks, exchange by packets");
+  expect_exchange(make(4, 1, 1024, true), kHopper, "a grid of 64 blocks, exchange by packets");
+  expect_exchange(make(4, 16, 256, true), kA100, "a grid of 16 blocks, exchange by counters");
+  expect_exchange(make(4, 17, 1024), kHopper, "2 slices");
+  expect_exchange(make(4, 17, 1024), kHopper, "exchange by counters");
+  expect_exchange(make(4, 16, 512), kHopper, "clusters of 16 blocks, 2 slices");
+}
+
 // Whatever is planned, the kernels can do: nothing is left without an owner, and nothing overflows.
 void check_plan(const Problem& problem, const Device& device) {
   const Plan p = plan(problem, device);
@@ -146,6 +163,7 @@ void print_limits() {
 int main() {
   check_lstm_table();
   check_other_tables();
+  check_exchanges();
   check_bounds();
   check_reasons();
   print_limits();
