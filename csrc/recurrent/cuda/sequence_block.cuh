@@ -260,7 +260,13 @@ class SequenceBlock {
   }
   // The lanes' values of one group of units, for two rows each, to a column of every block.
   FC_DEVICE void send(int exchange, int n, int column, T first, T second) const {
-    if constexpr (kPackets) return send_packets(exchange, n, column, first, second);
+    if constexpr (kPackets) {
+      send_packets(exchange, n, column, first, second);
+    } else {
+      send_quads(exchange, n, column, first, second);
+    }
+  }
+  FC_DEVICE void send_quads(int exchange, int n, int column, T first, T second) const {
     const Gathered<T> group = gather(lane_, first, second);
     const int number = (exchange & 1), r = n * kTileRows + group.row;
     const int at = r * row_quads() + (column + group.first_unit) * int(sizeof(T)) / 16;
@@ -306,8 +312,7 @@ class SequenceBlock {
   FC_DEVICE void wait_for(int exchange, int times) const {
     if constexpr (kCluster) {  // exchange 0 is not counted: every block fills it in by itself
       ptx::wait(full_ + (exchange & 1), unsigned((exchange - 1) >> 1 & 1));
-    } else {
-      if constexpr (kPackets) return;  // who reads waits
+    } else if constexpr (!kPackets) {  // with packets whoever reads waits
       if constexpr (kGrid) {
         const unsigned writers = unsigned(blocks_ * owners_ * shape_.unit_warps);
         if (thread() == threads() - kWarpLanes) {

@@ -164,7 +164,13 @@ class SequenceProduct : protected SequenceBlock<Args, Direction, Traits> {
   }
 
   FC_DEVICE void load_operand(int exchange, int s, uint4 (&b)[kAhead][N]) const {
-    if constexpr (Traits::kPackets) return load_packets(exchange, s, b);
+    if constexpr (Traits::kPackets) {
+      load_packets(exchange, s, b);
+    } else {
+      load_quads(exchange, s, b);
+    }
+  }
+  FC_DEVICE void load_quads(int exchange, int s, uint4 (&b)[kAhead][N]) const {
     FC_UNROLL
     for (int i = 0; i < kAhead; ++i) {
       FC_UNROLL
