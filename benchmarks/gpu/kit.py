@@ -11,8 +11,8 @@ fetched where a GPU is.
 Stages: kernels (the C++ tests of the CUDA kernels, on the card), micro (what a barrier, an
 exchange, a product cost), tests (`pytest -m cuda`), sequence (microseconds a step of every sequence
 kernel), recurrent and attention (beside cuDNN and torch), sanitizer (compute-sanitizer over the
-first cases of every program). The extension is compiled beside them, or taken from the carried
-build.
+short list of cases of every program). The extension is compiled beside them, or taken from the
+carried build.
 """
 
 import argparse
@@ -244,7 +244,7 @@ def run_benchmark(kit, until, name):
 
 
 def run_sanitizer(kit, until):
-    """Run compute-sanitizer over the first seconds of every program, one tool after the other."""
+    """Run compute-sanitizer over every program's short list, one tool after the other."""
     if kit.options.rehearse:
         return outcome(True, skipped="needs a GPU")
     if shutil.which("compute-sanitizer") is None:
@@ -257,7 +257,7 @@ def run_sanitizer(kit, until):
             for name in KERNEL_TESTS
         ]
         commands = [[str(word) for word in command] for command in commands]
-        environment = {"FASTCELLS_KERNEL_SECONDS": "60"}
+        environment = {"FASTCELLS_KERNEL_SECONDS": "60", "FASTCELLS_SHORT": "1"}
         results = run_programs(commands, time.monotonic() + share, environment)
         for name, result in zip(KERNEL_TESTS, results, strict=True):
             told = [w for w in result["words"] if w.startswith("=====")]

@@ -1,5 +1,8 @@
 // Cases of a test of CUDA kernels, numbered from 0, each with a name and what came of it.
 //
+// FASTCELLS_SHORT asks for a short list: every kernel at least once, few cases, for tools under
+// which a case takes a hundred times as long.
+//
 // FASTCELLS_FIRST_CASE says where to begin: behind a case whose kernel hung, and took the program
 // with it. On a card, and where FASTCELLS_JSON is set, a result is a line of JSON:
 //
@@ -32,6 +35,10 @@ constexpr bool kOnCard = false;
 inline bool says_json() {
   static const bool is_asked = std::getenv("FASTCELLS_JSON") != nullptr;
   return kOnCard || is_asked;
+}
+inline bool is_short() {
+  static const bool is_asked = std::getenv("FASTCELLS_SHORT") != nullptr;
+  return is_asked;
 }
 // A line of output, whole: who reads it may be waiting.
 template <class... Args>

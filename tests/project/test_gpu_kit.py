@@ -1,6 +1,7 @@
 """The kit for a GPU, without one: what it says of programs that fail, hang, or are not there."""
 
 import json
+import os
 import stat
 import sys
 import time
@@ -108,6 +109,26 @@ def test_resume_leaves_out_what_is_whole(tmp_path):
         (programs / name).unlink()  # would fail now
     assert run_kit(tmp_path / "out", programs, "--resume")[0] == 0
     assert run_kit(tmp_path / "out", programs)[0] == 1
+
+
+# Stands for the tool: of the program that it is given it shows a case, or many if no short list is
+# asked for.
+SANITIZER = """
+import os
+for number in range(1 if os.environ.get("FASTCELLS_SHORT") else 100):
+    print('{"begin": %d, "case": "case"}' % number)
+    print('{"case": "case", "ok": true, "error": 0, "bound": 1}')
+print("========= ERROR SUMMARY: 0 errors")
+"""
+
+
+def test_the_sanitizer_takes_the_short_list_of_every_program(tmp_path, monkeypatch):
+    python_program(tmp_path / "compute-sanitizer", SANITIZER)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    options = kit.parse_arguments(["--output", str(tmp_path), "--programs", str(tmp_path)])
+    record = kit.run_sanitizer(kit.Kit(options), in_time(60))
+    assert record["ok"] and len(record["tools"]) == len(kit.SANITIZERS) * len(kit.KERNEL_TESTS)
+    assert {facts["cases"] for facts in record["tools"].values()} == {1}
 
 
 def test_a_budget_for_a_stage_that_is_none_is_refused(tmp_path, capsys):

@@ -117,5 +117,6 @@ bool check_masks() {
 
 int main() {
   watch_guards();
-  return fastcells::run_checks(fastcells::Check(), fastcells::check_masks());
+  return fastcells::run_checks(fastcells::Check(),
+                               fastcells::is_short() || fastcells::check_masks());
 }

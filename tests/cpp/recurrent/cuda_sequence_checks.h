@@ -161,16 +161,18 @@ bool check_large(const Check& check) {
   return ok;
 }
 
-// check.operator()<Cell, T>() for every cell of one product and every type of storage.
+// check.operator()<Cell, T>() for every cell of one product and every type of storage; of a short
+// list the cell with the most gates and states, in both widths of storage.
 template <class Check>
 bool check_all(const Check& check) {
   bool ok = true;
   for_each_cell([&](auto cell, CellKind) {
     using Cell = typename decltype(cell)::type;
     if constexpr (!Cell::kTwoProducts) {
+      if (is_short() && !std::is_same_v<Cell, LSTM>) return;
       ok &= check.template operator()<Cell, float>();
       ok &= check.template operator()<Cell, __half>();
-      ok &= check.template operator()<Cell, __nv_bfloat16>();
+      if (!is_short()) ok &= check.template operator()<Cell, __nv_bfloat16>();
     }
   });
   return ok;

@@ -132,6 +132,7 @@ struct CheckCell {
       ok &= check<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {4, 1, 2, 3});
       ok &= check_grid<Cell, T, 2, 3>({3, 37, 2, 24, true, true, false, true, false}, {1, 1, 3, 7});
     }
+    if (is_short() && sizeof(T) == 4) return ok;  // every tier and exchange
     if constexpr (!std::is_same_v<T, __nv_bfloat16>) {
       ok &= check<Cell, T, kBlock, 2, 1>({4, 11, 3, 32, true, true, true}, {4, 2, 1, 2});
       ok &= check<Cell, T, kCluster, 1, 1>({5, 2, 3, 61, true, false, true, false}, {2, 2, 4, 4});
@@ -141,6 +142,7 @@ struct CheckCell {
       ok &= check<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},
                                            {1, 1, 8, 5});
     }
+    if (is_short()) return ok;
 #ifdef __CUDACC__
     ok &= check_large<Cell, T>([](const Case& c) { return check_every_tier<Cell, T>(c); });
 #endif
