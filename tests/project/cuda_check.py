@@ -2,7 +2,9 @@
 
 Each .cu of csrc/sources.txt is compiled for each architecture, without torch's headers, and what
 ptxas says of its kernels is reported: registers, stack, spills. A stack frame or a spill fails,
-unless docs/cuda-stack-exceptions.txt explains it (a line `part of the kernel's name: reason`).
+unless docs/cuda-stack-exceptions.txt explains it (a line `part of the kernel's name: reason`). So
+does a kernel whose PTX is just `ret`, which launches well and computes nothing; those of clusters
+may be, for GPUs without clusters.
 The .cpp files that talk to torch's CUDA side are checked for syntax and types against torch's own
 headers. A result is kept until a file that it was made from changes.
 """
@@ -99,6 +101,7 @@ def make_tasks(nvcc, sources):
                 # -arch=sm_90a would compile for compute_90, too.
                 target_flags = ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
                 command = [nvcc, *NVCC_FLAGS, f"-I{CSRC}", *target_flags, "-c", str(source)]
+                command += ["-keep", "-keep-dir", str(kept_folder(target))]
                 tasks.append((f"{name} sm_{arch}", arch, source, [*command, "-o", str(target)]))
         elif is_torch_entry_point(source):
             flags = ["-std=c++20", "-fsyntax-only", "-fopenmp", "-Wall", "-Wextra"]
@@ -111,6 +114,18 @@ def make_tasks(nvcc, sources):
 
 
 # ---- compiling, with results that are kept ----
+
+
+def kept_folder(target):
+    """Where nvcc leaves what it makes on the way to an object, the PTX among it."""
+    return target.with_suffix(".steps")
+
+
+def take_ptx(folder):
+    """The PTX that nvcc left; all of it is deleted."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.ptx"))]
+    shutil.rmtree(folder)
+    return "\n".join(texts)
 
 
 def files_read_by(source):
@@ -135,16 +150,25 @@ def fingerprint(source, command, versions):
 
 
 def compile_one(task, versions, kept):
-    """{"key", "ok", "kernels", "words"}; the kept result where nothing has changed since."""
+    """{"key", "ok", "kernels", "words", of a .cu "entries", "empty"}; the kept result where nothing
+    has changed since."""
     label, arch, source, command = task
     key = fingerprint(source, command, versions)
     if kept.get(label, {}).get("key") == key:
         return kept[label]
+    folder = kept_folder(Path(command[command.index("-o") + 1])) if arch else None
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    words = done.stdout + done.stderr
-    kernels = parse_ptxas(words) if arch and done.returncode == 0 else []
+    words, is_ok = done.stdout + done.stderr, done.returncode == 0
+    kernels = parse_ptxas(words) if arch and is_ok else []
+    ptx = take_ptx(folder) if folder else ""
     words = "\n".join(line for line in words.splitlines() if not is_ptxas_report(line))
-    return {"key": key, "ok": done.returncode == 0, "kernels": kernels, "words": words.strip()}
+    result = {"key": key, "ok": is_ok, "kernels": kernels, "words": words.strip()}
+    if arch and is_ok:
+        result["entries"], result["empty"] = len(read_entries(ptx)), empty_entries(ptx, arch)
+    return result
 
 
 def compile_all(tasks, versions):
@@ -160,6 +184,45 @@ def compile_all(tasks, versions):
     store.write_text(json.dumps(good, indent=1), encoding="utf-8")
     new = sum(result is not kept.get(label) for label, result in by_label.items())
     return by_label, new
+
+
+# ---- what the PTX holds ----
+
+ENTRY = re.compile(r"\.entry\s+([\w$]+)")
+# Of a kernel's body, what is no instruction: directives, labels, braces.
+NO_INSTRUCTION = re.compile(r"^(?:\..*|[\w$]+:|[{}])?$")
+CLUSTER_TIER = "TierE1E"  # in the mangled name of a kernel that is one of clusters
+FIRST_WITH_CLUSTERS = 90
+
+
+def body_of(ptx, start):
+    """The text between the braces that open behind `start`, those of the parameters left out."""
+    first = ptx.index("{", start)
+    depth, end = 1, first + 1
+    while depth:
+        depth += {"{": 1, "}": -1}.get(ptx[end], 0)
+        end += 1
+    return ptx[first + 1 : end - 1]
+
+
+def read_entries(ptx):
+    """[(mangled name, instructions)] of every kernel."""
+    ptx = re.sub(r"//[^\n]*|/\*.*?\*/", "", ptx, flags=re.DOTALL)
+    entries = []
+    for match in ENTRY.finditer(ptx):
+        lines = [line.strip() for line in body_of(ptx, match.end()).splitlines()]
+        entries.append((match.group(1), [s for s in lines if not NO_INSTRUCTION.match(s)]))
+    return entries
+
+
+def empty_entries(ptx, arch):
+    """Mangled names of the kernels that return at once, and may not on the architecture."""
+    has_clusters = int(arch.rstrip("af")) >= FIRST_WITH_CLUSTERS
+    return [
+        name
+        for name, instructions in read_entries(ptx)
+        if instructions in ([], ["ret;"]) and (has_clusters or CLUSTER_TIER not in name)
+    ]
 
 
 # ---- what ptxas says ----
@@ -247,6 +310,10 @@ def report(tasks, results):
             print(f"  {label:40} types agree with torch's CUDA headers")
             continue
         kernels = result["kernels"]
+        if kernels and not result["entries"]:
+            failures.append(f"{label}: nvcc left no PTX of its kernels to look at")
+        for name, readable in demangle(result["empty"]).items():
+            failures.append(f"{shorten(readable)} ({name}) on sm_{arch} is empty: just `ret`")
         most = max((kernel["registers"] for kernel in kernels), default=0)
         print(f"  {label:40} {len(kernels):3} kernels, at most {most} registers")
         table += [row(kernel, arch) for kernel in kernels]
