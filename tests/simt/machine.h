@@ -219,6 +219,24 @@ inline void add_block(Machine& m, unsigned number, unsigned rank, std::size_t sh
   m.blocks.push_back(std::move(block));
 }
 
+// One block of a grid that stands still for a while, then another: what it would have sent is late,
+// by more than all threads going the same pace would ever show. Not while the others can only wait
+// for it.
+class Laggard {
+ public:
+  void next_round(std::size_t blocks, std::mt19937& random) {
+    if (rounds_left_-- > 0) return;
+    place_ = unsigned(random() % blocks), rounds_left_ = random() % kMostRounds;
+  }
+  bool holds(const Fiber& fiber) const { return fiber.block->place == place_; }
+  void give_up() { place_ = ~0u; }
+
+ private:
+  static constexpr int kMostRounds = 64;
+  unsigned place_ = ~0u;
+  std::int64_t rounds_left_ = 0;
+};
+
 // Runs all threads of the machine to their end.
 inline void run(Machine& m, std::mt19937& random) {
   for (auto& fiber : m.fibers) {
@@ -227,6 +245,7 @@ inline void run(Machine& m, std::mt19937& random) {
     fiber->clock.over = fiber->clock.order;
   }
   machine = &m;
+  Laggard laggard;
   for (std::size_t left = m.fibers.size(); left > 0;) {
     // Some of what was sent arrives, in any order.
     std::shuffle(m.sent.begin(), m.sent.end(), random);
@@ -235,10 +254,15 @@ inline void run(Machine& m, std::mt19937& random) {
       m.sent.pop_back();
       arrive();
     }
-    std::vector<Fiber*> ready;
+    if (m.cluster_barriers.size() > 1) laggard.next_round(m.blocks.size(), random);
+    std::vector<Fiber*> ready, held;
     for (auto& fiber : m.fibers) {
-      if (!fiber->is_done && (!fiber->may_go_on || fiber->may_go_on()))
-        ready.push_back(fiber.get());
+      if (fiber->is_done || (fiber->may_go_on && !fiber->may_go_on())) continue;
+      (laggard.holds(*fiber) ? held : ready).push_back(fiber.get());
+    }
+    if (ready.empty() && m.sent.empty()) {
+      laggard.give_up();
+      ready = held;
     }
     if (ready.empty() && m.sent.empty()) {
       machine = nullptr;

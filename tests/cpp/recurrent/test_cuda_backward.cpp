@@ -153,6 +153,7 @@ struct CheckCell {
     if constexpr (!std::is_same_v<T, __half>) {
       ok &= check<Cell, T, kBlock, 1, 4>({5, 3, 4, 20}, {2, 1, 1, 1});
       ok &= check<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {2, 1, 2, 3});
+      ok &= check_grid<Cell, T, 1, 2>({5, 7, 2, 40, false, true, true}, {1, 2, 3, 8});
       ok &= check_grid<Cell, T, 1, 2>({3, 4, 2, 24, true, true, false, true, false}, {2, 1, 1, 7});
     }
     if (is_short() && sizeof(T) == 4) return ok;  // every tier and exchange

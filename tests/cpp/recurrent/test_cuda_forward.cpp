@@ -130,6 +130,7 @@ struct CheckCell {
     if constexpr (!std::is_same_v<T, __half>) {
       ok &= check<Cell, T, kBlock, 1, 4>({5, 3, 4, 20}, {4, 1, 1, 1});
       ok &= check<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {4, 1, 2, 3});
+      ok &= check_grid<Cell, T, 2, 3>({5, 7, 2, 24, false, true, true}, {1, 2, 3, 8});
       ok &= check_grid<Cell, T, 2, 3>({3, 37, 2, 24, true, true, false, true, false}, {1, 1, 3, 7});
     }
     if (is_short() && sizeof(T) == 4) return ok;  // every tier and exchange
