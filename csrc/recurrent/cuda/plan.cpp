@@ -30,12 +30,6 @@ struct GridCost {
 // What it takes with packets is not measured: reckoned as with counters.
 constexpr GridCost kGridForwardCost[] = {{3.441, 0.0144}, {4.321, 0.0214}};
 constexpr GridCost kGridBackwardCost[] = {{2.442, 0.0184}, {2.516, 0.0359}};
-// Blocks of a grid whose exchange of 1 KiB each an H200 did sooner by packets that are tagged than
-// by a counter: 0.84 us against 1.63 us at 32, 1.48 and 1.94 at 64, 1.92 and 2.35 at 96, 2.41
-// and 2.80 at 128 (grid_exchange of benchmarks/results/nvidia-h200/2026-11-27/micro.json). In the
-// kernels of this folder neither several slices nor packets at all have been timed: for those,
-// counters.
-constexpr int kFewestForPackets = 32, kMostForPackets = 128;
 // Of a product and a step kernel, from H = 1024, B = 64 of recurrent.json beside it, where torch's
 // products are not TF32.
 constexpr double kStepwiseForward[] = {8, 20}, kStepwiseBackward[] = {12, 20};
@@ -133,15 +127,6 @@ bool try_grid(const Problem& p, const Device& d, Plan& plan,
   }
   return false;
 }
-// With the exchange that was the faster one by itself for so many blocks.
-bool try_best_grid(const Problem& p, const Device& d, Plan& plan) {
-  if (!try_grid(p, d, plan)) return false;
-  Plan packets;
-  const bool is_measured =
-      plan.slices == 1 && plan.blocks >= kFewestForPackets && plan.blocks <= kMostForPackets;
-  if (is_measured && try_grid(p, d, packets, Exchange::kPackets)) plan = packets;
-  return true;
-}
 
 std::string in_microseconds(double us) {
   std::ostringstream out;
@@ -197,7 +182,7 @@ Plan plan(const Problem& p, const Device& d) {
                           ? "cluster: compute capability below 9.0"
                           : "cluster: " + hidden + std::to_string(d.cluster_blocks) + " have");
   }
-  offer(try_best_grid(p, d, found), "grid: " + hidden + "the GPU has for a direction");
+  offer(try_grid(p, d, found), "grid: " + hidden + "the GPU has for a direction");
   const double stepwise = cost_of_stepwise(p);
   if (best.tier != Tier::kStepwise && best.microseconds > stepwise) {
     why_not.push_back(describe(best) + ": slower than " + in_microseconds(stepwise));

@@ -79,8 +79,8 @@ void check_exchanges() {
                has_packets == (found.tier == Tier::kGrid && found.counter_words == 0),
            std::string(text) + " is not in: " + text_of(found));
   };
-  expect_exchange(make(4, 16, 768), kHopper, "a grid of 96 blocks, exchange by packets");
-  expect_exchange(make(4, 1, 1024, true), kHopper, "a grid of 64 blocks, exchange by packets");
+  expect_exchange(make(4, 16, 768), kHopper, "a grid of 96 blocks, exchange by counters");
+  expect_exchange(make(4, 1, 1024, true), kHopper, "a grid of 64 blocks, exchange by counters");
   expect_exchange(make(4, 16, 256, true), kA100, "a grid of 16 blocks, exchange by counters");
   expect_exchange(make(4, 17, 1024), kHopper, "2 slices");
   expect_exchange(make(4, 17, 1024), kHopper, "exchange by counters");
