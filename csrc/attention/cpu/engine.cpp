@@ -41,15 +41,15 @@ int threads_for(const AttentionProblem& p, int64_t tasks) {
   return int(std::max<int64_t>(1, std::min({int64_t(available_threads()), tasks, worth})));
 }
 
-thread_local Workspace workspace;
+thread_local Workspace attention_workspace;
 
 // Scratch of its own for each thread, on pages of its own.
 class TeamScratch {
  public:
   TeamScratch(int threads, std::size_t bytes)
       : stride_((bytes + kPage - 1) / kPage * kPage),
-        memory_(workspace.at_least(threads * stride_)) {}
-  ~TeamScratch() { workspace.trim(); }
+        memory_(attention_workspace.at_least(threads * stride_)) {}
+  ~TeamScratch() { attention_workspace.trim(); }
   TeamScratch(const TeamScratch&) = delete;
   void* of(int thread) const { return memory_ + thread * stride_; }
 

@@ -8,6 +8,7 @@
 #include "attention/problem.cpp"
 #include "checks.cpp"
 #include "cpu/instruction_set.cpp"
+#include "cpu/memory.cpp"
 #include "cpu/team.cpp"
 #include "recurrent/cpu/packs.cpp"
 #include "recurrent/cpu/plan.cpp"
