@@ -1,6 +1,7 @@
 #include "python_tensors.h"
 
 #include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/python/pybind_utils.h>
@@ -17,7 +18,8 @@ const at::Tensor& PythonTensors::operator()(PyObject* object) {
   }
   const at::Tensor& tensor = THPVariable_Unpack(object);
   are_plain = are_plain && is_plain(tensor);
-  need_grad = need_grad || (tensor.requires_grad() && at::GradMode::is_enabled());
+  need_grad = need_grad || (tensor.requires_grad() && at::GradMode::is_enabled() &&
+                            !c10::InferenceMode::is_enabled());
   return tensor;
 }
 

@@ -36,6 +36,17 @@ auto unless_refused(const F& call) -> decltype(call()) {
   }
 }
 
+// What Python's own checks, or pybind's, would say something of is None here, and left to Python.
+inline bool is_flag(py::handle value) { return PyBool_Check(value.ptr()); }
+inline bool is_number(py::handle value) {
+  return PyFloat_CheckExact(value.ptr()) || PyLong_CheckExact(value.ptr());
+}
+inline bool is_number_or_none(py::handle value) { return value.is_none() || is_number(value); }
+template <class... Handles>
+bool are_flags(const Handles&... values) {
+  return (is_flag(values) && ...);
+}
+
 // Python's object of a tensor, None of an undefined one.
 py::object to_python(at::Tensor tensor);
 

@@ -14,10 +14,6 @@
 namespace fastcells {
 namespace {
 
-bool is_number(py::handle value) {
-  return PyFloat_CheckExact(value.ptr()) || PyLong_CheckExact(value.ptr());
-}
-
 // The results as Python has them: output, or output and weights.
 py::object to_python(const std::vector<at::Tensor>& results) {
   if (results.empty()) return py::none();
@@ -28,40 +24,47 @@ py::object to_python(const std::vector<at::Tensor>& results) {
 // scaled_dot_product_attention without grouped heads, window or another alignment; None where the
 // way through Python must be asked.
 py::object dot_at_once(py::handle query, py::handle key, py::handle value, py::handle mask,
-                       py::handle key_lengths, bool return_weights, bool is_causal,
+                       py::handle key_lengths, py::handle return_weights, py::handle is_causal,
                        py::handle dropout_p, py::handle scale, py::handle softcap) {
   PythonTensors tensor;
   AttentionTensors t{tensor(query),       tensor(key), tensor(value), {}, tensor(mask),
                      tensor(key_lengths), {}};
-  const bool are_numbers = is_number(dropout_p) && (scale.is_none() || is_number(scale)) &&
-                           (softcap.is_none() || is_number(softcap));
-  if (!tensor.are_plain || !are_numbers || (is_causal && t.mask.defined())) return py::none();
+  if (!tensor.are_plain || !are_flags(return_weights, is_causal) || !is_number(dropout_p) ||
+      !is_number_or_none(scale) || !is_number_or_none(softcap)) {
+    return py::none();
+  }
   using MaybeDouble = std::optional<double>;
   const DotCall call{scale.cast<MaybeDouble>(), softcap.cast<MaybeDouble>(),
-                     dropout_p.cast<double>(), is_causal, return_weights};
+                     dropout_p.cast<double>(), is_causal.cast<bool>(), return_weights.cast<bool>()};
+  if (call.is_causal && t.mask.defined()) return py::none();
   return to_python(unless_refused([&] { return attend_dot(t, call, tensor.need_grad); }));
 }
 
 py::object additive_at_once(py::handle query, py::handle key, py::handle value, py::handle scale,
-                            py::handle mask, py::handle key_lengths, bool return_weights,
+                            py::handle mask, py::handle key_lengths, py::handle return_weights,
                             py::handle dropout_p) {
   PythonTensors tensor;
   AttentionTensors t{tensor(query),       tensor(key), tensor(value), tensor(scale), tensor(mask),
                      tensor(key_lengths), {}};
-  if (!tensor.are_plain || !is_number(dropout_p)) return py::none();
-  return to_python(unless_refused([&] {
-    return attend_additive(t, dropout_p.cast<double>(), return_weights, tensor.need_grad);
-  }));
+  if (!tensor.are_plain || !is_flag(return_weights) || !is_number(dropout_p)) return py::none();
+  const double p = dropout_p.cast<double>();
+  const bool with_weights = return_weights.cast<bool>();
+  return to_python(
+      unless_refused([&] { return attend_additive(t, p, with_weights, tensor.need_grad); }));
 }
 
 // A whole MultiheadAttention without added keys, on its own dictionaries of parameters: (output,
 // weights or None).
 py::object multihead_at_once(py::handle query, py::handle key, py::handle value, py::handle padding,
                              py::handle mask, const py::dict& parameters,
-                             const py::dict& out_parameters, int64_t embed_dim, int64_t heads,
-                             bool batch_first, double dropout_p, bool need_weights,
-                             bool average_weights) {
+                             const py::dict& out_parameters, py::handle embed_dim, py::handle heads,
+                             py::handle batch_first, py::handle dropout_p, py::handle need_weights,
+                             py::handle average_weights) {
   PythonTensors tensor;
+  if (!PyLong_CheckExact(embed_dim.ptr()) || !PyLong_CheckExact(heads.ptr()) ||
+      !are_flags(batch_first, need_weights, average_weights) || !is_number(dropout_p)) {
+    return py::none();
+  }
   const Multihead call{tensor(query),
                        tensor(key),
                        tensor(value),
@@ -71,12 +74,12 @@ py::object multihead_at_once(py::handle query, py::handle key, py::handle value,
                        tensor(parameters, "in_proj_bias"),
                        tensor(out_parameters, "weight"),
                        tensor(out_parameters, "bias"),
-                       embed_dim,
-                       heads,
-                       batch_first,
-                       dropout_p,
-                       need_weights,
-                       average_weights};
+                       embed_dim.cast<int64_t>(),
+                       heads.cast<int64_t>(),
+                       batch_first.cast<bool>(),
+                       dropout_p.cast<double>(),
+                       need_weights.cast<bool>(),
+                       average_weights.cast<bool>()};
   if (!tensor.are_plain) return py::none();
   const auto results = unless_refused([&] { return run_multihead(call, tensor.need_grad); });
   if (results.empty()) return py::none();
@@ -87,12 +90,24 @@ py::object multihead_at_once(py::handle query, py::handle key, py::handle value,
 // A whole SelfAttention without lengths, on the dictionaries of parameters of its three maps.
 py::object self_attention_at_once(py::handle input, const py::dict& query_map,
                                   const py::dict& key_map, const py::dict& value_map,
-                                  py::handle scale, const std::string& activation,
-                                  const std::string& score, std::optional<double> softcap,
-                                  bool causal, double dropout_p, bool need_weights) {
+                                  py::handle scale, py::handle activation, py::handle score,
+                                  py::handle softcap, py::handle causal, py::handle dropout_p,
+                                  py::handle need_weights) {
   PythonTensors tensor;
-  SelfAttentionCall call{tensor(input), {},      {},     tensor(scale), activation,
-                         score,         softcap, causal, dropout_p,     need_weights};
+  if (!PyUnicode_CheckExact(activation.ptr()) || !PyUnicode_CheckExact(score.ptr()) ||
+      !are_flags(causal, need_weights) || !is_number(dropout_p) || !is_number_or_none(softcap)) {
+    return py::none();
+  }
+  SelfAttentionCall call{tensor(input),
+                         {},
+                         {},
+                         tensor(scale),
+                         activation.cast<std::string>(),
+                         score.cast<std::string>(),
+                         softcap.cast<std::optional<double>>(),
+                         causal.cast<bool>(),
+                         dropout_p.cast<double>(),
+                         need_weights.cast<bool>()};
   for (const py::dict* map : {&query_map, &key_map, &value_map}) {
     call.weights.push_back(tensor(*map, "weight")), call.biases.push_back(tensor(*map, "bias"));
   }

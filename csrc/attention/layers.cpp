@@ -110,7 +110,7 @@ std::vector<at::Tensor> attend_dot(AttentionTensors t, const DotCall& call, bool
   options.dropout_p = call.dropout_p;
   options.window.right = call.is_causal ? 0 : -1;
   options.return_weights = call.return_weights;
-  if (call.dropout_p > 0) t.seed = draw_seed();
+  if (call.dropout_p > 0) check(t, options), t.seed = draw_seed();  // a refused call draws none
   return attend(t, options, need_grad);
 }
 
@@ -122,7 +122,7 @@ std::vector<at::Tensor> attend_additive(AttentionTensors t, double dropout_p, bo
   }
   AttentionOptions options;
   options.dropout_p = dropout_p, options.return_weights = return_weights;
-  if (dropout_p > 0) t.seed = draw_seed();
+  if (dropout_p > 0) check(t, options), t.seed = draw_seed();
   return attend(t, options, need_grad);
 }
 

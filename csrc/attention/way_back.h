@@ -23,6 +23,9 @@ struct AttentionOptions {
   bool return_weights = false;
 };
 
+// Throws what does not fit together; of a seed nothing is asked.
+void check(const AttentionTensors& tensors, AttentionOptions options);
+
 // output and, where asked for, weights. Dot products: query, key and value [B, N, T, X], [B, T, X]
 // or [T, X], with the same leading sizes; additive scores: [B, T, X]. Throws what does not fit
 // together, before anything is computed.

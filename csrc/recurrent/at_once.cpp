@@ -210,12 +210,17 @@ bool collect_weights(PythonTensors& tensor, const py::dict& parameters,
 }
 
 // All layers of a module, (output, h_n, c_n or None); None where Python must be asked.
-py::object stack_of_module(const std::string& cell, int64_t directions, bool is_batch_first,
+py::object stack_of_module(const std::string& cell, int64_t directions, py::handle batch_first,
                            py::handle input, py::handle h, py::handle c, py::handle lengths,
                            py::handle resets, const py::dict& parameters,
                            const std::vector<std::vector<std::string>>& names,
-                           const py::list& flat_weights, double dropout, bool recompute) {
+                           py::handle flat_weights, py::handle dropout, py::handle recompute) {
   PythonTensors tensor;
+  if (!are_flags(batch_first, recompute) || !is_number(dropout) ||
+      !PyList_CheckExact(flat_weights.ptr())) {
+    return py::none();
+  }
+  const bool is_batch_first = batch_first.cast<bool>();
   StackTensors t{tensor(input),
                  tensor(h),
                  tensor(c),
@@ -223,15 +228,15 @@ py::object stack_of_module(const std::string& cell, int64_t directions, bool is_
                  tensor(resets),
                  {},
                  names_of_direction(names.at(0))};
-  const bool is_complete =
-      t.input.defined() && (t.input.dim() == 3 || t.input.dim() == 2) &&
-      collect_weights(tensor, parameters, names, flat_weights, directions, t.weights);
+  const bool is_complete = t.input.defined() && (t.input.dim() == 3 || t.input.dim() == 2) &&
+                           collect_weights(tensor, parameters, names, flat_weights.cast<py::list>(),
+                                           directions, t.weights);
   const bool is_batched = is_complete && t.input.dim() == 3;
   if (!tensor.are_plain || !is_complete ||
       (!is_batched && (t.lengths.defined() || t.resets.defined()))) {
     return py::none();
   }
-  const StackOptions options{dropout, recompute, tensor.need_grad};
+  const StackOptions options{dropout.cast<double>(), recompute.cast<bool>(), tensor.need_grad};
   const auto run = [&]() -> std::optional<LayerOutputs> {
     if (!is_batched) {
       for (at::Tensor* x : {&t.input, &t.h_0, &t.c_0}) {

@@ -58,11 +58,17 @@ def first_derivative(
     wanted_at = [i for i, needed in enumerate(needs) if needed and arguments[i] is not None]
     given_at = [i for i, g in enumerate(grads) if g is not None]
     create_graph = torch.is_grad_enabled()
+    # By aliases: the arguments may be one tensor, or depend on one another in the caller's graph.
     with torch.enable_grad():
-        results = reference(*arguments)
+        aliases = [
+            a if a is None or not needed else a.view_as(a) if create_graph
+            else a.detach().requires_grad_()
+            for a, needed in zip(arguments, needs, strict=True)
+        ]  # fmt: skip
+        results = reference(*aliases)
     found = torch.autograd.grad(
         [results[i] for i in given_at],
-        [arguments[i] for i in wanted_at],
+        [aliases[i] for i in wanted_at],
         [grads[i] for i in given_at],
         create_graph=create_graph,
         allow_unused=True,

@@ -159,4 +159,6 @@ def needs_grad(tensors: Sequence[Tensor | None]) -> bool:
         return True
     if not torch.compiler.is_compiling() and _is_transformed():
         return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in tensors):
+        return False
+    return torch.compiler.is_compiling() or not torch.is_inference_mode_enabled()

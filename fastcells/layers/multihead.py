@@ -80,6 +80,7 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
             return module_node(self, locals())
         settle_in_forked_child()
         masks = (key_padding_mask, attn_mask)
+        need_weights, average_attn_weights = bool(need_weights), bool(average_attn_weights)
         done = self._at_once(
             query, key, value, masks, need_weights, average_attn_weights, is_causal, key_lengths
         )

@@ -220,3 +220,71 @@ def test_errors(what, monkeypatch):
     with pytest.raises(type(found.value)) as expected:
         fastcells.scaled_dot_product_attention(*arguments, **options)
     assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("dropout_p", [0, 1, 2, -1, -1.0])
+@pytest.mark.parametrize("score", ["dot", "additive"])
+def test_a_probability_may_be_an_int(score, dropout_p):
+    q, scale = random(B, TQ, E), random(E)
+
+    def call(p):
+        if score == "dot":
+            return fastcells.scaled_dot_product_attention(q, q, q, dropout_p=p)
+        return fastcells.additive_attention(q, q, q, scale, dropout_p=p)
+
+    if 0 <= dropout_p <= 1:
+        assert torch.equal(call(dropout_p), call(float(dropout_p)))
+    else:
+        with pytest.raises(RuntimeError, match="dropout probability has to be between 0 and 1"):
+            call(dropout_p)
+
+
+@pytest.mark.parametrize("score", ["dot", "additive"])
+@pytest.mark.parametrize("is_leaf", [True, False])
+def test_batched_gradients_of_one_tensor_in_every_place(score, is_leaf):
+    leaf = random(B, TQ, E, dtype=torch.float64).requires_grad_()
+    scale = random(E, dtype=torch.float64)
+
+    def run():
+        x = leaf if is_leaf else leaf.sin()
+        if score == "dot":
+            return fastcells.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None])
+        return fastcells.additive_attention(x, x, x, scale)
+
+    output = run()
+    rows = random(3, *output.shape, dtype=torch.float64, seed=7)
+    (found,) = torch.autograd.grad(output, leaf, rows, is_grads_batched=True)
+    expected = [torch.autograd.grad(run(), leaf, row)[0] for row in rows]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-10, atol=1e-12)
+
+
+def test_a_refused_call_draws_no_random_number():
+    """CPU kernels take no float16: the way through Python draws, once."""
+    q = random(B, N, TQ, E, dtype=torch.float16)
+    torch.manual_seed(0)
+    expected = torch.randint(0, 2**62, (1,)), torch.rand(1)
+    torch.manual_seed(0)
+    fastcells.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
+    assert torch.equal(torch.rand(1), expected[1])
+    torch.manual_seed(0)
+    with pytest.raises(RuntimeError):
+        fastcells.scaled_dot_product_attention(q, q[..., 1:], q, dropout_p=0.5)
+    assert torch.equal(torch.randint(0, 2**62, (1,)), expected[0])
+
+
+def test_what_is_no_flag_is_left_to_python():
+    module, x = fastcells.MultiheadAttention(12, 3), random(TQ, B, 12)
+    expected = module(x, x, x, need_weights=False)[0]
+    assert torch.equal(module(x, x, x, need_weights=[])[0], expected)
+    module.dropout = "a"
+    with pytest.raises(TypeError) as error:
+        module(x, x, x)
+    assert "at_once" not in str(error.value)
+
+
+def test_gradients_inside_inference_mode():
+    q = random(B, N, TQ, E).requires_grad_()
+    expected = fastcells.scaled_dot_product_attention(q, q, q)
+    with torch.inference_mode(), torch.enable_grad():
+        found = fastcells.scaled_dot_product_attention(q, q, q)
+    assert torch.equal(found, expected) and not found.requires_grad

@@ -254,3 +254,30 @@ def test_errors(kind, what, monkeypatch):
     with pytest.raises(type(found.value)) as expected:
         module(*arguments)
     assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "LSTMCell", "RNNCell"])
+def test_gradients_inside_inference_mode(kind):
+    module = getattr(fastcells, kind)(I, H)
+    x = torch.randn(2, I) if kind.endswith("Cell") else torch.randn(T, 2, I)
+    expected = flat(module(x))
+    with torch.inference_mode(), torch.enable_grad():
+        found = flat(module(x))
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b) and not a.requires_grad
+
+
+def test_batched_gradients_of_one_tensor_in_two_places():
+    module = fastcells.GRU(H, H, dtype=torch.float64)
+    x = torch.randn(1, 2, H, dtype=torch.float64, requires_grad=True)
+    rows = torch.randn(3, 1, 2, H, dtype=torch.float64)
+    (found,) = torch.autograd.grad(module(x, x)[0], x, rows, is_grads_batched=True)
+    expected = [torch.autograd.grad(module(x, x)[0], x, row)[0] for row in rows]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_no_flag_or_number_is_left_to_python():
+    module, x = fastcells.GRU(I, H), torch.randn(T, 2, I)
+    expected = module(x)[0]
+    module._flat_weights = tuple(module._flat_weights)
+    assert torch.equal(module(x)[0], expected)
