@@ -65,7 +65,7 @@ std::int64_t nanoseconds(clockid_t clock) {
 
 // Spins, then sleeps.
 void wait_for_none(const std::atomic<int>& running) {
-  constexpr int kTurns = 500;  // about 10 us
+  constexpr int kTurns = 4000;  // about 70 us
   for (int turns = 0; turns < kTurns && running > 0; ++turns) {
 #if defined(__x86_64__)
     _mm_pause();

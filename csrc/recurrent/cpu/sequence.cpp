@@ -1,6 +1,7 @@
 #include "recurrent/cpu/sequence.h"
 
 #include <ATen/Parallel.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <numeric>
@@ -14,6 +15,16 @@ namespace fastcells::cpu {
 namespace {
 
 thread_local Workspace workspace;
+
+// How long a thread waits awake for the others of a step: as long as the step takes, for a wake-up
+// costs 50 us; hardly at all where there are more threads than cores.
+int patience_of(const Plan& plan) {
+  constexpr double kSecondsPerTurn = 18e-9;
+  constexpr int kLeast = 64, kMost = 60000;
+  static const int cores = omp_get_num_procs();
+  if (plan.threads() > cores) return kLeast;
+  return std::clamp(int(plan.step_seconds / kSecondsPerTurn), kPatience, kMost);
+}
 
 }  // namespace
 
@@ -135,8 +146,12 @@ Place Grid::place(int thread, std::vector<Barrier>& teams, std::vector<Barrier>&
 void Grid::run(std::size_t bytes, const std::function<void(int, const Place&)>& body) {
   std::vector<Barrier> teams(plan_.direction_teams);
   std::vector<Barrier> groups(plan_.direction_teams * plan_.row_groups);
+  const int patience = patience_of(plan_);
   for (Barrier& barrier : teams) barrier.threads = plan_.team_threads();
   for (Barrier& barrier : groups) barrier.threads = plan_.unit_threads;
+  for (auto* barriers : {&teams, &groups}) {
+    for (Barrier& barrier : *barriers) barrier.patience = patience;
+  }
   char* const scratch = workspace.at_least(bytes * plan_.threads());
   run_team(plan_.threads(), [&](int thread) {
     const Place own = place(thread, teams, groups, scratch + bytes * thread);

@@ -13,16 +13,15 @@
 
 namespace fastcells::cpu {
 
-// Turns of a waiting thread before it falls asleep: about 70 us.
-constexpr int kMostPatience = 4000;
+// Turns of a waiting thread before it falls asleep, about 18 ns each.
+constexpr int kPatience = 4000;
 
 // A barrier of a few threads; one cache line for each counter.
 struct Barrier {
   alignas(64) int arrived = 0;
   alignas(64) int phase = 0;
-  int threads = 1;
+  int threads = 1, patience = kPatience;
   alignas(64) int sleepers = 0;
-  int patience = kMostPatience;  // turns at present
 };
 
 // The batch rows that a group of threads takes through time together, the longest first, so that

@@ -44,9 +44,7 @@ inline void pause() {
 }
 
 // Waits until all threads of the barrier are here. Spins, then sleeps: threads may be more than
-// cores, and after a pause two of them often wake on one core, where each keeps the other from what
-// it waits for. Whoever is woken from a sleep gets a core that is free. Where a wait ended in a
-// sleep patience was worth nothing, and the next waits have little.
+// cores, or two of them on one core, where each keeps the other from what it waits for.
 inline void wait(cpu::Barrier* barrier) {
   if (barrier->threads == 1) return;
   const int phase = __atomic_load_n(&barrier->phase, __ATOMIC_RELAXED);
@@ -60,20 +58,14 @@ inline void wait(cpu::Barrier* barrier) {
     }
     return;
   }
-  constexpr int kLeastPatience = 64;
   const auto is_over = [&] { return __atomic_load_n(&barrier->phase, __ATOMIC_ACQUIRE) != phase; };
-  const int patience = __atomic_load_n(&barrier->patience, __ATOMIC_RELAXED);
-  for (int turns = 0; turns < patience && !is_over(); ++turns) pause();
-  const bool slept = !is_over();
-  if (slept) {
-    __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
-    while (!is_over()) {
-      syscall(SYS_futex, &barrier->phase, FUTEX_WAIT_PRIVATE, phase, nullptr, nullptr, 0);
-    }
-    __atomic_sub_fetch(&barrier->sleepers, 1, __ATOMIC_RELAXED);
+  for (int turns = 0; turns < barrier->patience && !is_over(); ++turns) pause();
+  if (is_over()) return;
+  __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
+  while (!is_over()) {
+    syscall(SYS_futex, &barrier->phase, FUTEX_WAIT_PRIVATE, phase, nullptr, nullptr, 0);
   }
-  const int next = slept ? kLeastPatience : int(at_most(2 * patience, cpu::kMostPatience));
-  if (next != patience) __atomic_store_n(&barrier->patience, next, __ATOMIC_RELAXED);
+  __atomic_sub_fetch(&barrier->sleepers, 1, __ATOMIC_RELAXED);
 }
 
 }  // namespace
