@@ -63,6 +63,15 @@ def restrict_threads(threads):
     torch.set_num_threads(threads)
 
 
+def write_results(results, name, output=None):
+    """Write a results file into the folder of this processor; return its path."""
+    folder = output or (RESULTS if results["complete"] else BUILD / "results")
+    path = folder / results["machine"]["slug"] / f"{results['date']}-{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
 class Run:
     """One run of a benchmark called `name`, as "recurrent": begins with the ceilings."""
 
@@ -122,11 +131,7 @@ class Run:
 
     def write(self, results):
         """Write the results file into the folder of this processor; return its path."""
-        folder = self.options.output or (RESULTS if results["complete"] else BUILD / "results")
-        path = folder / results["machine"]["slug"] / f"{results['date']}-{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        return path
+        return write_results(results, self.name, self.options.output)
 
     def close(self, results, path):
         """Say where the results are and what is wrong with them; return the exit code."""

@@ -10,7 +10,6 @@ Run it with `python -m benchmarks.latency`.
 
 import argparse
 import datetime
-import json
 import multiprocessing
 import os
 import sys
@@ -24,8 +23,8 @@ from rich.table import Table
 from torch import nn
 
 import fastcells
+from benchmarks.command import write_results
 from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
-from benchmarks.paths import BUILD, RESULTS
 
 STEPS = 60
 CASES = (("LSTM", 7, 96), ("RNN", 24, 160), ("GRU", 3, 333))
@@ -141,17 +140,14 @@ def main(arguments=None):
     records = [record for case in CASES for record in run_case(*case, count)]
     console = Console(width=None if sys.stdout.isatty() else 130)
     show(console, records)
-    machine = describe_machine()
     results = {
         "date": datetime.date.today().isoformat(), "complete": not options.quick,
         "seconds": round(time.perf_counter() - started), "calls": count,
-        "others_share_of_cores": load.share(), "machine": machine, "packages": package_versions(),
+        "others_share_of_cores": load.share(), "machine": describe_machine(),
+        "packages": package_versions(),
         "revision": describe_revision(), "records": records,
     }  # fmt: skip
-    folder = options.output or (BUILD / "results" if options.quick else RESULTS)
-    path = folder / machine["slug"] / f"{results['date']}-latency.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    path = write_results(results, "latency", options.output)
     console.print(f"{results['seconds']} s. Results: {os.path.relpath(path)}")
 
 

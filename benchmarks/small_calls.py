@@ -11,7 +11,6 @@ Run it with `python -m benchmarks.small_calls`, or `make bench`.
 import argparse
 import contextlib
 import datetime
-import json
 import math
 import os
 import sys
@@ -25,10 +24,11 @@ from rich.table import Table
 from torch import nn
 
 import fastcells
+from benchmarks.command import write_results
 from benchmarks.harness import timed
 from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
-from benchmarks.paths import BUILD, RESULTS
 from benchmarks.small_cases import CASES
+from benchmarks.summary import geometric_mean
 
 ROUNDS, QUICK_ROUNDS = 40, 12
 SAMPLE_S = 1.5e-3
@@ -99,11 +99,6 @@ def compare(case, is_training, rounds):
     }
 
 
-def geometric_mean(ratios):
-    """Return the geometric mean."""
-    return math.exp(sum(map(math.log, ratios)) / len(ratios))
-
-
 def ratio(record):
     """Return how many times as fast as torch."""
     return record["torch_us"] / record["fastcells_us"]
@@ -157,17 +152,14 @@ def main(arguments=None):
     console = Console(width=None if sys.stdout.isatty() else 120)
     show(console, records)
     is_complete = not (options.quick or options.only) and len(options.passes) == 2
-    machine = describe_machine()
     results = {
         "date": datetime.date.today().isoformat(), "complete": is_complete,
         "seconds": round(time.perf_counter() - started),
-        "others_share_of_cores": load.share(), "machine": machine, "packages": package_versions(),
+        "others_share_of_cores": load.share(), "machine": describe_machine(),
+        "packages": package_versions(),
         "revision": describe_revision(), "threads": options.threads, "records": records,
     }  # fmt: skip
-    folder = options.output or (RESULTS if is_complete else BUILD / "results")
-    path = folder / machine["slug"] / f"{results['date']}-small-calls.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    path = write_results(results, "small-calls", options.output)
     console.print(f"{results['seconds']} s. Results: {os.path.relpath(path)}")
 
 

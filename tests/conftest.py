@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastcells.testing import assert_as_accurate_as_torch
+from ways import watch_at_once
 
 #: (error over torch's own, what was compared) of every comparison of this session.
 ERROR_RATIOS: list[tuple[float, str]] = []
@@ -40,3 +41,11 @@ def pytest_terminal_summary(terminalreporter):
             f"accuracy: {len(ERROR_RATIOS)} comparisons with torch in the same dtype; the worst "
             f"error is {worst:.2f} times torch's own ({where})"
         )
+
+
+@pytest.fixture
+def took(monkeypatch):
+    """The calls that went through C++ to their end."""
+    names = []
+    watch_at_once(monkeypatch, lambda name, arguments: names.append(name))
+    return names

@@ -1,5 +1,7 @@
 """The two ways of an eager call: at once in C++ (csrc/*/at_once.cpp), or through Python."""
 
+import torch
+
 from fastcells.functional import attention
 from fastcells.functional import recurrent_calls as recurrent
 from fastcells.layers import attention as attention_layers
@@ -38,3 +40,10 @@ def watch_at_once(monkeypatch, seen):
 
     for owner, name in AT_ONCE:
         watch(owner, name)
+
+
+def flat(result):
+    """Every tensor of nested tuples."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [tensor for part in result if part is not None for tensor in flat(part)]

@@ -5,24 +5,10 @@ import pytest
 import torch
 
 import fastcells
-from ways import through_python, watch_at_once
+from ways import flat, through_python
 
 B, N, TQ, TK, E, EV = 2, 3, 5, 7, 8, 6
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-
-
-@pytest.fixture
-def took(monkeypatch):
-    """The calls that went through C++ to their end."""
-    names = []
-    watch_at_once(monkeypatch, lambda name, arguments: names.append(name))
-    return names
-
-
-def flat(result):
-    if isinstance(result, torch.Tensor):
-        return [result]
-    return [tensor for part in result if part is not None for tensor in flat(part)]
 
 
 def random(*shape, dtype=torch.float32, seed=0):

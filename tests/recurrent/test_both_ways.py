@@ -6,7 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import fastcells
-from ways import through_python, watch_at_once
+from ways import flat, through_python
 
 T, B, I, H = 5, 3, 7, 10
 
@@ -33,20 +33,6 @@ LAYERS = {
     "LSTM recompute": lambda **o: fastcells.LSTM(I, H, recompute=True, **o),
 }
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-
-
-@pytest.fixture
-def took(monkeypatch):
-    """The calls that went through C++ to their end."""
-    names = []
-    watch_at_once(monkeypatch, lambda name, arguments: names.append(name))
-    return names
-
-
-def flat(result):
-    if isinstance(result, torch.Tensor):
-        return [result]
-    return [tensor for part in result for tensor in flat(part)]
 
 
 def results_and_gradients(module, arguments, leaves):
