@@ -1,7 +1,7 @@
 // Vectors of AVX2 and FMA, where the processor has them: vector_checks.h.
 #if defined(__x86_64__)
-#define FASTCELLS_AVX2 1
-#pragma GCC target("avx2,fma,f16c")
+#include "cpu/simd/avx2.h"
+
 #include "vector_checks.h"
 
 int main() {

@@ -1,7 +1,7 @@
 // Vectors of AVX512, where the processor has them: vector_checks.h.
 #if defined(__x86_64__)
-#define FASTCELLS_AVX512 1
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
+#include "cpu/simd/avx512.h"
+
 #include "vector_checks.h"
 
 int main() {

@@ -27,21 +27,6 @@ constexpr int kUnroll = 4;
 // into the second-level cache, where else the first of them would wait for memory.
 constexpr int kAheadLines = kVectorBytes == 64 ? 2 : 1, kLine = 64;
 
-// acc += x * w. Written as the instruction: left to itself the compiler lets the sum wander from
-// register to register and spills.
-template <class S>
-FC_INLINE void multiply_add(Vector<S>& acc, Vector<S> x, Vector<S> w) {
-#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
-  if constexpr (sizeof(S) == 4) {
-    asm("vfmadd231ps %2, %1, %0" : "+v"(acc.v) : "v"(x.v), "v"(w.v));
-  } else {
-    asm("vfmadd231pd %2, %1, %0" : "+v"(acc.v) : "v"(x.v), "v"(w.v));
-  }
-#else
-  acc = x * w + acc;
-#endif
-}
-
 // A as rows anywhere in memory: a[i][k] is row[i][k].
 template <class S>
 struct RowOperand {

@@ -1,36 +1,23 @@
 // A vector of float or double as the arithmetic type of the cells, at the width of the instruction
 // set that the file is compiled for. Torch-free.
 //
-// Everything is in an anonymous namespace: no function compiled here for one instruction set can be
-// taken by the linker for another. Loads and stores take any address.
+// A file chooses that by its first include, one of cpu/simd/{baseline,avx2,avx512}.h: its registers
+// and what it has an instruction for, all that differs between them. Everything is in an anonymous
+// namespace: no function compiled here for one instruction set can be taken by the linker for
+// another. Loads and stores take any address.
 #pragma once
 #include <cstdint>
 #include <cstring>
 #include <utility>
-#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
-#include <immintrin.h>
-#endif
 
 #include "math/activations.h"
 
 namespace fastcells {
 namespace {
 
-// Set by the file that includes this, beside its #pragma GCC target: g++ before 13 lets that pragma
-// choose instructions, but not __AVX2__ and its kind.
-#if defined(FASTCELLS_VECTOR_BYTES)  // a test runs one width's code on another's instructions
-constexpr int kVectorBytes = FASTCELLS_VECTOR_BYTES;
-#elif defined(FASTCELLS_AVX512)
-constexpr int kVectorBytes = 64;
-#elif defined(FASTCELLS_AVX2)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
+constexpr int kVectorBytes = Instructions::kVectorBytes;
 // Registers of that width: what a product's accumulators, operands and addresses fit into.
-constexpr int kRegisters = kVectorBytes == 64 ? 32 : 16;
-
-#define FC_INLINE inline __attribute__((always_inline))
+constexpr int kRegisters = Instructions::kRegisters;
 
 // bfloat16 as it lies in memory: the upper half of a float.
 struct BFloat16Bits {
@@ -90,32 +77,19 @@ FC_INLINE Vector<S> select(Mask<S> mask, Vector<S> if_true, Vector<S> if_false) 
   return Vector<S>::of(mask.v ? if_true.v : if_false.v);
 }
 
+// acc += x * w
+template <class S>
+FC_INLINE void multiply_add(Vector<S>& acc, Vector<S> x, Vector<S> w) {
+  Instructions::multiply_add(acc.v, x.v, w.v);
+}
 // 1 / x for 1 <= x < 2^126, within 2 ulp.
 FC_INLINE Vector<float> reciprocal(Vector<float> x) {
-#if defined(FASTCELLS_AVX512)
-  if constexpr (kVectorBytes == 64) {
-    const Vector<float> r = Vector<float>::of(_mm512_rcp14_ps(x.v));
-    return r * (Vector<float>(2.0f) - x * r);
-  }
-#elif defined(FASTCELLS_AVX2)
-  if constexpr (kVectorBytes == 32) {
-    const Vector<float> r = Vector<float>::of(_mm256_rcp_ps(x.v));
-    return r * (Vector<float>(2.0f) - x * r);
-  }
-#endif
-  return Vector<float>(1.0f) / x;
+  return Vector<float>::of(Instructions::reciprocal(x.v));
 }
-
-// x, but no less than the limit; where x is NaN, x: the second operand of the instruction.
+// x, but no less than the limit; where x is NaN, x.
 template <class S>
 FC_INLINE Vector<S> larger(Vector<S> limit, Vector<S> x) {
-#if defined(FASTCELLS_AVX2) || defined(FASTCELLS_AVX512)
-  if constexpr (sizeof(S) == 4) {
-    asm("vmaxps %2, %1, %0" : "=v"(x.v) : "v"(limit.v), "v"(x.v));
-    return x;
-  }
-#endif
-  return select(limit > x, limit, x);
+  return Vector<S>::of(Instructions::larger(limit.v, x.v));
 }
 
 // ---- activations ----
@@ -126,12 +100,7 @@ FC_INLINE Vector<float> below_zero(Vector<float> x) {
   return Vector<float>::of((Vector<float>::Native)((Words)x.v | 0x80000000u));
 }
 FC_INLINE Vector<float> if_negative(Vector<float> x, Vector<float> a, Vector<float> otherwise) {
-#if defined(FASTCELLS_AVX2)
-  if constexpr (kVectorBytes == 32) {
-    return Vector<float>::of(_mm256_blendv_ps(otherwise.v, a.v, x.v));
-  }
-#endif
-  return Vector<float>::of((Bits)x.v < 0 ? a.v : otherwise.v);
+  return Vector<float>::of(Instructions::if_negative(x.v, a.v, otherwise.v));
 }
 
 FC_INLINE Vector<float> power_of_two(Vector<float> shifted) {
@@ -205,33 +174,14 @@ FC_INLINE Vector<S> rounded_to(Vector<S> x) {
   }
 }
 
-#if defined(FASTCELLS_AVX512)
 FC_INLINE Vector<float> load_first(const float* p, int n) {
-  return Vector<float>::of(_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p));
-}
-FC_INLINE void store_first(float* p, Vector<float> x, int n) {
-  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x.v);
-}
-#elif defined(FASTCELLS_AVX2)
-FC_INLINE __m256i first_lanes(int n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-FC_INLINE Vector<float> load_first(const float* p, int n) {
-  return Vector<float>::of(_mm256_maskload_ps(p, first_lanes(n)));
-}
-FC_INLINE void store_first(float* p, Vector<float> x, int n) {
-  _mm256_maskstore_ps(p, first_lanes(n), x.v);
-}
-#else
-FC_INLINE Vector<float> load_first(const float* p, int n) {
-  Vector<float> x(0.0f);
-  for (int i = 0; i < n; ++i) x.v[i] = p[i];
+  Vector<float> x;
+  Instructions::load_first(p, n, x.v);
   return x;
 }
 FC_INLINE void store_first(float* p, Vector<float> x, int n) {
-  for (int i = 0; i < n; ++i) p[i] = x.v[i];
+  Instructions::store_first(p, n, x.v);
 }
-#endif
 FC_INLINE Vector<double> load_first(const double* p, int n) {
   Vector<double> x(0.0);
   for (int i = 0; i < n; ++i) x.v[i] = p[i];

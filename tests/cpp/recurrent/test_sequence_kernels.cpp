@@ -3,6 +3,8 @@
 // in half the time of -O3.
 #define FASTCELLS_VECTOR_BYTES 64
 #pragma GCC optimize("O1")
+#include "cpu/simd/baseline.h"
+
 #include "sequence_cases.h"
 
 int main() { return fastcells::check_sequence_kernels(); }

@@ -1,7 +1,7 @@
 // The CPU sequence kernels of AVX2, where the processor has it: sequence_cases.h.
 #if defined(__x86_64__)
-#define FASTCELLS_AVX2 1
-#pragma GCC target("avx2,fma,f16c")
+#include "cpu/simd/avx2.h"
+
 #include "sequence_cases.h"
 
 int main() {

@@ -1,5 +1,7 @@
 // The attention kernels for 128-bit vectors, which every x86-64 processor (and every 64-bit Arm)
 // has.
+#include "cpu/simd/baseline.h"
+
 #include "attention/cpu/kernels/table.h"
 
 namespace fastcells::cpu {

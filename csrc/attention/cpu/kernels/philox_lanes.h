@@ -18,14 +18,7 @@ struct WideWords {
   FC_INLINE friend WideWords operator^(WideWords a, WideWords b) { return WideWords(a.v ^ b.v); }
   FC_INLINE friend WideWords operator>>(WideWords a, int bits) { return WideWords(a.v >> bits); }
   FC_INLINE friend WideWords low_product(WideWords a, WideWords b) {
-#if defined(FASTCELLS_AVX512)
-    return WideWords((Native)_mm512_mul_epu32((__m512i)a.v, (__m512i)b.v));
-#elif defined(FASTCELLS_AVX2)
-    return WideWords((Native)_mm256_mul_epu32((__m256i)a.v, (__m256i)b.v));
-#else
-    constexpr std::uint64_t kLower = 0xFFFFFFFFu;
-    return WideWords((a.v & kLower) * (b.v & kLower));
-#endif
+    return WideWords(Instructions::low_product(a.v, b.v));
   }
 };
 

@@ -1,10 +1,10 @@
 // The CPU kernels for AVX2 and FMA: 256-bit vectors.
-// The instruction set is switched on here, in front of every header, and not by flags of the build:
-// what this file defines is its own (cpu/simd/vector.h).
 #if defined(__x86_64__)
-#define FASTCELLS_AVX2 1
-#pragma GCC target("avx2,fma,f16c")
+#include "cpu/simd/avx2.h"
+#else
+#include "cpu/simd/baseline.h"
 #endif
+
 #include "recurrent/cpu/kernels/table.h"
 
 namespace fastcells::cpu {

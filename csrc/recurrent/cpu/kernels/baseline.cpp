@@ -1,4 +1,6 @@
 // The CPU kernels for 128-bit vectors, which every x86-64 processor (and every 64-bit Arm) has.
+#include "cpu/simd/baseline.h"
+
 #include "recurrent/cpu/kernels/table.h"
 
 namespace fastcells::cpu {

@@ -10,18 +10,8 @@ typedef std::uint64_t Hashes __attribute__((vector_size(kVectorBytes)));
 constexpr std::uint64_t kHashFactor = 0x9e3779b1;  // odd, and no longer than a word's half
 
 FC_INLINE Hashes times_factor(Hashes x) {
-#if defined(FASTCELLS_AVX512)
   const Hashes factor = kHashFactor - Hashes{};
-  return (Hashes)_mm512_mul_epu32((__m512i)x, (__m512i)factor) +
-         ((Hashes)_mm512_mul_epu32((__m512i)(x >> 32), (__m512i)factor) << 32);
-#elif defined(FASTCELLS_AVX2)
-  if constexpr (kVectorBytes == 32) {
-    const __m256i factor = _mm256_set1_epi64x(kHashFactor);
-    return (Hashes)_mm256_mul_epu32((__m256i)x, factor) +
-           ((Hashes)_mm256_mul_epu32((__m256i)(x >> 32), factor) << 32);
-  }
-#endif
-  return x * kHashFactor;
+  return Instructions::low_product(x, factor) + (Instructions::low_product(x >> 32, factor) << 32);
 }
 
 // A bijection of the state, so that one changed word always changes the result. The product moves a
