@@ -161,26 +161,30 @@ using Explanation = std::tuple<std::string, std::string, std::string>;
 
 // The engine and plan of a call on the CPU: cpu/engine.h.
 Explanation explain_cpu(const std::string& name, int64_t directions, std::array<int64_t, 4> sizes,
-                        at::ScalarType dtype, bool is_projected, bool is_training, bool has_rows) {
+                        at::ScalarType dtype, bool is_projected, bool is_training, bool has_rows,
+                        std::optional<at::ScalarType> weights) {
   const fastcells::CellFacts cell = fastcells::find_cell(name);
-  const auto choice = fastcells::cpu::explain(cell, fastcells::storage_of("explain_cpu", dtype),
-                                              sizes_of(cell, directions, sizes), is_projected,
-                                              is_training, has_rows);
+  const auto choice = fastcells::cpu::explain(
+      cell, fastcells::storage_of("explain_cpu", dtype),
+      fastcells::cpu::weight_storage(weights.value_or(dtype), dtype),
+      sizes_of(cell, directions, sizes), is_projected, is_training, has_rows);
   return {choice.engine, choice.plan, choice.why};
 }
 
-// Freezes a weight of gates and its bias, and packs them, or ends that.
+// Freezes a weight of gates and its bias, and packs them (unless `name` is empty), or ends that.
 void freeze_weight(const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                    const std::string& name, bool frozen) {
   TORCH_CHECK_VALUE(weight.is_cpu() && (!bias || bias->is_cpu()),
                     "fastcells: only weights on a CPU are packed, got ", weight.device());
   fastcells::cpu::freeze(weight, frozen);
   if (bias) fastcells::cpu::freeze(*bias, frozen);
+  if (name.empty()) return;
   const fastcells::CellFacts cell = fastcells::find_cell(name);
-  const auto* kernels = fastcells::cpu::cell_table().find(
-      int(cell.kind), fastcells::storage_of("freeze", weight.scalar_type()));
+  const auto* kernels = fastcells::cpu::find_kernels(
+      int(cell.kind), fastcells::storage_of("freeze", weight.scalar_type()),
+      fastcells::cpu::WeightStorage::kAsTensors);
   if (!frozen || !kernels || !weight.is_contiguous()) return;
-  fastcells::cpu::pack_gates(*kernels, cell.gates, weight, bias.value_or(at::Tensor()));
+  fastcells::cpu::pack_gates(*kernels, cell.gates, weight, {}, bias.value_or(at::Tensor()));
 }
 
 #ifdef FASTCELLS_WITH_CUDA
@@ -202,6 +206,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "What this library was built from.");
   m.def("explain_cpu", &explain_cpu, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("has_rows"),
+        py::arg("weights") = py::none(),
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
   m.attr("MOST_HEAD_WIDTH_CUDA") = fastcells::kMostHeadWidthCuda;
   fastcells::bind_at_once(m);

@@ -16,6 +16,7 @@ def explain_cpu(
     is_projected: bool,
     is_training: bool,
     has_rows: bool,
+    weights: dtype | None = None,
 ) -> tuple[str, str, str]: ...
 def explain_cuda(
     cell: str,

@@ -17,6 +17,7 @@ from .layers import (
     SelfAttention,
     freeze,
     frozen,
+    quantize,
     unfreeze,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "frozen",
     "functional",
     "is_compiled",
+    "quantize",
     "reference",
     "scaled_dot_product_attention",
     "unfreeze",

@@ -15,11 +15,17 @@ std::vector<InstructionSet> supported() {
   std::vector<InstructionSet> sets;
 #if defined(__x86_64__)
   __builtin_cpu_init();
+  const bool has_vnni = __builtin_cpu_supports("avx512vnni");
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    if (has_vnni && __builtin_cpu_supports("avx512bf16")) {
+      sets.push_back(InstructionSet::kAvx512Bf16);
+    }
+    if (has_vnni) sets.push_back(InstructionSet::kAvx512Vnni);
     sets.push_back(InstructionSet::kAvx512);
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (__builtin_cpu_supports("avxvnni")) sets.push_back(InstructionSet::kAvx2Vnni);
     sets.push_back(InstructionSet::kAvx2);
   }
 #endif
@@ -53,7 +59,10 @@ const char* name_of(InstructionSet set) {
   switch (set) {
     case InstructionSet::kBaseline: return "baseline";
     case InstructionSet::kAvx2: return "avx2";
+    case InstructionSet::kAvx2Vnni: return "avx2_vnni";
     case InstructionSet::kAvx512: return "avx512";
+    case InstructionSet::kAvx512Vnni: return "avx512_vnni";
+    case InstructionSet::kAvx512Bf16: return "avx512_bf16";
   }
   return "unknown";
 }

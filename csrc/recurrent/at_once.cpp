@@ -51,7 +51,8 @@ bool step_at_once(const CellFacts& cell, const cpu::StepTensors& t, at::Tensor& 
       (has_bias && !(is_step_operand(t.bias_ih, {rows}) && is_step_operand(t.bias_hh, {rows})))) {
     return false;
   }
-  const cpu::CellKernels* kernels = cpu::cell_table().find(int(cell.kind), Storage::kFloat32);
+  const cpu::CellKernels* kernels =
+      cpu::find_kernels(int(cell.kind), Storage::kFloat32, cpu::WeightStorage::kAsTensors);
   if (!kernels) return false;
   LayerSizes sizes{};
   sizes.B = B, sizes.I = I, sizes.H = H, sizes.G = cell.gates;

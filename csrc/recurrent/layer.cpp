@@ -53,9 +53,10 @@ DirectionWeights named_weights(const char* op, at::TensorList list, const Weight
   DirectionWeights weights;
   for (size_t k = 0; k < names.size(); ++k) {
     at::Tensor* const place = find_weight(weights, names[k]);
-    TORCH_CHECK_VALUE(place && !place->defined(), op, ": names must be different ones of ",
-                      "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, got '", names[k],
-                      place ? "' twice" : "'");
+    TORCH_CHECK_VALUE(
+        place && !place->defined(), op, ": names must be different ones of ",
+        "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, got '", names[k],
+        place ? "' twice" : "'");
     *place = list[k];
   }
   TORCH_CHECK_VALUE(weights.weight_ih.defined() && weights.weight_hh.defined() &&
@@ -65,9 +66,28 @@ DirectionWeights named_weights(const char* op, at::TensorList list, const Weight
   return weights;
 }
 
+// The dtype of the matrices: the input's, or beside a float32 input on a CPU bfloat16, or int8 with
+// scales.
+at::ScalarType check_quantized(const char* op, const DirectionWeights& w, const at::Tensor& input,
+                               int64_t rows) {
+  const at::ScalarType dtype = w.weight_hh.scalar_type();
+  const bool has_scales = w.scale_ih.defined() || w.scale_hh.defined();
+  const bool may_be_narrow = input.scalar_type() == at::kFloat && input.is_cpu();
+  if (!has_scales) return may_be_narrow && dtype == at::kBFloat16 ? dtype : input.scalar_type();
+  TORCH_CHECK(w.scale_ih.defined() && w.scale_hh.defined() && dtype == at::kChar && may_be_narrow &&
+                  !w.weight_hr.defined(),
+              op,
+              ": scale_ih and scale_hh go together, with weights of int8, a float32 input on a ",
+              "CPU and no projection, got weights of ", dtype, ", an input of ",
+              input.scalar_type(), " on ", input.device());
+  check_shape(op, "scale_ih", "(G*H,)", w.scale_ih, {rows});
+  check_shape(op, "scale_hh", "(G*H,)", w.scale_hh, {rows});
+  return dtype;
+}
+
 DirectionWeights check_weights(const char* op, DirectionWeights weights, const CellFacts& cell,
                                const at::Tensor& input) {
-  const auto& [weight_ih, weight_hh, bias_ih, bias_hh, weight_hr] = weights;
+  const auto& [weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh] = weights;
   TORCH_CHECK(weight_ih.dim() == 2 && weight_hh.dim() == 2, op,
               ": weight_ih and weight_hh must have shapes (G*H, I) and (G*H, P), got ",
               shape_text(weight_ih.sizes()), " and ", shape_text(weight_hh.sizes()));
@@ -85,9 +105,11 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
     TORCH_CHECK(cell.states == 2, op, ": a projection needs an lstm, got a ", cell.name);
     check_shape(op, "weight_hr", "(P, H)", weight_hr, {P, H});
   }
+  const at::ScalarType narrow = check_quantized(op, weights, input, rows);
   for_each_weight(weights, [&](const char* name, at::Tensor& weight) {
     if (!weight.defined()) return;
-    check_dtype(op, name, weight, input.scalar_type());
+    const bool is_matrix = std::string_view(name).starts_with("weight_");
+    check_dtype(op, name, weight, is_matrix ? narrow : input.scalar_type());
     check_device(op, name, weight, input.device(), "input");
     weight = weight.contiguous();
   });

@@ -36,6 +36,9 @@ struct PerWeight {
   T bias_ih{};    // [G*H], or absent together with bias_hh
   T bias_hh{};    // [G*H]
   T weight_hr{};  // [P, H], or absent: no projection
+  // Of weights in int8, for inference alone: weight = scale * int8, a scale for each row.
+  T scale_ih{};  // [G*H]
+  T scale_hh{};  // [G*H]
 };
 using DirectionWeights = PerWeight<at::Tensor>;  // contiguous; undefined where absent
 
@@ -46,6 +49,7 @@ void for_each_weight(PerWeight<T>& weights, const F& f) {
   f("weight_ih", weights.weight_ih), f("weight_hh", weights.weight_hh);
   f("bias_ih", weights.bias_ih), f("bias_hh", weights.bias_hh);
   f("weight_hr", weights.weight_hr);
+  f("scale_ih", weights.scale_ih), f("scale_hh", weights.scale_hh);
 }
 // The member of that name, or nullptr.
 template <class T>
@@ -69,6 +73,8 @@ struct Layer {
   at::Tensor resets;                      // [T, B] bool or undefined: none
 
   bool is_projected() const { return weights[0].weight_hr.defined(); }
+  // Whether weights are narrower than the other tensors: inference on a CPU alone.
+  bool is_quantized() const { return weights[0].weight_hh.scalar_type() != input.scalar_type(); }
   // Arithmetic and cell state: double for float64, float otherwise.
   at::ScalarType arithmetic() const;
   Rows rows(int64_t direction) const;

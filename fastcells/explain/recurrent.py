@@ -84,7 +84,10 @@ def explain_recurrent(
     notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
     if why_not:
         notes.append(f"not the sequence engine: {why_not}")
-    if dtype in (torch.float16, torch.bfloat16):
+    weights = getattr(layer, "weight_dtype", None)
+    if weights is not None:
+        notes.append(f"weights in {weights}, packed once; arithmetic and cell state in float32")
+    elif dtype in (torch.float16, torch.bfloat16):
         notes.append("arithmetic and cell state in float32")
     if engine == "sequence" and any(map(is_frozen, layer.parameters(recurse=False))):
         notes.append("weights frozen: their packs are not hashed")
@@ -121,4 +124,8 @@ def _ask(
     )
     if device == "cuda":
         return _extension._C.explain_cuda(*question)
-    return _extension._C.explain_cpu(*question, has_rows)
+    cell, directions, sizes, dtype, *rest = question
+    weights = getattr(layer, "weight_dtype", dtype)
+    if weights != dtype:  # beside narrow weights all is float32
+        dtype = torch.float32
+    return _extension._C.explain_cpu(cell, directions, sizes, dtype, *rest, has_rows, weights)

@@ -27,10 +27,12 @@ __all__ = [
     "run_module_step",
     "run_stack",
     "run_step",
+    "trust_weights",
 ]
 
 #: The user's word on a weight's memory: fastcells.freeze.
 freeze_weights = ops.freeze_weights
+trust_weights = ops.trust_weights
 
 
 def run_layer(
@@ -59,6 +61,7 @@ def run_layer(
     if not choose_route(tensors).is_kernel:
         ops.check_layer("recurrent_forward", input, h_0, c_0, weights, names, lengths, resets)
         checks.check_range_of_lengths(lengths, input.shape[0])
+        weights, names = _dequantized(weights, names, input.dtype)
         with without_autocast(input):
             output, h_n, c_n, cells = reference.recurrent(
                 cell, directions, input, h_0, c_0, weights, names, lengths, resets
@@ -107,6 +110,7 @@ def run_step(
         input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
     if not choose_route((input, h, c, *weights)).is_kernel:
         ops.check_layer("recurrent_step", input, h, c, weights, names)
+        weights, names = _dequantized(weights, names, input.dtype)
         with without_autocast(input):
             return reference.recurrent_step(cell, input, h, c, weights, names)
     h_new, c_new = ops.recurrent_step(cell, input, h, c, weights, names)
@@ -138,7 +142,7 @@ def run_module_stack(
     settle_in_forked_child()
     return ops.stack_at_once(
         cell, 2 if module.bidirectional else 1, module.batch_first, input, h_0, c_0,
-        lengths, resets, module._parameters, module._all_weights, module._flat_weights,
+        lengths, resets, module._stored_weights(), module._all_weights, module._flat_weights,
         module.dropout if module.training else 0.0, module.recompute)  # fmt: skip
 
 
@@ -184,6 +188,20 @@ def run_stack(
             input = torch.nn.functional.dropout(input, dropout)
     has_c = reference.CELLS[cell].states == 2
     return input, _join(h_n), _join(c_n) if has_c else None, cells
+
+
+def _dequantized(weights: Sequence[Tensor], names: str, dtype: torch.dtype):
+    """Weights narrower than the input in its dtype, for the reference, and the names left."""
+    named = names.split()
+    kept, left = [], [name for name in named if not name.startswith("scale")]
+    for start in range(0, len(weights), len(named)):
+        direction = dict(zip(named, weights[start : start + len(named)], strict=True))
+        for name in left:
+            scale = direction.get(name.replace("weight", "scale"))
+            weight = direction[name]
+            is_narrow = name.startswith("weight") and scale is not None
+            kept.append((weight * scale[:, None] if is_narrow else weight).to(dtype))
+    return kept, " ".join(left)
 
 
 def _join(states: list[Tensor]) -> Tensor:

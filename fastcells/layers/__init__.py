@@ -4,6 +4,7 @@ from .attention import AdditiveAttention, SelfAttention
 from .cells import GRUCell, LSTMCell, RNNCell
 from .freezing import freeze, frozen, unfreeze
 from .multihead import MultiheadAttention
+from .quantized import quantize
 from .recurrent import GRU, LSTM, RNN
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "SelfAttention",
     "freeze",
     "frozen",
+    "quantize",
     "unfreeze",
 ]

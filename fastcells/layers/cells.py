@@ -26,7 +26,7 @@ class _RecurrentCell(Unscriptable, nn.RNNCellBase):
     def _step(self, input: Tensor, states: list[Tensor] | None, count: int, names: list[str]):
         settle_in_forked_child()
         name = type(self).__name__
-        checks.check_cell_input(name, input, self.weight_ih, self.input_size)
+        checks.check_cell_input(name, input, self._typical(), self.input_size)
         if states is None:
             shape = (*input.shape[:-1], self.hidden_size)
             states = [input.new_zeros(shape)] * count
@@ -44,6 +44,10 @@ class _RecurrentCell(Unscriptable, nn.RNNCellBase):
             return h, c
         return h.squeeze(0), None if c is None else c.squeeze(0)
 
+    def _typical(self) -> Tensor:
+        """A tensor of the device and dtype that the kernels want of an input."""
+        return self.weight_ih
+
     def _weights(self) -> dict[str, Tensor]:
         weights = {"weight_ih": self.weight_ih, "weight_hh": self.weight_hh}
         biases = {"bias_ih": self.bias_ih, "bias_hh": self.bias_hh}
@@ -51,7 +55,7 @@ class _RecurrentCell(Unscriptable, nn.RNNCellBase):
             return weights
         for name, bias in biases.items():  # one alone may have been taken away
             is_gone = bias is None
-            weights[name] = self.weight_ih.new_zeros(self.weight_ih.shape[0]) if is_gone else bias
+            weights[name] = self._typical().new_zeros(self.weight_ih.shape[0]) if is_gone else bias
         return weights
 
 

@@ -101,7 +101,7 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
                 )
         check_packed(name, packed)
         weights = self._current_weights()
-        checks.check_input(name, packed.data, weights[0])
+        checks.check_input(name, packed.data, self._typical(weights[0]))
         checks.check_width(packed.data, self.input_size)
         states = self._initial_states(name, packed.data, hx, int(packed.batch_sizes[0]))
         if packed.sorted_indices is not None:
@@ -116,6 +116,14 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             c_n = None if c_n is None else c_n.index_select(1, packed.unsorted_indices)
         cells = None if cells is None else pack(cells, padded, packed)
         return pack(output, padded, packed), h_n, c_n, cells
+
+    def _typical(self, weight: Tensor) -> Tensor:
+        """A tensor of the device and dtype that the kernels want of an input."""
+        return weight
+
+    def _stored_weights(self) -> dict[str, Tensor | None]:
+        """The module's own dictionary that holds the weights."""
+        return self._parameters
 
     def _current_weights(self) -> list[Tensor]:
         """The weights in the order of `_flat_weights_names`: as torch.nn.RNNBase, the named ones
@@ -153,7 +161,7 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         return output.transpose(0, 1) if self.batch_first else output
 
     def _check_tensor(self, name, weight, input, batch, lengths, resets) -> None:
-        checks.check_input(name, input, weight)
+        checks.check_input(name, input, self._typical(weight))
         checks.check_width(input, self.input_size)
         time_dim = 1 if self.batch_first and batch is not None else 0
         if input.shape[time_dim] == 0:

@@ -23,10 +23,14 @@ __all__ = [
     "recurrent_step",
     "stack_at_once",
     "step_at_once",
+    "trust_weights",
 ]
 
 #: What tensors are stored in.
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+#: What matrices may be stored in beside float32 tensors, for inference.
+NARROW_DTYPES = (torch.int8, torch.bfloat16)
 
 #: {cell: {"gates", "states", "saved"}} as the kernels describe them.
 CELL_FACTS: dict[str, dict[str, int]] = {} if _C is None else _C.cells()
@@ -99,6 +103,14 @@ def freeze_weights(cell: str, weight: Tensor, bias: Tensor | None, is_frozen: bo
         _C.freeze(weight, bias, cell, is_frozen)
 
 
+def trust_weights(weights: Sequence[Tensor]) -> None:
+    """As `freeze_weights`, of weights that no one but their module writes to; packed at a call."""
+    if _C is not None:
+        for weight in weights:
+            if weight.device.type == "cpu":
+                _C.freeze(weight, None, "", True)
+
+
 def is_frozen(weight: Tensor) -> bool:
     """Whether the user gave the word on this weight."""
     return _C is not None and _C.is_frozen(weight)
@@ -149,7 +161,10 @@ def check_layer(
     check_dtype(op, input.dtype, h_0=h_0, c_0=c_0)
     named = names.split()
     for index, weight in enumerate(weights):
-        check_dtype(op, input.dtype, **{named[index % len(named)]: weight})
+        name = named[index % len(named)]
+        is_matrix = name.startswith("weight") and input.dtype == torch.float32
+        if not (is_matrix and weight.dtype in NARROW_DTYPES):
+            check_dtype(op, input.dtype, **{name: weight})
     check_dtype(op, torch.int64, lengths=lengths)
     check_dtype(op, torch.bool, resets=resets)
 

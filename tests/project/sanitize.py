@@ -25,6 +25,7 @@ OPTIONS = {
 THREADED = [
     "tests/cpp/threads/engines.cpp",
     "csrc/recurrent/cpu/kernels/baseline.cpp",
+    "csrc/recurrent/cpu/kernels/narrow/baseline.cpp",
     "csrc/attention/cpu/kernels/baseline.cpp",
 ]
 

@@ -35,8 +35,12 @@ HERE = Path(__file__).resolve().parents[1]
 CELLS = [cell for cell in reference.CELLS if cell != "gru_reset_before"]
 each_cell = pytest.mark.parametrize("cell", CELLS)
 #: Instruction sets, the best first, and the processor's flags that each takes.
+AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 FLAGS = {
-    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "avx512_bf16": {*AVX512, "avx512_vnni", "avx512_bf16"},
+    "avx512_vnni": {*AVX512, "avx512_vnni"},
+    "avx512": AVX512,
+    "avx2_vnni": {"avx2", "fma", "avx_vnni"},
     "avx2": {"avx2", "fma"},
     "baseline": set(),
 }
@@ -155,7 +159,7 @@ def test_fewer_threads_than_torch_asks_for_will_do(variable):
 
 def test_no_kernel_can_be_taken_for_another_instruction_sets():
     """The linker keeps one of several weak functions of a name: of AVX512's, on any processor."""
-    objects = sorted(HERE.parent.glob("build/objects-*/csrc/*/cpu/kernels/*.o"))
+    objects = sorted(HERE.parent.glob("build/objects-*/csrc/*/cpu/kernels/**/*.o"))
     if not list(HERE.parent.glob("build/objects-*")):
         pytest.skip("the module was not compiled in this folder: there is no build/objects-*")
     assert objects, "build/objects-* has no kernels: where have they moved?"
@@ -168,9 +172,12 @@ def test_no_kernel_can_be_taken_for_another_instruction_sets():
     shared = [line for line in listed.splitlines() if re.match(r"[0-9a-f]+ [WVuC] ", line)]
     assert not shared
     exported = re.findall(r"^[0-9a-f]+ [TDBR] (.*)$", listed, re.MULTILINE)
-    tables = ("attention(fastcells::cpu::Score, fastcells::Storage)", "kernels()")
-    expected = [f"fastcells::cpu::{name}_{table}" for name in sorted(FLAGS) for table in tables]
-    assert sorted(set(exported)) == sorted(expected)
+    whole = ("attention(fastcells::cpu::Score, fastcells::Storage)", "kernels()")
+    narrow = "narrow(int, fastcells::Storage, fastcells::cpu::WeightStorage)"
+    expected = {f"fastcells::cpu::{name}_{narrow}" for name in FLAGS}
+    for name in ("baseline", "avx2", "avx512"):
+        expected |= {f"fastcells::cpu::{name}_{table}" for table in whole}
+    assert set(exported) == expected
 
 
 # ---- sizes ----

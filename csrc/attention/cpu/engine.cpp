@@ -21,12 +21,8 @@ constexpr int64_t kWorkPerThread = 1 << 18;
 constexpr int64_t kMostKeyChunks = 8;
 
 FindAttention& attention_table() {
-  switch (instruction_set()) {
-    case InstructionSet::kAvx512: return avx512_attention;
-    case InstructionSet::kAvx2: return avx2_attention;
-    case InstructionSet::kBaseline: break;
-  }
-  return baseline_attention;
+  if (instruction_set() >= InstructionSet::kAvx512) return avx512_attention;
+  return instruction_set() >= InstructionSet::kAvx2 ? avx2_attention : baseline_attention;
 }
 
 const AttentionKernels& kernels_of(const AttentionProblem& p) {

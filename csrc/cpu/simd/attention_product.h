@@ -118,7 +118,7 @@ enum class Start { kZero, kOut };
 template <int R, class S, class Operand>
 inline void panel_product(int64_t n, Operand a, int64_t K, Panel<S> panel, Start start, S* out,
                           int64_t out_stride) {
-  constexpr int MR = kTileRows<R>;
+  constexpr int MR = kTileRows<S, R>;
   if (n <= 0) return;
   const int64_t tiles = divide_up(n, MR), least = n / tiles, longer = n % tiles;
   int64_t i = 0;

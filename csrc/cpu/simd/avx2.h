@@ -12,7 +12,8 @@ namespace {
 
 #define FC_INLINE inline __attribute__((always_inline))
 
-struct Instructions {
+struct Avx2 {
+  static constexpr const char* kName = "avx2";
   static constexpr int kVectorBytes = 32, kRegisters = 16;
 
   // acc += x * w. Written as the instruction: left to itself the compiler lets the sum wander from
@@ -53,7 +54,40 @@ struct Instructions {
   FC_INLINE static V low_product(V a, V b) {
     return (V)_mm256_mul_epu32((__m256i)a, (__m256i)b);
   }
+
+  // float16 as 16 bits a lane; rounded to the nearest, ties to even.
+  template <class V, class H>
+  FC_INLINE static V from_half(H halves) {
+    return _mm256_cvtph_ps((__m128i)halves);
+  }
+  template <class H, class V>
+  FC_INLINE static H to_half(V x) {
+    return (H)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+  }
+
+  // Of each lane of 32 bits, acc += the products of the two bfloat16 of x and w.
+  static constexpr bool kHasDot16 = false;
+  template <class W>
+  FC_INLINE static void dot16(__m256& acc, W x, W w) {
+    multiply_add(acc, (__m256)(x & 0xFFFF0000u), (__m256)(w & 0xFFFF0000u));
+    multiply_add(acc, (__m256)(x << 16), (__m256)(w << 16));
+  }
+  // acc += the products of the four bytes, x without a sign and w with one: those of even and of
+  // odd places as pairs of 16 bits.
+  static constexpr bool kHasDot8 = false;
+  template <class N, class W>
+  FC_INLINE static void dot8(N& acc, W x, W w) {
+    const __m256i even = _mm256_set1_epi32(0x00FF00FF), xs = (__m256i)x, ws = (__m256i)w;
+    const __m256i low = _mm256_madd_epi16(_mm256_and_si256(xs, even),
+                                          _mm256_srai_epi16(_mm256_slli_epi16(ws, 8), 8));
+    const __m256i high = _mm256_madd_epi16(_mm256_srli_epi16(xs, 8), _mm256_srai_epi16(ws, 8));
+    acc += (N)low + (N)high;
+  }
 };
+
+#if !defined(FASTCELLS_MORE_INSTRUCTIONS)  // a set above this one begins with it
+using Instructions = Avx2;
+#endif
 
 }  // namespace
 }  // namespace fastcells

@@ -12,7 +12,8 @@ namespace {
 
 #define FC_INLINE inline __attribute__((always_inline))
 
-struct Instructions {
+struct Avx512 {
+  static constexpr const char* kName = "avx512";
   static constexpr int kVectorBytes = 64, kRegisters = 32;
 
   // acc += x * w. Written as the instruction: left to itself the compiler lets the sum wander from
@@ -51,7 +52,40 @@ struct Instructions {
   FC_INLINE static V low_product(V a, V b) {
     return (V)_mm512_mul_epu32((__m512i)a, (__m512i)b);
   }
+
+  // float16 as 16 bits a lane; rounded to the nearest, ties to even.
+  template <class V, class H>
+  FC_INLINE static V from_half(H halves) {
+    return _mm512_cvtph_ps((__m256i)halves);
+  }
+  template <class H, class V>
+  FC_INLINE static H to_half(V x) {
+    return (H)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+  }
+
+  // Of each lane of 32 bits, acc += the products of the two bfloat16 of x and w.
+  static constexpr bool kHasDot16 = false;
+  template <class W>
+  FC_INLINE static void dot16(__m512& acc, W x, W w) {
+    multiply_add(acc, (__m512)(x & 0xFFFF0000u), (__m512)(w & 0xFFFF0000u));
+    multiply_add(acc, (__m512)(x << 16), (__m512)(w << 16));
+  }
+  // acc += the products of the four bytes, x without a sign and w with one: those of even and of
+  // odd places as pairs of 16 bits.
+  static constexpr bool kHasDot8 = false;
+  template <class N, class W>
+  FC_INLINE static void dot8(N& acc, W x, W w) {
+    const __m512i even = _mm512_set1_epi32(0x00FF00FF), xs = (__m512i)x, ws = (__m512i)w;
+    const __m512i low = _mm512_madd_epi16(_mm512_and_si512(xs, even),
+                                          _mm512_srai_epi16(_mm512_slli_epi16(ws, 8), 8));
+    const __m512i high = _mm512_madd_epi16(_mm512_srli_epi16(xs, 8), _mm512_srai_epi16(ws, 8));
+    acc += (N)low + (N)high;
+  }
 };
+
+#if !defined(FASTCELLS_MORE_INSTRUCTIONS)  // a set above this one begins with it
+using Instructions = Avx512;
+#endif
 
 }  // namespace
 }  // namespace fastcells

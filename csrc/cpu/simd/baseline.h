@@ -3,12 +3,15 @@
 #pragma once
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace fastcells {
 namespace {
 
 #define FC_INLINE inline __attribute__((always_inline))
 
 struct Instructions {
+  static constexpr const char* kName = "baseline";
 #if defined(FASTCELLS_VECTOR_BYTES)  // a test runs the code of longer vectors on these registers
   static constexpr int kVectorBytes = FASTCELLS_VECTOR_BYTES;
 #else
@@ -51,6 +54,49 @@ struct Instructions {
   template <class V>
   FC_INLINE static V low_product(V a, V b) {
     return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+  }
+
+  // Of each lane of 32 bits, acc += the products of the two bfloat16 of x and w.
+#if defined(FASTCELLS_DOT16)  // a test runs the code of processors that have it
+  static constexpr bool kHasDot16 = true;
+#else
+  static constexpr bool kHasDot16 = false;
+#endif
+  template <class V, class W>
+  FC_INLINE static void dot16(V& acc, W x, W w) {
+    acc = (V)(x & 0xFFFF0000u) * (V)(w & 0xFFFF0000u) + acc;
+    acc = (V)(x << 16) * (V)(w << 16) + acc;
+  }
+  // acc += the products of the four bytes, x without a sign and w with one.
+  static constexpr bool kHasDot8 = false;
+  template <class N, class W>
+  FC_INLINE static void dot8(N& acc, W x, W w) {
+    FC_UNROLL
+    for (int byte = 0; byte < 4; ++byte) {
+      acc += (N)(x >> 8 * byte & 0xFFu) * ((N)(w << (24 - 8 * byte)) >> 24);
+    }
+  }
+  // float16 as 16 bits a lane; rounded to the nearest, ties to even.
+  template <class V, class H>
+  FC_INLINE static V from_half(H halves) {
+    typedef std::uint32_t W __attribute__((vector_size(sizeof(V))));
+    const W bits = __builtin_convertvector(halves, W), finite = (bits & 0x7FFFu) << 13;
+    // The exponent's bias is 112 more; a product, so that subnormal numbers become normal.
+    const W scaled = (W)((V)finite * 0x1p112f);
+    const W value = (bits & 0x7C00u) == 0x7C00u ? finite | 0x7F800000u : scaled;
+    return (V)(value | (bits & 0x8000u) << 16);
+  }
+  template <class H, class V>
+  FC_INLINE static H to_half(V x) {
+    typedef std::uint32_t W __attribute__((vector_size(sizeof(V))));
+    const W bits = (W)x, sign = bits >> 16 & 0x8000u, size = bits & 0x7FFFFFFFu;
+    // Normal: rounded where they lie. Subnormal: the sum with 1/2 rounds to units of 2^-24.
+    const W normal = (size + 0xFFFu + (size >> 13 & 1u) - (112u << 23)) >> 13;
+    const W subnormal = (W)((V)size + 0.5f) - 0x3F000000u;
+    W half = size < (113u << 23) ? subnormal : normal;
+    half = size >= 0x47800000u - 0x1000u ? W{} + 0x7C00u : half;
+    half = size > 0x7F800000u ? (size >> 13 & 0x3FFu) | 0x7E00u : half;
+    return __builtin_convertvector(half | sign, H);
   }
 };
 

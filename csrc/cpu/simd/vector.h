@@ -8,6 +8,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "math/activations.h"
@@ -19,8 +20,11 @@ constexpr int kVectorBytes = Instructions::kVectorBytes;
 // Registers of that width: what a product's accumulators, operands and addresses fit into.
 constexpr int kRegisters = Instructions::kRegisters;
 
-// bfloat16 as it lies in memory: the upper half of a float.
+// bfloat16 as it lies in memory, the upper half of a float; and float16.
 struct BFloat16Bits {
+  std::uint16_t bits;
+};
+struct HalfBits {
   std::uint16_t bits;
 };
 
@@ -164,14 +168,32 @@ FC_INLINE Words round_to_bfloat16(Vector<float> x) {
 FC_INLINE void store(BFloat16Bits* p, Vector<float> x) {
   *reinterpret_cast<UnalignedHalves*>(p) = __builtin_convertvector(round_to_bfloat16(x), Halves);
 }
+FC_INLINE Vector<float> load(const HalfBits* p) {
+  const Halves halves = *reinterpret_cast<const UnalignedHalves*>(p);
+  return Vector<float>::of(Instructions::from_half<Vector<float>::Native>(halves));
+}
+FC_INLINE void store(HalfBits* p, Vector<float> x) {
+  *reinterpret_cast<UnalignedHalves*>(p) = Instructions::to_half<Halves>(x.v);
+}
 // x as storage T would give it back.
 template <class T, class S>
 FC_INLINE Vector<S> rounded_to(Vector<S> x) {
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (std::is_same_v<T, BFloat16Bits>) {
     return Vector<float>::of((Vector<float>::Native)(round_to_bfloat16(x) << 16));
+  } else if constexpr (std::is_same_v<T, HalfBits>) {
+    return Vector<float>::of(
+        Instructions::from_half<typename Vector<S>::Native>(Instructions::to_half<Halves>(x.v)));
   } else {
     return x;
   }
+}
+// 32 bits a lane, whatever they mean.
+template <class E>
+FC_INLINE Words load_words(const E* p) {
+  typedef std::uint32_t UnalignedWords
+      __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+  static_assert(sizeof(E) == 4);
+  return *reinterpret_cast<const UnalignedWords*>(p);
 }
 
 FC_INLINE Vector<float> load_first(const float* p, int n) {
@@ -198,6 +220,16 @@ FC_INLINE Vector<float> load_first(const BFloat16Bits* p, int n) {
 FC_INLINE void store_first(BFloat16Bits* p, Vector<float> x, int n) {
   const Words rounded = round_to_bfloat16(x);
   for (int i = 0; i < n; ++i) p[i].bits = std::uint16_t(rounded[i]);
+}
+FC_INLINE Vector<float> load_first(const HalfBits* p, int n) {
+  HalfBits all[Vector<float>::kLanes] = {};
+  for (int i = 0; i < n; ++i) all[i] = p[i];
+  return load(all);
+}
+FC_INLINE void store_first(HalfBits* p, Vector<float> x, int n) {
+  HalfBits all[Vector<float>::kLanes];
+  store(all, x);
+  for (int i = 0; i < n; ++i) p[i] = all[i];
 }
 
 }  // namespace

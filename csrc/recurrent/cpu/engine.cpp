@@ -5,7 +5,6 @@
 
 #include <cstring>
 
-#include "cpu/instruction_set.h"
 #include "cpu/team.h"
 #include "recurrent/cpu/sequence.h"
 #include "recurrent/cpu/single_step.h"
@@ -17,7 +16,10 @@ namespace {
 
 const CellKernels* kernels_of(const Layer& layer) {
   std::string why;
-  return find_kernels(layer.cell, layer.storage, layer.sizes, layer.is_projected(), why);
+  return find_kernels(
+      layer.cell, layer.storage,
+      weight_storage(layer.weights[0].weight_hh.scalar_type(), layer.input.scalar_type()),
+      layer.sizes, layer.is_projected(), why);
 }
 
 const StepwiseEngine& stepwise() {
@@ -30,20 +32,23 @@ class CpuEngine final : public Engine {
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
     const SerialInForkedChild guard;
     const CellKernels* kernels = kernels_of(layer);
+    check_inference(layer, keep == Keep::kStates || keep == Keep::kEverything);
+    if (!kernels && layer.is_quantized()) return nothing_of(layer);
     if (!kernels) return stepwise().forward(layer, keep);
-    if (is_step(layer)) return layer_of_steps(layer, keep, *kernels);
+    if (kernels->step && is_step(layer)) return layer_of_steps(layer, keep, *kernels);
     return sequence_forward(layer, keep, *kernels);
   }
   InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
                           const LayerGradients& grads, const LayerNeeds& needs) const override {
     const SerialInForkedChild guard;
+    check_inference(layer, true);
     const CellKernels* kernels = kernels_of(layer);
     return kernels ? sequence_backward(layer, outputs, grads, needs, *kernels)
                    : stepwise().backward(layer, outputs, grads, needs);
   }
   LayerOutputs step(const Layer& layer) const override {
     const CellKernels* kernels = kernels_of(layer);
-    if (!kernels || !is_step(layer)) return forward(layer, Keep::kNothing);
+    if (!kernels || !kernels->step || !is_step(layer)) return forward(layer, Keep::kNothing);
     const auto& s = layer.sizes;
     LayerOutputs outputs;
     outputs.output = at::empty({1, s.B, s.H}, layer.input.options());
@@ -54,6 +59,17 @@ class CpuEngine final : public Engine {
   }
 
  private:
+  static void check_inference(const Layer& layer, bool is_training) {
+    TORCH_CHECK(!layer.is_quantized() || !is_training,
+                "fastcells: quantized weights are for inference: nothing is kept for a gradient");
+  }
+  // What has no kernels for narrow weights: nothing to compute, or refused.
+  static LayerOutputs nothing_of(const Layer& layer) {
+    TORCH_CHECK(layer.sizes.B * layer.sizes.H == 0, "fastcells: narrow weights of a ",
+                layer.cell.name, layer.is_projected() ? " with a projection" : "",
+                " have no kernels: expected no projection, a cell of one product a step and T > 0");
+    return empty_outputs(layer, Keep::kNothing);
+  }
   // Whether the step kernels take it, a step at a time.
   static bool is_step(const Layer& layer) {
     return is_few_steps(layer.sizes, layer.storage) && !layer.lengths.defined() &&
@@ -111,23 +127,29 @@ class CpuEngine final : public Engine {
 
 }  // namespace
 
+WeightStorage weight_storage(at::ScalarType weights, at::ScalarType input) {
+  if (weights == input) return WeightStorage::kAsTensors;
+  return weights == at::kChar ? WeightStorage::kInt8 : WeightStorage::kBFloat16;
+}
+
 const Engine& engine() {
   static const CpuEngine engine;
   return engine;
 }
 
-Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
-               bool is_training, bool has_rows) {
+Choice explain(const CellFacts& cell, Storage storage, WeightStorage weights,
+               const LayerSizes& sizes, bool is_projected, bool is_training, bool has_rows) {
   std::string why;
-  const CellKernels* kernels = find_kernels(cell, storage, sizes, is_projected, why);
+  const CellKernels* kernels = find_kernels(cell, storage, weights, sizes, is_projected, why);
   if (!kernels) return {"stepwise", "", why};
-  const std::string set = std::string(name_of(instruction_set())) + ", ";
-  if (is_few_steps(sizes, storage) && !has_rows) {
+  const std::string set = std::string(kernels->instruction_set) + ", ";
+  if (kernels->step && is_few_steps(sizes, storage) && !has_rows) {
     const int threads = step_threads(sizes, element_bytes(storage));
     return {"step", set + std::to_string(threads) + (threads == 1 ? " thread" : " threads"), ""};
   }
   const Plan plan = plan_layer(*kernels, cell, storage, sizes, is_training);
-  return {sizes.T == 1 ? "step" : "sequence", set + describe(plan, is_training), ""};
+  return {sizes.T == 1 && kernels->takes_own_weights ? "step" : "sequence",
+          set + describe(plan, is_training), ""};
 }
 
 }  // namespace fastcells::cpu

@@ -2,6 +2,7 @@
 // stepwise one; for a single step of a row or two, the step kernels that read the weights as they
 // lie.
 #pragma once
+#include "recurrent/cpu/kernels/args.h"
 #include "recurrent/engine.h"
 
 namespace fastcells::cpu {
@@ -9,7 +10,9 @@ namespace fastcells::cpu {
 const Engine& engine();
 
 // Which engine a call runs and with what plan, in words, and why not a faster one (or empty).
-Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
-               bool is_training, bool has_rows);
+Choice explain(const CellFacts& cell, Storage storage, WeightStorage weights,
+               const LayerSizes& sizes, bool is_projected, bool is_training, bool has_rows);
+// Of weights of this dtype beside an input of that one.
+WeightStorage weight_storage(at::ScalarType weights, at::ScalarType input);
 
 }  // namespace fastcells::cpu

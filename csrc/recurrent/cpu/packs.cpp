@@ -22,7 +22,7 @@ constexpr std::int64_t kBytesPerThread = 128 * 1024;  // less is not worth wakin
 // One hash of several.
 Hash combined(Hash a, Hash b) {
   const Hash both[] = {a, b};
-  return cell_table().hash(both, sizeof both);
+  return hash_bytes(both, sizeof both);
 }
 
 template <class F>
@@ -44,11 +44,10 @@ Hash hash_of(const at::Tensor& tensor) {
   std::vector<Hash> hashes(blocks);
   for_blocks(blocks, count, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
-      hashes[k] =
-          cell_table().hash(bytes + k * kHashBlock, std::min(kHashBlock, count - k * kHashBlock));
+      hashes[k] = hash_bytes(bytes + k * kHashBlock, std::min(kHashBlock, count - k * kHashBlock));
     }
   });
-  return cell_table().hash(hashes.data(), blocks * std::int64_t(sizeof(Hash)));
+  return hash_bytes(hashes.data(), blocks * std::int64_t(sizeof(Hash)));
 }
 
 // A weight may be packed in several ways, and a view may lie where another begins.
@@ -122,35 +121,32 @@ std::shared_ptr<const Pack> find_or_fill(const Key& key, const at::Tensor& weigh
   return pack;
 }
 
-std::size_t arithmetic_bytes(const at::Tensor& weight) {
-  return weight.scalar_type() == at::kDouble ? sizeof(double) : sizeof(float);
-}
-
 }  // namespace
 
 std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
-                                       const at::Tensor& weight, const at::Tensor& bias) {
+                                       const at::Tensor& weight, const at::Tensor& scale,
+                                       const at::Tensor& bias) {
   const std::int64_t H = weight.size(0) / gates, K = weight.size(1);
   const std::int64_t panels = (H + kernels.panel_units - 1) / kernels.panel_units;
-  const std::size_t row =
-      std::size_t(kernels.panel_vectors) * kernels.lanes * arithmetic_bytes(weight);
+  const std::int64_t bytes = panels * std::int64_t(kernels.gate_panel_bytes(K));
+  const std::size_t arithmetic = weight.scalar_type() == at::kDouble ? 8 : 4;
+  const std::size_t biases = panels * kernels.panel_vectors * kernels.lanes * arithmetic;
   const Key key{weight.const_data_ptr(), &kernels, true, weight.size(0), K};
-  return find_or_fill(key, weight, combined(state_of(weight), state_of(bias)), panels * K * row,
-                      bias.defined() ? panels * row : 0, [&](Pack& pack) {
-                        const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
-                        for_blocks(panels, panels * K * row,
-                                   [&](std::int64_t begin, std::int64_t end) {
-                                     kernels.pack_gates(weight.const_data_ptr(), b, H, K, begin,
-                                                        end, pack.panels.get(), pack.bias.get());
-                                   });
-                      });
+  const Hash state = combined(combined(state_of(weight), state_of(bias)), state_of(scale));
+  return find_or_fill(key, weight, state, bytes, bias.defined() ? biases : 0, [&](Pack& pack) {
+    const void* const b = bias.defined() ? bias.const_data_ptr() : nullptr;
+    const float* const s = scale.defined() ? scale.const_data_ptr<float>() : nullptr;
+    for_blocks(panels, bytes, [&](std::int64_t begin, std::int64_t end) {
+      kernels.pack_gates(weight.const_data_ptr(), s, b, H, K, begin, end, pack.panels.get(),
+                         pack.bias.get());
+    });
+  });
 }
 
 std::shared_ptr<const Pack> pack_plain(const CellKernels& kernels, const at::Tensor& weight) {
   const std::int64_t K = weight.size(0), N = weight.size(1);
   const std::int64_t panels = (N + kernels.plain_columns - 1) / kernels.plain_columns;
-  const std::size_t bytes =
-      std::size_t(panels * K) * kernels.plain_columns * arithmetic_bytes(weight);
+  const std::int64_t bytes = panels * std::int64_t(kernels.plain_panel_bytes(K));
   const Key key{weight.const_data_ptr(), &kernels, false, K, N};
   return find_or_fill(key, weight, state_of(weight), bytes, 0, [&](Pack& pack) {
     for_blocks(panels, bytes, [&](std::int64_t begin, std::int64_t end) {

@@ -21,9 +21,11 @@ struct Pack {
   std::size_t bytes = 0;
 };
 
-// W [G*H, K] and its bias [G*H] (or undefined) as panels of gates.
+// W [G*H, K], the scales of its rows if it is int8, and its bias [G*H] (or undefined) as panels of
+// gates.
 std::shared_ptr<const Pack> pack_gates(const CellKernels& kernels, int gates,
-                                       const at::Tensor& weight, const at::Tensor& bias);
+                                       const at::Tensor& weight, const at::Tensor& scale,
+                                       const at::Tensor& bias);
 // W [K, N] as plain panels.
 std::shared_ptr<const Pack> pack_plain(const CellKernels& kernels, const at::Tensor& weight);
 

@@ -35,14 +35,14 @@ double step_seconds(const Problem& p, const Machine& m, int row_groups, int unit
   const Share share = largest_share(p, row_groups, unit_threads);
   const double weights = double(share.units) * p.gates * p.H;
   const double flops = 2 * weights * double(share.rows);
-  const double bytes = weights * p.element_bytes;
+  const double bytes = weights * p.element_bytes / p.narrowness;
   const double bandwidth =
       bytes < 0.75 * double(m.cache_bytes) ? kCacheBytesPerSecond : kMemoryBytesPerSecond;
   const double input = 2.0 * double(share.units * share.rows) * p.gates * double(p.I);
   const double cells = double(share.rows) * double(share.units) / m.lanes * kCellSecondsPerVector;
   // Added up, for the first rows wait for the weights, and the others find them in the cache.
-  return flops / (kFlopsPerLane * m.lanes) + bytes / bandwidth + input / (kFlopsPerLane * m.lanes) +
-         cells + (unit_threads > 1 ? kBarrierSeconds : 0);
+  return (flops + input) / (kFlopsPerLane * m.lanes * p.terms) + bytes / bandwidth + cells +
+         (unit_threads > 1 ? kBarrierSeconds : 0);
 }
 
 }  // namespace

@@ -21,7 +21,9 @@ struct Problem {
   int element_bytes;  // of the arithmetic type
   int panel_units;    // units that share a panel of weights
   std::int64_t T, B, I, H;
-  bool is_training;  // with a way back
+  bool is_training;       // with a way back
+  double narrowness = 1;  // bytes of the arithmetic type to those of a weight in a panel
+  int terms = 1;          // products that a lane sums in one instruction
 };
 
 struct Plan {

@@ -28,32 +28,22 @@ int patience_of(const Plan& plan) {
 
 }  // namespace
 
-const CellTable& cell_table() {
-  switch (instruction_set()) {
-    case InstructionSet::kAvx512: return avx512_kernels();
-    case InstructionSet::kAvx2: return avx2_kernels();
-    case InstructionSet::kBaseline: break;
-  }
-  return baseline_kernels();
-}
-
-const CellKernels* find_kernels(const CellFacts& cell, Storage storage, const LayerSizes& sizes,
-                                bool is_projected, std::string& why) {
+const CellKernels* find_kernels(const CellFacts& cell, Storage storage, WeightStorage weights,
+                                const LayerSizes& sizes, bool is_projected, std::string& why) {
   if (is_projected) return why = "a projection takes the stepwise engine", nullptr;
   if (cell.two_products) {
     return why = "two products a step (reset_before) take the stepwise engine", nullptr;
   }
-  if (storage == Storage::kFloat16) return why = "float16 takes the stepwise engine", nullptr;
   if (sizes.T * sizes.B * sizes.H == 0) return why = "there is nothing to compute", nullptr;
-  return cell_table().find(int(cell.kind), storage);
+  return find_kernels(int(cell.kind), storage, weights);
 }
 
 Plan plan_layer(const CellKernels& kernels, const CellFacts& cell, Storage storage,
                 const LayerSizes& s, bool is_training) {
   const int bytes = storage == Storage::kFloat64 ? sizeof(double) : sizeof(float);
-  return cpu::plan(
-      {cell.gates, int(s.D), bytes, kernels.panel_units, s.T, s.B, s.I, s.H, is_training},
-      {available_threads(), kernels.lanes, cache_bytes()});
+  return cpu::plan({cell.gates, int(s.D), bytes, kernels.panel_units, s.T, s.B, s.I, s.H,
+                    is_training, kernels.narrowness, kernels.terms},
+                   {available_threads(), kernels.lanes, cache_bytes()});
 }
 
 Grid::Grid(const Layer& layer, const CellKernels& kernels, bool is_training)

@@ -15,8 +15,8 @@
 namespace fastcells::cpu {
 
 // The kernels for a layer, or nullptr and, in `why`, the reason.
-const CellKernels* find_kernels(const CellFacts& cell, Storage storage, const LayerSizes& sizes,
-                                bool is_projected, std::string& why);
+const CellKernels* find_kernels(const CellFacts& cell, Storage storage, WeightStorage weights,
+                                const LayerSizes& sizes, bool is_projected, std::string& why);
 
 Plan plan_layer(const CellKernels& kernels, const CellFacts& cell, Storage storage,
                 const LayerSizes& sizes, bool is_training);

@@ -52,8 +52,13 @@ class BackwardPass {
     }
     result.h_0 = stored(d_h_0_), result.c_0 = stored(d_c_0_);
     for (const DirectionWeights& d : d_weights_) {
-      result.weights.push_back(
-          {stored(d.weight_ih), stored(d.weight_hh), stored(d.bias_ih), stored(d.bias_hh), {}});
+      result.weights.push_back({stored(d.weight_ih),
+                                stored(d.weight_hh),
+                                stored(d.bias_ih),
+                                stored(d.bias_hh),
+                                {},
+                                {},
+                                {}});
     }
     return result;
   }
@@ -117,9 +122,9 @@ class BackwardPass {
     }
     if (needs_.input && s_.T > 1) a.plain_ih = keep(pack_plain(kernels_, w.weight_ih)).panels.get();
     if (outputs_.saved.defined()) return;
-    const Pack& of_input = keep(pack_gates(kernels_, int(s_.G), w.weight_ih, w.bias_ih));
+    const Pack& of_input = keep(pack_gates(kernels_, int(s_.G), w.weight_ih, {}, w.bias_ih));
     a.panels_ih = of_input.panels.get(), a.bias_ih = of_input.bias.get();
-    const Pack& of_state = keep(pack_gates(kernels_, int(s_.G), w.weight_hh, w.bias_hh));
+    const Pack& of_state = keep(pack_gates(kernels_, int(s_.G), w.weight_hh, {}, w.bias_hh));
     a.panels_hh = of_state.panels.get(), a.bias_hh = of_state.bias.get();
   }
   void set_weight_gradients(BackwardArgs& a, std::int64_t d) {

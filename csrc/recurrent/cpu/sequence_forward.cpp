@@ -20,13 +20,13 @@ LayerOutputs sequence_forward(const Layer& layer, Keep keep, const CellKernels& 
     const DirectionWeights& w = layer.weights[d];
     ForwardArgs& a = args[d];
     static_cast<LayerArgs&>(a) = grid.arguments(layer, d);
-    if (s.T == 1) {
+    if (s.T == 1 && kernels.takes_own_weights) {
       a.own_weight_ih = pointer(w.weight_ih), a.own_weight_hh = pointer(w.weight_hh);
       a.own_bias_ih = pointer(w.bias_ih), a.own_bias_hh = pointer(w.bias_hh);
     } else {
-      packs.push_back(pack_gates(kernels, int(s.G), w.weight_ih, w.bias_ih));
+      packs.push_back(pack_gates(kernels, int(s.G), w.weight_ih, w.scale_ih, w.bias_ih));
       a.panels_ih = packs.back()->panels.get(), a.bias_ih = packs.back()->bias.get();
-      packs.push_back(pack_gates(kernels, int(s.G), w.weight_hh, w.bias_hh));
+      packs.push_back(pack_gates(kernels, int(s.G), w.weight_hh, w.scale_hh, w.bias_hh));
       a.panels_hh = packs.back()->panels.get(), a.bias_hh = packs.back()->bias.get();
     }
     a.chunk_frames = grid.plan().forward_frames;

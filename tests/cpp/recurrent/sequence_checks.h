@@ -23,10 +23,11 @@ inline double widen(BFloat16Bits x) {
   std::memcpy(&wide, &bits, sizeof wide);
   return wide;
 }
+inline double widen(HalfBits x) { return load_first(&x, 1).v[0]; }  // tests/cpp/vector_checks.h
 template <class T>
 T narrow(double x) {
   if constexpr (sizeof(T) == 2) {
-    BFloat16Bits result;
+    T result;
     store_first(&result, Vector<float>(float(x)), 1);  // tests/cpp/vector_checks.h
     return result;
   } else {
@@ -36,6 +37,15 @@ T narrow(double x) {
 template <class T>
 double rounded(double x) {
   return widen(narrow<T>(x));
+}
+
+// The scale of a row of weights in int8.
+inline double row_scale(const Values& weight, std::int64_t row, std::int64_t columns) {
+  double most = 1e-30;
+  for (std::int64_t k = 0; k < columns; ++k) {
+    most = std::fmax(most, std::fabs(weight[row * columns + k]));
+  }
+  return double(float(most / 127));
 }
 
 // ---- one way to run a problem ----
@@ -109,8 +119,9 @@ bool equals(const X* got, const Expected& want, double tolerance) {
 
 // ---- the passes ----
 
-template <class Cell, class T, class S>
+template <class Cell, class T, class P>
 class Run {
+  using S = typename P::S;
   using Sh = Shape<Cell, T, S>;
   static constexpr int G = Cell::kGates, K = Cell::kSaved;
   static constexpr bool kHasC = Cell::kStates == 2;
@@ -129,7 +140,7 @@ class Run {
   bool check() {
     set_shared();
     bool ok = check_both();
-    if (c_.T == 1) set_own_weights(), ok = ok && check_both();
+    if (c_.T == 1 && !P::kConverts) set_own_weights(), ok = ok && check_both();
     if (!buffers_.are_intact()) std::printf("FAILED: in front of a buffer of %s\n", current_check);
     return ok && buffers_.are_intact();
   }
@@ -184,20 +195,41 @@ class Run {
   const void* pack(const Values& weight, const Values& bias, std::int64_t columns,
                    const void*& bias_panels) {
     constexpr std::int64_t kWidth = Sh::R * Sh::L;
-    S* const panels = empty<S>(panels_ * columns * kWidth);
+    auto* const panels = empty<char>(panels_ * P::template bytes<Sh::R>(columns));
     S* const biases = bias.empty() ? nullptr : empty<S>(panels_ * kWidth);
-    const T* const from = buffers_.holding<T>(weight);
+    const float* scales = nullptr;
+    const typename P::Weight* from;
+    if constexpr (std::is_same_v<P, QuadPanels>) {
+      from = quantized(weight, columns, scales);
+    } else {
+      from = buffers_.holding<T>(weight);
+    }
     const T* const bias_from = buffers_.holding<T>(bias);
     for (std::int64_t q = panels_; q-- > 0;) {
-      pack_gates<Cell, T, S>(from, bias_from, c_.H, columns, q, q + 1, panels, biases);
+      pack_gates<Cell, T, P>(from, scales, bias_from, c_.H, columns, q, q + 1, panels, biases);
     }
     bias_panels = biases;
     return panels;
   }
+  // Weights that are multiples of their row's scale, the largest of them 127.
+  const std::int8_t* quantized(const Values& weight, std::int64_t columns, const float*& scales) {
+    const std::int64_t rows = G * c_.H;
+    auto* const to = empty<std::int8_t>(rows * columns);
+    auto* const scale = empty<float>(rows);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const double unit = row_scale(weight, r, columns);
+      scale[r] = float(unit);
+      for (std::int64_t k = 0; k < columns; ++k) {
+        to[r * columns + k] = std::int8_t(std::lround(weight[r * columns + k] / unit));
+      }
+    }
+    scales = scale;
+    return to;
+  }
   const void* pack_whole(const Values& weight, std::int64_t columns) {
-    S* const panels = empty<S>(G * c_.H * padded(columns));
     const std::int64_t count = divide_up(columns, Sh::kColumns);
-    pack_plain<Cell, T, S>(buffers_.holding<T>(weight), G * c_.H, columns, 0, count, panels);
+    auto* const panels = empty<char>(count * P::template bytes<Sh::kPlain>(G * c_.H));
+    pack_plain<Cell, T, P>(buffers_.holding<T>(weight), G * c_.H, columns, 0, count, panels);
     return panels;
   }
 
@@ -212,14 +244,14 @@ class Run {
       a_.cells = keeps_nothing_ ? nullptr : rows_of<S>(c_.H, a_.cells_stride);
     }
     const std::size_t bytes =
-        Forward<Cell, T, S>::scratch_bytes(a_, divide_up(panels_, units_), team_.most_rows());
+        Forward<Cell, T, P>::scratch_bytes(a_, divide_up(panels_, units_), team_.most_rows());
     if (is_alone_) {
       return team_.run_alone(bytes, buffers_, [this](const cpu::Place* places, int count) {
-        forward_alone<Cell, T, S>(a_, places, count);
+        forward_alone<Cell, T, P>(a_, places, count);
       });
     }
     team_.run(bytes, buffers_,
-              [this](const cpu::Place& place) { Forward<Cell, T, S>(a_, place).run(); });
+              [this](const cpu::Place& place) { Forward<Cell, T, P>(a_, place).run(); });
   }
   bool check_forward() const {
     const std::int64_t rows = c_.T * c_.B, H = c_.H;
@@ -251,9 +283,9 @@ class Run {
         sum[i] += double(i % 7);
       }
     }
-    const std::size_t bytes = Backward<Cell, T, S>::scratch_bytes(b);
+    const std::size_t bytes = Backward<Cell, T, P>::scratch_bytes(b);
     team_.run(bytes, buffers_,
-              [&b](const cpu::Place& place) { Backward<Cell, T, S>(b, place).run(); });
+              [&b](const cpu::Place& place) { Backward<Cell, T, P>(b, place).run(); });
     bool ok = compare<S>(b.d_input, {"d_input", sum, c_.T * c_.B, c_.I, c_.I});
     ok = ok && compare<S>(b.d_weight_ih, {"d_weight_ih", want_.d_w_ih, gates, c_.I, c_.I});
     ok = ok && compare<S>(b.d_weight_hh, {"d_weight_hh", want_.d_w_hh, gates, H, H});

@@ -16,6 +16,7 @@
 #include "recurrent/cpu/sequence_backward.cpp"
 #include "recurrent/cpu/sequence_forward.cpp"
 #include "recurrent/cpu/single_step.cpp"
+#include "recurrent/cpu/table.cpp"
 #include "recurrent/engine.cpp"
 #include "recurrent/layer.cpp"
 
@@ -28,6 +29,16 @@ namespace fastcells::cpu {
 
 const CellTable& avx2_kernels() { return baseline_kernels(); }
 const CellTable& avx512_kernels() { return baseline_kernels(); }
+#define FC_BASELINE(set)                                                              \
+  const CellKernels* set##_narrow(int cell, Storage storage, WeightStorage weights) { \
+    return baseline_narrow(cell, storage, weights);                                   \
+  }
+FC_BASELINE(avx2)
+FC_BASELINE(avx2_vnni)
+FC_BASELINE(avx512)
+FC_BASELINE(avx512_vnni)
+FC_BASELINE(avx512_bf16)
+#undef FC_BASELINE
 const AttentionKernels* avx2_attention(Score score, Storage storage) {
   return baseline_attention(score, storage);
 }

@@ -3,7 +3,8 @@
 //
 // Letters as in docs/notation.md. T is storage, A the arithmetic type (float, double for float64).
 // One call is one thread's share of one direction; all buffers are the engine's. A panel of gates
-// is [K][W][G][lanes] (W unit vectors wide), a plain panel [K][2][lanes]; both zero past the edge.
+// is [K][W][G][lanes] (W unit vectors wide), a plain panel [K][2][lanes]; both zero past the edge,
+// and how wide an element is kernels/panels.h tells.
 // Units are padded to whole panels in the carries ([rows][padded H]) and nowhere else.
 #pragma once
 #include <cstddef>
@@ -52,8 +53,8 @@ struct LayerArgs {
   const void* c_0;              // T [B, H] or nullptr: zeros
   const std::int64_t* lengths;  // [B] or nullptr: T
   const bool* resets;           // [T, B] or nullptr: none
-  const void* panels_ih;        // A [panels][I][W*G*lanes]
-  const void* panels_hh;        // A [panels][H][W*G*lanes]
+  const void* panels_ih;        // of W_ih
+  const void* panels_hh;        // of W_hh
   const void* bias_ih;          // A [panels][W*G*lanes] or nullptr
   const void* bias_hh;          // A [panels][W*G*lanes] or nullptr
   // A single step reads the weights as they lie, in the place of every panel; else all are nullptr.
@@ -83,8 +84,8 @@ struct BackwardArgs : LayerArgs {
   const void* d_cells;   // A [T, B, H] or nullptr: zero
   const void* d_h_n;     // T [B, H] or nullptr: zero
   const void* d_c_n;     // T [B, H] or nullptr: zero
-  const void* plain_hh;  // A [panels of H][G*H][2*lanes]: W_hh
-  const void* plain_ih;  // A [panels of I][G*H][2*lanes]: W_ih, or nullptr: no d_input
+  const void* plain_hh;  // plain panels of W_hh
+  const void* plain_ih;  // of W_ih, or nullptr: no d_input
   void* d_input;         // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
   bool add_to_d_input;
   void* d_weight_ih;  // A [G*H, I] out, or nullptr
@@ -120,40 +121,65 @@ struct StepArgs {
 
 constexpr int kMostAlone = 64;
 
-// For one cell and storage type.
+// How weights are stored: as the layer's tensors are, or narrower beside float32 tensors.
+enum class WeightStorage { kAsTensors, kBFloat16, kInt8 };
+
+// For one cell, storage type and weights' storage.
 struct CellKernels {
   int lanes;          // of a vector
   int panel_units;    // W*lanes: units of a panel of gates
   int panel_vectors;  // W*G
   int plain_columns;  // 2*lanes
+  double narrowness;  // a float's bytes to those of a weight in a panel
+  int terms;          // products that a lane sums in one instruction
+  const char* instruction_set;
+  bool takes_own_weights;  // a single step may read the weights as they lie
+  // Bytes of a panel of K steps.
+  std::size_t (*gate_panel_bytes)(std::int64_t K);
+  std::size_t (*plain_panel_bytes)(std::int64_t K);
   std::size_t (*forward_scratch)(const LayerArgs&, std::int64_t own_panels, std::int64_t rows);
   void (*forward)(const ForwardArgs&, const Place&);
   // The places of one group, at most kMostAlone, whose barriers are of one thread.
   void (*forward_alone)(const ForwardArgs&, const Place*, int count);
+  // nullptr, with what follows from it, where there is no way back.
   std::size_t (*backward_scratch)(const BackwardArgs&);
   void (*backward)(const BackwardArgs&, const Place&);
-  // Panels first .. last - 1 of W [G*H, K] as it lies, and of the biases [G*H] (or nullptr).
-  void (*pack_gates)(const void* weight, const void* bias, std::int64_t H, std::int64_t K,
-                     std::int64_t first, std::int64_t last, void* panels, void* bias_panels);
+  // Panels first .. last - 1 of W [G*H, K] as it lies, and of the biases [G*H] (or nullptr). int8
+  // weights have a scale for each of their rows.
+  void (*pack_gates)(const void* weight, const float* scales, const void* bias, std::int64_t H,
+                     std::int64_t K, std::int64_t first, std::int64_t last, void* panels,
+                     void* bias_panels);
   // Plain panels first .. last - 1 of W [K, N] as it lies.
   void (*pack_plain)(const void* weight, std::int64_t K, std::int64_t N, std::int64_t first,
                      std::int64_t last, void* panels);
+  // nullptr where there is none.
   // Units first .. last - 1.
   void (*step)(const StepArgs&, std::int64_t first, std::int64_t last);
 };
 
+// nullptr where there is no such cell or storage. `cell` is the place in the list of
+// recurrent/cells/cells.h.
+using FindKernels = const CellKernels* (*)(int cell, Storage, WeightStorage);
+
 // The kernels of one instruction set.
 struct CellTable {
-  // nullptr where the engine has no such cell or storage. `cell` is the place in the list of
-  // recurrent/cells/cells.h.
-  const CellKernels* (*find)(int cell, Storage storage);
+  FindKernels find;
   std::uint64_t (*hash)(const void* bytes, std::int64_t count);
 };
 
 const CellTable& baseline_kernels();
 const CellTable& avx2_kernels();
 const CellTable& avx512_kernels();
-// That of the instruction set in use (sequence.cpp).
-const CellTable& cell_table();
+// What each set has beside them: weights narrower than the arithmetic.
+const CellKernels* baseline_narrow(int cell, Storage, WeightStorage);
+const CellKernels* avx2_narrow(int cell, Storage, WeightStorage);
+const CellKernels* avx2_vnni_narrow(int cell, Storage, WeightStorage);
+const CellKernels* avx512_narrow(int cell, Storage, WeightStorage);
+const CellKernels* avx512_vnni_narrow(int cell, Storage, WeightStorage);
+const CellKernels* avx512_bf16_narrow(int cell, Storage, WeightStorage);
+
+// Those of the instruction set in use (table.cpp).
+const CellKernels* find_kernels(int cell, Storage, WeightStorage);
+std::uint64_t hash_bytes(const void* bytes, std::int64_t count);
 
 }  // namespace fastcells::cpu

@@ -5,12 +5,13 @@
 #include "cpu/simd/baseline.h"
 #endif
 
+#include "recurrent/cpu/kernels/hash.h"
 #include "recurrent/cpu/kernels/table.h"
 
 namespace fastcells::cpu {
 
 const CellTable& avx512_kernels() {
-  static constexpr CellTable table{find_kernels, hash_bytes};
+  static constexpr CellTable table{find_whole, hash_in_lanes};
   return table;
 }
 

@@ -8,20 +8,24 @@
 //
 // Frames of a chunk (frames.h) lie group after group, step after step, row after row in dx_gates.
 #pragma once
-#include "recurrent/cpu/kernels/frames.h"
-#include "recurrent/cpu/kernels/weights.h"
+#include "recurrent/cpu/kernels/recompute.h"
 
 namespace fastcells {
 namespace {
 
-template <class Cell, class T, class S>
-class Backward : Frames<Cell, T, S> {
+template <class Cell, class T, class P>
+class Backward : GatesAgain<Cell, T, P> {
+  using S = typename P::S;
+  using Element = typename P::Row;
+  // Of a product over frames; the frames of a pair are one element.
+  using FrameElement = std::conditional_t<std::is_same_v<Element, BFloat16Pair>, Element, S>;
   using Sh = Shape<Cell, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Sh::G, C = Sh::kColumns;
-  using Base = Frames<Cell, T, S>;
+  using Base = GatesAgain<Cell, T, P>;
   using Base::a_, Base::steps_, Base::arena_, Base::place_, Base::group_;
   using Base::chunk_begin, Base::list_frames, Base::input_row;
+  using Base::compute_gates_again;
   using Base::entering, Base::load_entering, Base::units_of;
   using Base::frames_, Base::group_frame_, Base::frame_step_, Base::frame_row_;
   using typename Base::Entering;
@@ -57,21 +61,16 @@ class Backward : Frames<Cell, T, S> {
 
  private:
   Backward(const cpu::BackwardArgs& a, void* scratch) : Base(a, scratch), weights_(arena_, C) {
-    const bool is_recomputing = !a.saved;
     const int64_t frames = a.chunk_frames;
     Arena& arena = arena_;
     rows_ = arena.take<const S*>(frames);
+    if (P::kConverts) {
+      elements_ = arena.take<const Element*>(frames);
+      converted_ =
+          arena.take<Element>((a.B > kBlockRows ? a.B : kBlockRows) * P::row_length(G * a.H));
+    }
     products_ = arena.take<S>(kBlockRows * C);
     if (a.own_weight_hh) panel_ = arena.take<S>(G * a.H * C + kFewRows * a.padded_H);
-    if (is_recomputing) {
-      const int64_t block = at_most(frames, kBlockFrames);
-      x_rows_ = arena.take<const S*>(block), h_rows_ = arena.take<const S*>(block);
-      x_gates_ = arena.take<S>(block * Sh::R * L), h_gates_ = arena.take<S>(block * Sh::R * L);
-      if (sizeof(T) != sizeof(S)) {
-        x_converted_ = arena.take<S>(block * a.I), h_converted_ = arena.take<S>(block * a.H);
-      }
-      zeros_ = arena.take<S>(a.H);
-    }
   }
 
   S* carry(void* carries, int64_t r) const {
@@ -79,7 +78,6 @@ class Backward : Frames<Cell, T, S> {
   }
   // Own units of the carries: the gradients of the final states.
   void start() {
-    for (int64_t u = 0; u < a_.H && zeros_; ++u) zeros_[u] = S(0);
     for (int64_t r = 0; r < group_->rows; ++r) {
       const int64_t b = group_->order[r];
       for (int64_t u = own_.first * C; u < own_.last * C; u += L) {
@@ -104,9 +102,7 @@ class Backward : Frames<Cell, T, S> {
       for (int64_t u = units.first; u < units.last; u += L) run_cell(row, u);
     }
     wait(place_->group_barrier);
-    for (int64_t r = 0; r < n; ++r) {
-      rows_[r] = static_cast<const S*>(a_.dg_gates) + (frame + r) * M;
-    }
+    list_rows(static_cast<const S*>(a_.dg_gates) + frame * M, n, !a_.own_weight_hh);
     if (a_.own_weight_hh && n <= kFewRows) {
       return add_few_states(n, units);
     }
@@ -115,6 +111,25 @@ class Backward : Frames<Cell, T, S> {
       const int64_t q = t & 1 ? own_.last - 1 - (j - own_.first) : j;
       S* const to = carry(a_.carry_dh, 0) + q * C;
       multiply(n, a_.plain_hh, a_.own_weight_hh, a_.H, q, to, a_.padded_H, to, a_.padded_H);
+    }
+  }
+
+  // Rows of gates one after another, for multiply(); converted for packed panels.
+  void list_rows(const S* first, int64_t n, bool is_packed) {
+    const int64_t M = G * a_.H;
+    for (int64_t i = 0; i < n; ++i) {
+      rows_[i] = first + i * M;
+      if constexpr (P::kConverts) {
+        elements_[i] = converted_ + i * P::row_length(M);
+        if (is_packed) P::convert(rows_[i], M, converted_ + i * P::row_length(M), nullptr, nullptr);
+      }
+    }
+  }
+  const Element* const* elements() const {
+    if constexpr (P::kConverts) {
+      return elements_;
+    } else {
+      return rows_;
     }
   }
 
@@ -127,8 +142,10 @@ class Backward : Frames<Cell, T, S> {
       product_of<Sh::kPlain>(n, RowOperand<S>{rows_}, M, panel, init, init_stride, out, out_stride,
                              panel.first);
     } else {
-      product<Sh::kPlain>(n, RowOperand<S>{rows_}, M, static_cast<const S*>(packed) + q * M * C,
-                          init, init_stride, out, out_stride);
+      const char* const panel =
+          static_cast<const char*>(packed) + q * P::template bytes<Sh::kPlain>(M);
+      P::template multiply<Sh::kPlain>(n, PanelRows<Element>{elements()}, M, panel, init,
+                                       init_stride, out, out_stride, nullptr);
     }
   }
 
@@ -216,50 +233,6 @@ class Backward : Frames<Cell, T, S> {
     }
   }
 
-  // ---- recompute: all frames of the chunk at once, because every h is known ----
-
-  void compute_gates_again() {
-    const Range panels =
-        share_of(divide_up(a_.H, Sh::kUnits), place_->team_rank, place_->team_threads);
-    for (int64_t f0 = 0; f0 < frames_; f0 += kBlockFrames) {
-      const int64_t count = at_most(kBlockFrames, frames_ - f0);
-      for (int64_t i = 0; i < count; ++i) {
-        const T* h = entering(frame_step_[f0 + i], frame_row_[f0 + i]).h;
-        x_rows_[i] = as_arithmetic(input_row(f0 + i), a_.I, x_converted_ + i * a_.I);
-        h_rows_[i] = h ? as_arithmetic(h, a_.H, h_converted_ + i * a_.H) : zeros_;
-      }
-      for (int64_t q = panels.first; q < panels.last; ++q) {
-        gates(q, count, x_rows_, a_.I, a_.panels_ih, a_.bias_ih, x_gates_);
-        gates(q, count, h_rows_, a_.H, a_.panels_hh, a_.bias_hh, h_gates_);
-        for (int w = 0; w < Sh::W; ++w) {
-          const int64_t u = q * Sh::kUnits + w * L;
-          for (int64_t i = 0; i < count && u < a_.H; ++i) {
-            const int64_t gate = i * Sh::R * L + w * G * L;
-            cell_again(f0 + i, u, x_gates_ + gate, h_gates_ + gate);
-          }
-        }
-      }
-    }
-    wait(place_->team_barrier);
-  }
-  void gates(int64_t q, int64_t count, const S* const* rows, int64_t K, const void* panels,
-             const void* bias, S* to) {
-    constexpr int64_t kColumns = Sh::R * L;
-    const S* init = bias ? static_cast<const S*>(bias) + q * kColumns : nullptr;
-    product<Sh::R>(count, RowOperand<S>{rows}, K, static_cast<const S*>(panels) + q * K * kColumns,
-                   init, 0, to, kColumns);
-  }
-  FC_INLINE void cell_again(int64_t f, int64_t u, const S* x_gates, const S* h_gates) const {
-    V x[G], g[G], state[Cell::kStates], saved[Cell::kSaved];
-    FC_UNROLL
-    for (int k = 0; k < G; ++k) x[k] = load(x_gates + k * L), g[k] = load(h_gates + k * L);
-    load_entering(entering(frame_step_[f], frame_row_[f]), u, state);
-    Cell::forward(x, g, state, saved);
-    S* const to = static_cast<S*>(a_.saved_again) + f * Cell::kSaved * a_.H + u;
-    FC_UNROLL
-    for (int k = 0; k < Cell::kSaved; ++k) store_lanes(to + k * a_.H, saved[k], a_.H - u);
-  }
-
   // ---- products over all frames of the chunk ----
 
   void add_up_chunk(bool is_first) {
@@ -283,12 +256,12 @@ class Backward : Frames<Cell, T, S> {
       if (d_weight_hh) few_frames_gradient<V>(dg, M, frames_, h_rows, a_.H, own, d_weight_hh);
     }
     if (d_weight_ih && !is_few) {
-      add_weight_gradient<Sh>(dx, M, static_cast<const S*>(a_.plain_x), a_.chunk_frames, a_.I,
-                              frames_, own, is_first, d_weight_ih, weights_);
+      add_weight_gradient<Sh>(dx, M, static_cast<const FrameElement*>(a_.plain_x), a_.chunk_frames,
+                              a_.I, frames_, own, is_first, d_weight_ih, weights_);
     }
     if (d_weight_hh && !is_few) {
-      add_weight_gradient<Sh>(dg, M, static_cast<const S*>(a_.plain_h), a_.chunk_frames, a_.H,
-                              frames_, own, is_first, d_weight_hh, weights_);
+      add_weight_gradient<Sh>(dg, M, static_cast<const FrameElement*>(a_.plain_h), a_.chunk_frames,
+                              a_.H, frames_, own, is_first, d_weight_hh, weights_);
     }
     for (const auto& [grad, gates] : {std::pair{a_.d_bias_ih, dx}, {a_.d_bias_hh, dg}}) {
       if (grad) add_bias_gradient<Sh>(gates, M, frames_, own, is_first, static_cast<S*>(grad));
@@ -298,11 +271,23 @@ class Backward : Frames<Cell, T, S> {
 
   template <class Row>
   void pack_operand(int64_t N, void* panels, Row row) const {
-    const Range frames = share_of(frames_, place_->team_rank, place_->team_threads);
-    for (int64_t f = frames.first; f < frames.last; ++f) {
-      const T* from = row(f);
+    constexpr int64_t kOf = std::is_same_v<FrameElement, S> ? 1 : 2;
+    const Range own = share_of(divide_up(frames_, kOf), place_->team_rank, place_->team_threads);
+    S pieces[2 * C];
+    for (int64_t e = own.first; e < own.last; ++e) {
+      const T* const from = row(e * kOf);
+      const T* const next = kOf == 2 && e * 2 + 1 < frames_ ? row(e * 2 + 1) : nullptr;
       for (int64_t q = 0; q * C < N; ++q) {
-        pack_plain_panel<Sh>(from, N, q, static_cast<S*>(panels) + (q * a_.chunk_frames + f) * C);
+        auto* const to =
+            static_cast<FrameElement*>(panels) + (q * divide_up(a_.chunk_frames, kOf) + e) * C;
+        if constexpr (kOf == 1) {
+          pack_plain_panel<Sh>(from, N, q, to);
+        } else {
+          pack_plain_panel<Sh>(from, N, q, pieces), pack_plain_panel<Sh>(next, N, q, pieces + C);
+          for (int64_t j = 0; j < C; j += L) {
+            store_pairs(to + j, load(pieces + j), load(pieces + C + j));
+          }
+        }
       }
     }
   }
@@ -320,9 +305,7 @@ class Backward : Frames<Cell, T, S> {
     if (a_.own_weight_ih && frames_ <= kFewRows && !a_.add_to_d_input) return add_few_inputs();
     for (int64_t f0 = fs.first; f0 < fs.last; f0 += kBlockRows) {
       const int64_t count = at_most(kBlockRows, fs.last - f0);
-      for (int64_t i = 0; i < count; ++i) {
-        rows_[i] = static_cast<const S*>(a_.dx_gates) + (f0 + i) * M;
-      }
+      list_rows(static_cast<const S*>(a_.dx_gates) + f0 * M, count, !a_.own_weight_ih);
       for (int64_t q = qs.first; q < qs.last; ++q) {
         multiply(count, a_.plain_ih, a_.own_weight_ih, a_.I, q, nullptr, 0, products_, C);
         for (int64_t i = 0; i < count; ++i) store_input_gradient(f0 + i, q, products_ + i * C);
@@ -373,16 +356,13 @@ class Backward : Frames<Cell, T, S> {
     if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
   }
 
-  const WeightScratch<S> weights_;
-  Range own_{};         // plain panels of units of this thread
-  const S** rows_;      // [chunk frames]
-  S* products_;         // [kBlockRows][C]
+  const WeightScratch<S, FrameElement> weights_;
+  Range own_{};                         // plain panels of units of this thread
+  const S** rows_;                      // [chunk frames]
+  const Element** elements_ = nullptr;  // the same, converted
+  Element* converted_ = nullptr;        // [rows][G*H]
+  S* products_;                         // [kBlockRows][C]
   S* panel_ = nullptr;  // [G*H][C] of a weight as it lies, or sums [kFewRows][padded H]
-  // Recompute: a block of frames.
-  const S **x_rows_ = nullptr, **h_rows_ = nullptr;
-  S *x_gates_ = nullptr, *h_gates_ = nullptr;          // [frames][R*L]
-  S *x_converted_ = nullptr, *h_converted_ = nullptr;  // [frames][I], [H]: not as stored
-  S* zeros_ = nullptr;                                 // [H]
 };
 
 }  // namespace

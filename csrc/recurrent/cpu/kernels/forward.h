@@ -15,8 +15,10 @@
 namespace fastcells {
 namespace {
 
-template <class Cell, class T, class S>
+template <class Cell, class T, class P>
 class Forward {
+  using S = typename P::S;
+  using Row = typename P::Row;
   using Sh = Shape<Cell, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Sh::G, W = Sh::W, R = Sh::R;
@@ -45,7 +47,9 @@ class Forward {
     for (int64_t r = 0; r < group_->rows; ++r) {
       const int64_t b = group_->order[r];
       const bool cut = steps_.cut_initial(b);
-      for (int parity : {0, 1}) h_rows_[parity][r] = carry_h(parity, r);
+      if constexpr (!P::kConverts) {
+        for (int parity : {0, 1}) h_rows_[parity][r] = carry_h(parity, r);
+      }
       for (int64_t u = panels_.first * Sh::kUnits; u < panels_.last * Sh::kUnits; u += L) {
         const V h = initial(args_->h_0, b, u);
         if (u < a_.H) store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, h, a_.H - u);
@@ -62,6 +66,7 @@ class Forward {
   void advance() {
     if (next_ == end_) begin_chunk();
     const int64_t t = steps_.step(next_), n = group_->active[t];
+    if constexpr (P::kConverts) convert_states(int(next_ & 1), n);
     run_step(next_, t, n, frame_, is_one_step_);
     frame_ += n, ++next_;
   }
@@ -72,9 +77,15 @@ class Forward {
     const int64_t frames = a.chunk_frames;
     x_gates_ = arena_.take<S>(frames * own_panels * R * L);
     h_gates_ = arena_.take<S>(2 * rows * R * L);
-    x_rows_ = arena_.take<const S*>(frames);
-    for (auto& h_rows : h_rows_) h_rows = arena_.take<const S*>(rows);
-    if (sizeof(T) != sizeof(S)) x_converted_ = arena_.take<S>(frames * a.I);
+    x_rows_ = arena_.take<const Row*>(frames);
+    for (auto& h_rows : h_rows_) h_rows = arena_.take<const Row*>(rows);
+    if (P::kConverts || sizeof(T) != sizeof(S)) {
+      x_converted_ = arena_.take<Row>(frames * P::row_length(a.I));
+    }
+    if (P::kConverts) {
+      h_converted_ = arena_.take<Row>(rows * P::row_length(a.H));
+      x_ranges_ = arena_.take<float>(2 * frames), h_ranges_ = arena_.take<float>(2 * rows);
+    }
     if (a.own_weight_hh) {
       panel_ = arena_.take<S>((a.I > a.H ? a.I : a.H) * R * L), bias_ = arena_.take<S>(R * L);
     }
@@ -113,36 +124,58 @@ class Forward {
     }
   }
   void multiply_input(int64_t q, int64_t frames, S* x_gates) {
-    const Panel w = a_.own_weight_hh ? own_panel(a_.own_weight_ih, a_.own_bias_ih, q, a_.I)
-                                     : panel_at(a_.panels_ih, a_.bias_ih, q, a_.I);
-    product<R>(frames, RowOperand<S>{x_rows_}, a_.I, w.weights, w.bias, 0, x_gates, R * L);
+    const PanelRows<Row> rows{x_rows_, x_ranges_, x_ranges_ + a_.chunk_frames};
+    if (a_.own_weight_hh) {
+      multiply_own(frames, rows, a_.own_weight_ih, a_.own_bias_ih, q, a_.I, x_gates);
+    } else {
+      P::template multiply<R>(frames, rows, a_.I, panel_at(a_.panels_ih, q, a_.I),
+                              bias_at(a_.bias_ih, q), 0, x_gates, R * L, nullptr);
+    }
   }
-  void multiply_state(int64_t q, int64_t rows, int parity, S* h_gates) {
-    const Panel w = a_.own_weight_hh ? own_panel(a_.own_weight_hh, a_.own_bias_hh, q, a_.H)
-                                     : panel_at(a_.panels_hh, a_.bias_hh, q, a_.H);
+  void multiply_state(int64_t q, int64_t n, int parity, S* h_gates) {
+    const PanelRows<Row> rows{h_rows_[parity], h_ranges_, h_ranges_ + group_->rows};
+    if (a_.own_weight_hh) {
+      return multiply_own(n, rows, a_.own_weight_hh, a_.own_bias_hh, q, a_.H, h_gates);
+    }
     // The panel that is wanted next, whether the sweep goes forth or back.
-    const S* const next = w.weights + (parity && q > 0 ? -1 : 1) * a_.H * R * L;
-    product<R>(rows, RowOperand<S>{h_rows_[parity]}, a_.H, w.weights, w.bias, 0, h_gates, R * L,
-               next);
+    P::template multiply<R>(n, rows, a_.H, panel_at(a_.panels_hh, q, a_.H), bias_at(a_.bias_hh, q),
+                            0, h_gates, R * L,
+                            panel_at(a_.panels_hh, parity && q > 0 ? q - 1 : q + 1, a_.H));
   }
-  const S* input_row(int64_t t, int64_t r, int64_t frames) {
+  const Row* input_row(int64_t t, int64_t r, int64_t frames) {
     const T* row = static_cast<const T*>(a_.input) + (t * a_.B + group_->order[r]) * a_.I;
-    return as_arithmetic(row, a_.I, x_converted_ + (frames + r) * a_.I);
+    const int64_t f = frames + r;
+    Row* const to = x_converted_ + f * P::row_length(a_.I);
+    if constexpr (P::kConverts) {
+      P::convert(row, a_.I, to, x_ranges_ + f, x_ranges_ + a_.chunk_frames + f);
+      return to;
+    } else {
+      return as_arithmetic(row, a_.I, to);
+    }
   }
-  // A panel of gates and its bias, or nullptr.
-  struct Panel {
-    const S *weights, *bias;
-  };
-  static Panel panel_at(const void* panels, const void* bias, int64_t q, int64_t K) {
-    const auto at = [&](const void* from, int64_t rows) {
-      return from ? static_cast<const S*>(from) + q * rows * R * L : nullptr;
-    };
-    return {at(panels, K), at(bias, 1)};
+  void convert_states(int parity, int64_t n) {
+    for (int64_t r = 0; r < n; ++r) {
+      Row* const to = h_converted_ + r * P::row_length(a_.H);
+      P::convert(carry_h(parity, r), a_.H, to, h_ranges_ + r, h_ranges_ + group_->rows + r);
+      h_rows_[parity][r] = to;
+    }
   }
-  Panel own_panel(const void* weight, const void* bias, int64_t q, int64_t K) const {
-    pack_gate_panel<Cell>(static_cast<const T*>(weight), static_cast<const T*>(bias), a_.H, K, q,
-                          panel_, bias_);
-    return {panel_, bias ? bias_ : nullptr};
+  static const char* panel_at(const void* panels, int64_t q, int64_t K) {
+    return static_cast<const char*>(panels) + q * P::template bytes<R>(K);
+  }
+  static const S* bias_at(const void* bias, int64_t q) {
+    return bias ? static_cast<const S*>(bias) + q * R * L : nullptr;
+  }
+  // Panel q of weights as they lie, packed on the way.
+  void multiply_own(int64_t n, const PanelRows<Row>& rows, const void* weight, const void* bias,
+                    int64_t q, int64_t K, S* out) const {
+    if constexpr (!P::kConverts) {
+      gate_panel_steps<Sh>(static_cast<const typename P::Weight*>(weight), a_.H, K, q, 0, K,
+                           panel_);
+      bias_panel<Sh>(static_cast<const T*>(bias), a_.H, q, bias_);
+      WholePanels<S>::template multiply<R>(n, rows, K, panel_, bias ? bias_ : nullptr, 0, out,
+                                           R * L, panel_);
+    }
   }
 
   // One unit vector of row r, and where its gates' products lie.
@@ -266,11 +299,13 @@ class Forward {
   Range panels_{};
   int64_t next_ = 0, end_ = 0, frame_ = 0;  // the next step, the chunk's end, its frames before it
   bool is_one_step_ = false;
-  S* x_gates_;        // [own panels][chunk frames][R*L]
-  S* h_gates_;        // [2][rows][R*L]: of two panels
-  const S** x_rows_;  // [chunk frames]
-  const S** h_rows_[2];
-  S* x_converted_ = nullptr;              // [chunk frames][I] where storage is not arithmetic
+  S* x_gates_;          // [own panels][chunk frames][R*L]
+  S* h_gates_;          // [2][rows][R*L]: of two panels
+  const Row** x_rows_;  // [chunk frames]
+  const Row** h_rows_[2];
+  // Where the product's rows are not the storage's or the carries': [chunk frames][I], [rows][H].
+  Row *x_converted_ = nullptr, *h_converted_ = nullptr;
+  float *x_ranges_ = nullptr, *h_ranges_ = nullptr;  // of quantized rows: scales, least values
   S *panel_ = nullptr, *bias_ = nullptr;  // [max(I, H)][R*L], [R*L]: of weights as they lie
 };
 

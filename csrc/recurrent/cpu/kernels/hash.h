@@ -28,7 +28,7 @@ FC_INLINE X mixed(X state, X word) {
   return product ^ (product >> 29);
 }
 
-std::uint64_t hash_bytes(const void* memory, std::int64_t count) {
+std::uint64_t hash_in_lanes(const void* memory, std::int64_t count) {
   constexpr int kChains = 8;  // a mixture takes about eight cycles, and one starts every two
   constexpr std::int64_t kPiece = kChains * kVectorBytes;
   const auto bytes = static_cast<const char*>(memory);

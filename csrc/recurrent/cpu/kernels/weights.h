@@ -1,36 +1,73 @@
 // Weights in the order in which the products read them, and the sums over all frames that give
 // their gradients.
 #pragma once
-#include "cpu/simd/transpose.h"
+#include "recurrent/cpu/kernels/panels.h"
 #include "recurrent/cpu/kernels/shape.h"
 
 namespace fastcells {
 namespace {
 
-// Panel q of W [G*H, K] as it lies: [K][W][G][lanes], each lane a unit; zeros past the last unit.
-// And the same of the bias [G*H], or nullptr.
-template <class Cell, class T, class S>
-inline void pack_gate_panel(const T* weight, const T* bias, int64_t H, int64_t K, int64_t q, S* to,
-                            S* bias_to) {
-  using Sh = Shape<Cell, T, S>;
-  using V = typename Sh::V;
+// Steps k .. k + steps - 1 of panel q of W [G*H, K] as it lies: [steps][W][G][lanes], each lane a
+// unit; zeros past the last unit.
+template <class Sh, class T, class S = typename Sh::S>
+FC_INLINE void gate_panel_steps(const T* weight, int64_t H, int64_t K, int64_t q, int64_t k,
+                                int64_t steps, S* to) {
   constexpr int L = Sh::L;
   for (int v = 0; v < Sh::R; ++v) {
     const int64_t u = q * Sh::kUnits + v / Sh::G * L, rows = at_most(L, H - u);
     const int64_t row = v % Sh::G * H + (rows > 0 ? u : 0);
-    rows_to_lanes(weight + row * K, K, rows, K, to + v * L, Sh::R * L, S(1));
-    if (bias) store(bias_to + v * L, rows > 0 ? load_lanes<V>(bias + row, rows) : V(S(0)));
+    rows_to_lanes(weight + row * K + k, K, rows, steps, to + v * L, Sh::R * L, S(1));
+  }
+}
+// The same of the bias [G*H], or nothing of nullptr.
+template <class Sh, class T, class S = typename Sh::S>
+FC_INLINE void bias_panel(const T* bias, int64_t H, int64_t q, S* to) {
+  using V = typename Sh::V;
+  for (int v = 0; v < Sh::R && bias; ++v) {
+    const int64_t u = q * Sh::kUnits + v / Sh::G * Sh::L, rows = at_most(Sh::L, H - u);
+    const T* const from = bias + v % Sh::G * H + (rows > 0 ? u : 0);
+    store(to + v * Sh::L, rows > 0 ? load_lanes<V>(from, rows) : V(S(0)));
   }
 }
 
-template <class Cell, class T, class S>
-void pack_gates(const void* weight, const void* bias, int64_t H, int64_t K, int64_t first,
-                int64_t last, void* panels, void* bias_panels) {
-  constexpr int64_t kColumns = Shape<Cell, T, S>::R * Shape<Cell, T, S>::L;
+// Panel q of W [G*H, K], and of the bias [G*H] or nullptr. int8 has the scales of its rows.
+template <class P, class Sh, class T>
+inline void pack_gate_panel(const typename P::Weight* weight, const float* scales, const T* bias,
+                            int64_t H, int64_t K, int64_t q, void* to, typename Sh::S* bias_to) {
+  using S = typename Sh::S;
+  constexpr int64_t kSteps = 64;
+  if constexpr (std::is_same_v<P, WholePanels<S>>) {
+    gate_panel_steps<Sh>(weight, H, K, q, 0, K, static_cast<S*>(to));
+  } else if constexpr (std::is_same_v<P, QuadPanels>) {
+    const std::int8_t* columns[Sh::R * Sh::L] = {};
+    float scale[Sh::R * Sh::L] = {};
+    for (int j = 0; j < Sh::R * Sh::L; ++j) {
+      const int64_t v = j / Sh::L, u = q * Sh::kUnits + v / Sh::G * Sh::L + j % Sh::L;
+      if (u >= H) continue;
+      columns[j] = weight + (v % Sh::G * H + u) * K, scale[j] = scales[v % Sh::G * H + u];
+    }
+    P::template pack<Sh::R>(columns, scale, K, to);
+  } else {
+    alignas(64) S piece[kSteps * Sh::R * Sh::L];
+    for (int64_t k = 0; k < K; k += kSteps) {
+      const int64_t steps = at_most(kSteps, K - k);
+      gate_panel_steps<Sh>(weight, H, K, q, k, steps, piece);
+      P::template put<Sh::R>(piece, k, steps, to);
+    }
+  }
+  bias_panel<Sh>(bias, H, q, bias_to);
+}
+
+template <class Cell, class T, class P>
+void pack_gates(const void* weight, const float* scales, const void* bias, int64_t H, int64_t K,
+                int64_t first, int64_t last, void* panels, void* bias_panels) {
+  using Sh = Shape<Cell, T, typename P::S>;
+  constexpr int64_t kColumns = Sh::R * Sh::L;
   for (int64_t q = first; q < last; ++q) {
-    pack_gate_panel<Cell>(static_cast<const T*>(weight), static_cast<const T*>(bias), H, K, q,
-                          static_cast<S*>(panels) + q * K * kColumns,
-                          static_cast<S*>(bias_panels) + (bias ? q * kColumns : 0));
+    pack_gate_panel<P, Sh>(static_cast<const typename P::Weight*>(weight), scales,
+                           static_cast<const T*>(bias), H, K, q,
+                           static_cast<char*>(panels) + q * P::template bytes<Sh::R>(K),
+                           static_cast<typename P::S*>(bias_panels) + (bias ? q * kColumns : 0));
   }
 }
 
@@ -61,14 +98,24 @@ inline StridedPanel<S, Sh::kPlain> plain_panel(const T* weight, int64_t M, int64
   return {scratch, Sh::kColumns};
 }
 
-template <class Cell, class T, class S>
+template <class Cell, class T, class P>
 void pack_plain(const void* weight, int64_t K, int64_t N, int64_t first, int64_t last,
                 void* panels) {
+  using S = typename P::S;
   using Sh = Shape<Cell, T, S>;
+  constexpr int64_t C = Sh::kColumns, kSteps = 64;
+  constexpr bool kIsWhole = std::is_same_v<P, WholePanels<S>>;
+  alignas(64) S piece[kIsWhole ? 1 : kSteps * C];
   for (int64_t q = first; q < last; ++q) {
-    S* to = static_cast<S*>(panels) + q * K * Sh::kColumns;
-    for (int64_t k = 0; k < K; ++k, to += Sh::kColumns) {
-      pack_plain_panel<Sh>(static_cast<const T*>(weight) + k * N, N, q, to);
+    char* const panel = static_cast<char*>(panels) + q * P::template bytes<Sh::kPlain>(K);
+    for (int64_t k = 0; k < K; k += kSteps) {
+      const int64_t steps = at_most(kSteps, K - k);
+      S* const to = kIsWhole ? reinterpret_cast<S*>(panel) + k * C : piece;
+      for (int64_t s = 0; s < steps; ++s) {
+        const auto* row = static_cast<const typename P::Weight*>(weight) + (k + s) * N;
+        pack_plain_panel<Sh>(row, N, q, to + s * C);
+      }
+      if constexpr (!kIsWhole) P::template put<Sh::kPlain>(piece, k, steps, panel);
     }
   }
 }
@@ -149,12 +196,12 @@ inline void few_frames_gradient(const S* gates, int64_t M, int64_t frames,
 // rows as they are lie a power of two apart, and would all want the same lines of the cache.
 constexpr int64_t kBlockRows = 48, kBlockFrames = 256;
 
-template <class S>
+template <class S, class E>
 struct WeightScratch {
-  S* gates;  // [kBlockFrames][kBlockRows]
+  E* gates;  // [kBlockFrames][kBlockRows]
   S* block;  // [kBlockRows][columns]
   explicit WeightScratch(Arena& arena, int64_t columns)
-      : gates(arena.take<S>(kBlockFrames * kBlockRows)),
+      : gates(arena.take<E>(kBlockFrames * kBlockRows)),
         block(arena.take<S>(kBlockRows * columns)) {}
 };
 
@@ -169,31 +216,48 @@ FC_INLINE void copy_columns(const S* from, int64_t from_stride, S* to, int64_t t
   }
 }
 
+// The same of frames as elements of a product over frames: of two where an element is a pair.
+template <class V, class S>
+FC_INLINE void gate_elements(const S* from, int64_t stride, S* to, int64_t frames, int64_t n) {
+  copy_columns<V>(from, stride, to, kBlockRows, frames, n);
+}
+template <class V>
+FC_INLINE void gate_elements(const float* from, int64_t stride, BFloat16Pair* to, int64_t frames,
+                             int64_t n) {
+  for (int64_t f = 0; f < frames; f += 2, from += 2 * stride, to += kBlockRows) {
+    for (int64_t j = 0; j < n; j += V::kLanes) {
+      const V low = load_lanes<V>(from + j, n - j);
+      const V high = f + 1 < frames ? load_lanes<V>(from + stride + j, n - j) : V(0.0f);
+      store_pairs(to + j, low, high);
+    }
+  }
+}
+
 // Rows first .. last - 1 of d_weight [M, N] (+)= gates^T operand: gates [frames, M] as it lies,
-// the operand in plain panels [q][capacity][columns].
-template <class Sh, class S = typename Sh::S>
-inline void add_weight_gradient(const S* gates, int64_t M, const S* panels, int64_t capacity,
+// the operand in plain panels [q][capacity][columns] of elements.
+template <class Sh, class E, class S = typename Sh::S>
+inline void add_weight_gradient(const S* gates, int64_t M, const E* panels, int64_t capacity,
                                 int64_t N, int64_t frames, Range range, bool is_first, S* d_weight,
-                                const WeightScratch<S>& scratch) {
+                                const WeightScratch<S, E>& scratch) {
   using V = typename Sh::V;
-  constexpr int64_t C = Sh::kColumns;
+  constexpr int64_t C = Sh::kColumns, kOf = sizeof(E) == sizeof(S) && !std::is_same_v<E, S> ? 2 : 1;
   for (int64_t m0 = range.first; m0 < range.last; m0 += kBlockRows) {
     const int64_t rows = at_most(kBlockRows, range.last - m0);
     for (int64_t f0 = 0; f0 < frames; f0 += kBlockFrames) {
-      const int64_t piece = at_most(kBlockFrames, frames - f0);
-      copy_columns<V>(gates + f0 * M + m0, M, scratch.gates, kBlockRows, piece, rows);
-      const ColumnOperand<S> block{scratch.gates, kBlockRows};
+      const int64_t piece = at_most(kBlockFrames, frames - f0), steps = divide_up(piece, kOf);
+      gate_elements<V>(gates + f0 * M + m0, M, scratch.gates, piece, rows);
+      const ColumnOperand<E> block{scratch.gates, kBlockRows};
       const bool is_start = is_first && f0 == 0;
       for (int64_t q = 0; q * C < N; ++q) {
         const int64_t n = N - q * C;
         S* const to = d_weight + m0 * N + q * C;
-        const S* panel = panels + (q * capacity + f0) * C;
+        const E* panel = panels + (q * divide_up(capacity, kOf) + f0 / kOf) * C;
         if (n >= C) {
-          product<Sh::kPlain>(rows, block, piece, panel, is_start ? nullptr : to, N, to, N);
+          product<Sh::kPlain>(rows, block, steps, panel, is_start ? nullptr : to, N, to, N);
           continue;
         }
         if (!is_start) copy_columns<V>(to, N, scratch.block, C, rows, n);
-        product<Sh::kPlain>(rows, block, piece, panel, is_start ? nullptr : scratch.block, C,
+        product<Sh::kPlain>(rows, block, steps, panel, is_start ? nullptr : scratch.block, C,
                             scratch.block, C);
         copy_columns<V>(scratch.block, C, to, N, rows, n);
       }
