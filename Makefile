@@ -129,7 +129,8 @@ GPU_FLAGS := -std=c++20 -O3 --expt-relaxed-constexpr -cudart static -Icsrc -Ites
              -Itests/cpp/recurrent -Itests/cpp/attention \
              $(foreach arch,$(GPU_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch))
 GPU_TESTS := $(filter-out %/test_cuda_plan.cpp %/test_cuda_counts.cpp,$(wildcard tests/cpp/*/test_cuda_*.cpp))
-GPU_PROGRAMS := $(patsubst %.cpp,build/gpu/%,$(notdir $(GPU_TESTS))) build/gpu/sequence build/gpu/micro
+GPU_PROGRAMS := $(patsubst %.cpp,build/gpu/%,$(notdir $(GPU_TESTS))) \
+                $(addprefix build/gpu/,sequence attention micro)
 GPU_HEADERS := $(shell find csrc tests/cpp tests/card benchmarks/gpu -name '*.h' -o -name '*.cuh')
 vpath test_cuda_%.cpp $(sort $(dir $(GPU_TESTS)))
 

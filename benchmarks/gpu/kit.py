@@ -10,9 +10,10 @@ fetched where a GPU is.
 
 Stages: kernels (the C++ tests of the CUDA kernels, on the card), micro (what a barrier, an
 exchange, a product cost), tests (`pytest -m cuda`), sequence (microseconds a step of every sequence
-kernel), recurrent and attention (beside cuDNN and torch), sanitizer (compute-sanitizer over the
-short list of cases of every program). The extension is compiled beside them, or taken from the
-carried build.
+kernel), attention_kernels (microseconds of attention calls, of each of their kernels, and how far
+they are from the least that they can take), recurrent and attention (beside cuDNN and torch),
+sanitizer (compute-sanitizer over the short list of cases of every program). The extension is
+compiled beside them, or taken from the carried build.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import sysconfig
 import time
 from pathlib import Path
 
+from benchmarks.gpu import timings
 from benchmarks.gpu.programs import run_program, run_programs
 from benchmarks.paths import ROOT
 
@@ -37,8 +39,8 @@ KERNEL_TESTS = (
 CUDA_TESTS = ("tests/recurrent/test_cuda.py", "tests/attention/test_cuda.py")
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 BUDGETS = {  # seconds
-    "kernels": 75, "micro": 30, "tests": 75, "sequence": 75, "recurrent": 70, "attention": 50,
-    "sanitizer": 60,
+    "kernels": 75, "micro": 30, "tests": 75, "sequence": 75, "attention_kernels": 25,
+    "recurrent": 70, "attention": 50, "sanitizer": 60,
 }  # fmt: skip
 
 
@@ -219,14 +221,16 @@ def run_tests(kit, until):
     return outcome(code == 0 and has_run, code=code, last=counts[-1:], log=lines)
 
 
-def run_sequence(kit, until):
-    """Time every sequence kernel, without torch."""
+def run_timings(kit, until, program):
+    """Time kernels without torch; what there was no time for is no fault."""
     if kit.options.rehearse:
         return outcome(True, skipped="needs a GPU")
     seconds = max(1.0, until - time.monotonic() - 4)
-    result = run_program([str(kit.programs / "sequence"), f"{seconds:.0f}"], until)
+    result = run_program([str(kit.programs / program), f"{seconds:.0f}"], until)
     wrong = [r for r in result["records"] if r.get("ok") is False or "error" in r]
-    return outcome(result["records"] and not wrong and not result["error"], **result)
+    timed = timings.timings_in(result["records"])
+    last = [timings.line_of(result["records"])]
+    return outcome(timed and not wrong and not result["error"], **result, last=last)
 
 
 def run_benchmark(kit, until, name):
@@ -278,7 +282,8 @@ STAGES = {
     "kernels": run_kernels,
     "micro": run_micro,
     "tests": run_tests,
-    "sequence": run_sequence,
+    "sequence": lambda kit, until: run_timings(kit, until, "sequence"),
+    "attention_kernels": lambda kit, until: run_timings(kit, until, "attention"),
     "recurrent": lambda kit, until: run_benchmark(kit, until, "recurrent"),
     "attention": lambda kit, until: run_benchmark(kit, until, "attention"),
     "sanitizer": run_sanitizer,
@@ -315,7 +320,7 @@ def run_stage(kit, name):
 def line_of(record):
     """Return a stage's line of the summary."""
     state = "skipped" if "skipped" in record else "ok" if record["ok"] else "FAILED"
-    words = [f"{record['stage']:10} {state:8} {record['seconds']:6.1f} s"]
+    words = [f"{record['stage']:17} {state:8} {record['seconds']:6.1f} s"]
     programs = record.get("programs") or ([record] if "program" in record else [])
     for program in programs:
         bad = program["failed"] + len(program["lost"])

@@ -8,10 +8,7 @@
 //
 // Arguments: how many seconds it may take. FASTCELLS_FIRST_CASE: where to begin, as the tests have
 // it (tests/cpp/cases.h). A kernel that hangs is named and ends the program.
-#include <algorithm>
-#include <chrono>
-
-#include "cases.h"
+#include "timing.cuh"
 
 #include "recurrent/cuda/plan.cpp"  // with the parts that plan() is made of
 #include "recurrent/cuda/sequence.cuh"
@@ -20,37 +17,6 @@ namespace fastcells {
 namespace {
 
 constexpr std::int64_t kShort = 64, kLong = 320;
-constexpr int kRounds = 7;
-
-// Numbers between -size and size.
-template <class T>
-__global__ void fill(T* to, std::int64_t count, float size, unsigned seed) {
-  const std::int64_t stride = std::int64_t(gridDim.x) * blockDim.x;
-  for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += stride) {
-    unsigned x = unsigned(i) * 2654435761u + seed;
-    x ^= x >> 15, x *= 2246822519u, x ^= x >> 13;
-    to[i] = T(size * (float(x >> 8) * 0x1p-23f - 1));
-  }
-}
-
-// Memory of the card, of T numbers at random.
-template <class T>
-class Memory {
- public:
-  explicit Memory(std::int64_t count, float size = 1) {
-    card::check(cudaMalloc(&data_, std::size_t(count) * sizeof(T)), "cudaMalloc");
-    fill<<<512, 256>>>(data_, count, size, unsigned(count));
-    card::check(cudaGetLastError(), "fill");
-  }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  ~Memory() { cudaFree(data_); }
-  T* get() const { return data_; }
-
- private:
-  T* data_ = nullptr;
-};
 
 // Everything that a layer of one direction reads and writes.
 template <class Cell, class T>
@@ -102,15 +68,6 @@ struct Layer {
   Memory<T> state, last, output, saved, gates;
 };
 
-template <class T>
-constexpr Storage kStorage = sizeof(T) == 4              ? Storage::kFloat32
-                             : std::is_same_v<T, __half> ? Storage::kFloat16
-                                                         : Storage::kBFloat16;
-template <class T>
-const char* dtype_name() {
-  return sizeof(T) == 4 ? "float32" : std::is_same_v<T, __half> ? "float16" : "bfloat16";
-}
-
 // One kernel in one shape.
 template <class Cell, class T>
 class Timing {
@@ -120,37 +77,26 @@ class Timing {
         plan_(plan),
         is_backward_(is_backward),
         exchange_bytes_(plan.exchange_bytes + 4 * plan.counter_words),
-        exchange_(exchange_bytes_ / 4 + 1) {
-    for (cudaEvent_t* event : {&start_, &end_}) card::check(cudaEventCreate(event), "an event");
-  }
-  ~Timing() { cudaEventDestroy(start_), cudaEventDestroy(end_); }
+        exchange_(exchange_bytes_ / 4 + 1) {}
 
-  double median_us(std::int64_t steps) {
-    std::vector<double> times;
-    run(steps);
-    for (int round = 0; round < kRounds; ++round) times.push_back(run(steps));
-    std::nth_element(times.begin(), times.begin() + kRounds / 2, times.end());
-    return times[kRounds / 2];
+  double median_us(std::int64_t steps) const {
+    return fastcells::median_us([&] { return run(steps); });
   }
 
  private:
-  double run(std::int64_t steps) {
+  double run(std::int64_t steps) const {
     char* const bytes = reinterpret_cast<char*>(exchange_.get());
     const SequenceExchange exchange{bytes,
                                     reinterpret_cast<unsigned*>(bytes + plan_.exchange_bytes)};
     card::check(cudaMemsetAsync(bytes, 0, std::size_t(exchange_bytes_)), "zero counters");
-    card::check(cudaEventRecord(start_), "an event");
+    events_.start();
     const int error = is_backward_
                           ? launch_sequence_backward<Cell>(
                                 kStorage<T>, plan_, 1, layer_.backward(steps, exchange), nullptr)
                           : launch_sequence_forward<Cell>(kStorage<T>, plan_, 1,
                                                           layer_.forward(steps, exchange), nullptr);
     card::check(cudaError_t(error), "a launch");
-    card::check(cudaEventRecord(end_), "an event");
-    card::wait_for_kernel(is_backward_ ? "sequence_backward_kernel" : "sequence_forward_kernel");
-    float ms = 0;
-    card::check(cudaEventElapsedTime(&ms, start_, end_), "an event");
-    return 1e3 * ms;
+    return events_.stop(is_backward_ ? "sequence_backward_kernel" : "sequence_forward_kernel");
   }
 
   const Layer<Cell, T>& layer_;
@@ -158,18 +104,7 @@ class Timing {
   const bool is_backward_;
   const std::int64_t exchange_bytes_;
   const Memory<float> exchange_;
-  cudaEvent_t start_ = nullptr, end_ = nullptr;
-};
-
-// Whether there is time left.
-class Clock {
- public:
-  explicit Clock(double seconds) : end_(Now::now() + std::chrono::duration<double>(seconds)) {}
-  bool is_over() const { return Now::now() > end_; }
-
- private:
-  using Now = std::chrono::steady_clock;
-  std::chrono::time_point<Now, std::chrono::duration<double>> end_;
+  const Events events_;
 };
 
 const char* tier_name(Tier tier) {
@@ -244,6 +179,7 @@ void time_dtype(const Clock& clock) {
 int main(int count, char** arguments) {
   using namespace fastcells;
   const Clock clock(count > 1 ? std::atof(arguments[1]) : 120);
+  warm_up();
   time_dtype<LSTM, __half>(clock);
   time_dtype<GRU, __half>(clock);
   time_dtype<LSTM, float>(clock);

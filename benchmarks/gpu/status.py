@@ -15,10 +15,14 @@ import re
 import sys
 from pathlib import Path
 
+from benchmarks.gpu import timings
 from benchmarks.paths import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "gpu-status.md"
-STAGES = ("kernels", "tests", "sanitizer", "micro", "sequence", "recurrent", "attention")
+STAGES = (
+    "kernels", "tests", "sanitizer", "micro", "sequence", "attention_kernels", "recurrent",
+    "attention",
+)  # fmt: skip
 # Of every kernel in csrc/*/cuda: a status page that leaves one out hides it.
 KERNEL = re.compile(r"^\s*(?:__launch_bounds__\([^;{]*?\)\s*)?(\w+_kernel)\(", re.MULTILINE)
 SHAPES = ((64, 16), (256, 16), (512, 1), (512, 16), (512, 64), (1024, 1), (1024, 16), (1024, 64))
@@ -146,10 +150,22 @@ def describe_run(folder):
         header += ["forward", "backward"]
         lines += ["### Sequence kernels, microseconds a step of the fastest tier", ""]
         lines += [*table(header, step_rows(records["sequence"])), ""]
+    lines += attention_lines(records["attention_kernels"])
     for stage in ("recurrent", "attention"):
         if records[stage] and records[stage].get("results"):
             lines += ratio_lines(records[stage], stage)
     return lines
+
+
+def attention_lines(record):
+    """Return the times of attention calls and of their kernels, without torch."""
+    lines = ["### Attention calls, microseconds, and the share of the least they can take", ""]
+    if record is None or "skipped" in record:
+        return [*lines, "build/gpu/attention, which times them: not yet run on a GPU.", ""]
+    header = ["call", "dtype", "B", "N", "Tq", "Tk", "E", "with", "forward", "backward"]
+    lines += [*table(header, timings.attention_rows(record["records"])), ""]
+    header = ["kernel", "calls", "longest, us", "in"]
+    return [*lines, *table(header, timings.kernel_rows(record["records"])), ""]
 
 
 def said(record, line):

@@ -70,11 +70,11 @@ void note_kernel(Kernel kernel, const std::string& name) {
               quoted(name).c_str(), facts.numRegs, facts.localSizeBytes, facts.binaryVersion);
 }
 
-inline void wait_for_kernel(const std::string& name) {
+inline void wait_for_kernel(const std::string& name, cudaStream_t stream = nullptr) {
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::duration<double>(seconds_a_kernel());
   cudaError_t error;
-  while ((error = cudaStreamQuery(nullptr)) == cudaErrorNotReady) {
+  while ((error = cudaStreamQuery(stream)) == cudaErrorNotReady) {
     if (Clock::now() > end) give_up(kHung, name, "did not end in time");
     std::this_thread::sleep_for(std::chrono::microseconds(20));
   }

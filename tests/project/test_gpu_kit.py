@@ -131,6 +131,45 @@ def test_the_sanitizer_takes_the_short_list_of_every_program(tmp_path, monkeypat
     assert {facts["cases"] for facts in record["tools"].values()} == {1}
 
 
+def attention_timing(way, us, extra=""):
+    kernel = {"kernel": f"attention_{way}_kernel<float>", "blocks": 8, "us": us}
+    shape = {"B": 1, "N": 2, "Tq": 64, "Tk": 64, "E": 64}
+    facts = {"call": "dot", "dtype": "float32", "way": way, "with": extra, **shape}
+    floor = {"floor_us": us / 4, "floor_by": "bytes", "share": 0.25}
+    return {**facts, "us": us, **floor, "kernels": [kernel]}
+
+
+def says_timings(path, records):
+    lines = [{"begin": 0, "case": "dot"}, *records]
+    return says(path, "\n".join(map(json.dumps, lines)))
+
+
+def run_timings(folder, records):
+    says_timings(folder / "attention", records)
+    options = kit.parse_arguments(["--output", str(folder), "--programs", str(folder)])
+    return kit.run_stage(kit.Kit(options), "attention_kernels")
+
+
+def test_timings_of_attention_say_how_far_the_floor_is(tmp_path):
+    found = [attention_timing("forward", 8.0), attention_timing("backward", 20.0)]
+    record = run_timings(tmp_path, [*found, {"done": True}])
+    assert record["ok"] and json.loads((tmp_path / "attention_kernels.json").read_text()) == record
+    line = kit.line_of(record)
+    assert "2 timed" in line and "forward 25% of the floor's speed" in line
+    lines = "\n".join(status.attention_lines(record))
+    assert "| 8.0 (25% of bytes) | 20.0 (25% of bytes) |" in lines
+    assert "| `attention_backward_kernel<float>` | 1 | 20.0 |" in lines
+
+
+def test_timings_that_the_time_did_not_suffice_for_are_no_fault_and_none_are(tmp_path):
+    record = run_timings(tmp_path, [attention_timing("forward", 8.0, "causal"), {"done": False}])
+    assert record["ok"] and "not all" in kit.line_of(record)
+    assert "| causal | 8.0 (25% of bytes) | - |" in "\n".join(status.attention_lines(record))
+    assert not run_timings(tmp_path, [{"done": False}])["ok"]
+    lost = {"case": "dot", "ok": False, "fault": "a launch"}
+    assert not run_timings(tmp_path, [attention_timing("forward", 8.0), lost])["ok"]
+
+
 def test_a_budget_for_a_stage_that_is_none_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         kit.parse_arguments(["--output", str(tmp_path), "--budget", "kernel=5"])

@@ -35,4 +35,15 @@ cudaError_t launch_blocks(void (*kernel)(Args), std::int64_t blocks, int threads
   return cudaGetLastError();
 }
 
+// How a call runs its kernels one by one: on a stream.
+struct StreamBlocks {
+  void* stream;
+
+  template <class Args>
+  cudaError_t operator()(std::int64_t blocks, int threads, std::size_t shared_bytes,
+                         void (*kernel)(Args), const Args& args) const {
+    return launch_blocks(kernel, blocks, threads, shared_bytes, args, stream);
+  }
+};
+
 }  // namespace fastcells
