@@ -39,6 +39,9 @@ FC_DEVICE unsigned load_acquire(const unsigned* from) {
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
 }
+FC_DEVICE void store_release(unsigned* to, unsigned value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
 FC_DEVICE void add_release(unsigned* to, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
@@ -55,7 +58,7 @@ FC_DEVICE void arrive(const Flags& flags, unsigned step) {
     const int thread = int(threadIdx.x), threads_a_flag = kThreads / flags.per_block;
     if (thread % threads_a_flag == 0) {
       const int k = int(blockIdx.x) * flags.per_block + thread / threads_a_flag;
-      ptx::store_release(flags.flag(k), step);
+      store_release(flags.flag(k), step);
     }
   }
 }
