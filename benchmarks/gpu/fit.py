@@ -47,8 +47,8 @@ def turns(record):
 def kind(record):
     """Return what has coefficients of its own."""
     tier = "grid" if record["tier"] == "grid" else "cluster"
-    if record.get("exchange") == "packets":
-        tier += " with packets"
+    if record.get("exchange") in ("packets", "lines"):
+        tier += f" with {record['exchange']}"
     return tier, record["way"], width_of(record)
 
 

@@ -4,7 +4,8 @@
 //   us_step    slope between kLong and kShort steps, medians of kRounds launches of each
 //   us_start   what is left of the short ones: the launch, the weights on their way, the end
 //   plan       whether the plan takes this tier
-//   exchange   of a grid: by counters or by packets; both are timed
+//   exchange   of a grid by counters or by packets, of a cluster in rows or in lines; both are
+//   timed
 //
 // Arguments: how many seconds it may take. FASTCELLS_FIRST_CASE: where to begin, as the tests have
 // it (tests/cpp/cases.h). A kernel that hangs is named and ends the program.
@@ -112,8 +113,10 @@ const char* tier_name(Tier tier) {
   return kNames[int(tier)];
 }
 const char* exchange_name(const cuda::Plan& plan) {
-  if (plan.tier != Tier::kGrid) return "";
-  return plan.exchange == Exchange::kPackets ? "packets" : "counters";
+  const bool is_usual = plan.exchange == Exchange::kCounters;
+  if (plan.tier == Tier::kCluster) return is_usual ? "rows" : "lines";
+  if (plan.tier == Tier::kGrid) return is_usual ? "counters" : "packets";
+  return "";
 }
 
 template <class Cell, class T>
@@ -156,7 +159,9 @@ void time_layer(std::int64_t rows, std::int64_t units, bool is_backward, const C
   cuda::Plan plan;
   offer(cuda::try_blocks(p, card, Tier::kBlock, 1, plan), plan);
   for (int blocks = 2; blocks <= card.cluster_blocks; blocks *= 2) {
-    offer(cuda::try_blocks(p, card, Tier::kCluster, blocks, plan), plan);
+    for (const Exchange exchange : {Exchange::kCounters, Exchange::kLines}) {
+      offer(cuda::try_blocks(p, card, Tier::kCluster, blocks, plan, exchange), plan);
+    }
   }
   offer(cuda::try_grid(p, card, plan), plan);
   offer(cuda::try_grid(p, card, plan, Exchange::kPackets), plan);

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.gpu import timings
 from benchmarks.paths import RESULTS, ROOT
+from benchmarks.summary import geometric_mean
 
 PAGE = ROOT / "docs" / "gpu-status.md"
 STAGES = (
@@ -25,6 +26,8 @@ STAGES = (
 )  # fmt: skip
 # Of every kernel in csrc/*/cuda: a status page that leaves one out hides it.
 KERNEL = re.compile(r"^\s*(?:__launch_bounds__\([^;{]*?\)\s*)?(\w+_kernel)\(", re.MULTILINE)
+EXCHANGES = (("cluster", "rows"), ("cluster", "lines"), ("grid", "counters"), ("grid", "packets"))
+USUAL_EXCHANGE = {"cluster": "rows", "grid": "counters"}
 SHAPES = ((64, 16), (256, 16), (512, 1), (512, 16), (512, 64), (1024, 1), (1024, 16), (1024, 64))
 
 
@@ -100,8 +103,30 @@ def step_rows(record):
 def tier_of(record):
     """Return a tier and its time in words."""
     blocks = "" if record["tier"] == "block" else f" of {record['blocks']}"
-    packets = " with packets" if record.get("exchange") == "packets" else ""
-    return f"{record['us_step']:.2f} ({record['tier']}{blocks}{packets})"
+    exchange = record.get("exchange")
+    other = f" with {exchange}" if exchange in ("packets", "lines") else ""
+    return f"{record['us_step']:.2f} ({record['tier']}{blocks}{other})"
+
+
+def exchange_rows(record):
+    """Return for every exchange of a cluster or grid how often it was timed, and how it did.
+
+    The last is the geometric mean of the tier's usual exchange's time over its own, of the same
+    layer, way and blocks: above 1 it is the faster one.
+    """
+    times = collections.defaultdict(dict)
+    for r in record["records"] if record else []:
+        if "us_step" in r and r["tier"] != "block":
+            usual = USUAL_EXCHANGE[r["tier"]]
+            key = tuple(r[k] for k in ("cell", "dtype", "way", "B", "H", "tier", "blocks"))
+            times[r["tier"], r.get("exchange") or usual][key] = r["us_step"]
+    rows = []
+    for tier, exchange in EXCHANGES:
+        own, usual = times[tier, exchange], times[tier, USUAL_EXCHANGE[tier]]
+        ratios = [usual[key] / us for key, us in own.items() if key in usual]
+        mean = f"{geometric_mean(ratios):.3f}" if ratios else "-"
+        rows.append([tier, exchange, len(own) or "not yet run on a GPU", mean])
+    return rows
 
 
 def ratio_lines(record, name):
@@ -150,6 +175,9 @@ def describe_run(folder):
         header += ["forward", "backward"]
         lines += ["### Sequence kernels, microseconds a step of the fastest tier", ""]
         lines += [*table(header, step_rows(records["sequence"])), ""]
+        header = ["tier", "exchange", "timed", "usual exchange's time over its own"]
+        lines += ["### Exchanges of the sequence kernels", ""]
+        lines += [*table(header, exchange_rows(records["sequence"])), ""]
     lines += attention_lines(records["attention_kernels"])
     for stage in ("recurrent", "attention"):
         if records[stage] and records[stage].get("results"):

@@ -87,7 +87,7 @@ bool check_matrices() {
 
 // Both blocks of a cluster send 16 bytes a lane to the first, each to its own half, lanes so many
 // elements apart. What the first sends is to itself.
-bool expect_sent(const char* name, std::int64_t wanted, int stride) {
+bool expect_sent(const char* name, std::int64_t wanted, std::int64_t arrivals, int stride) {
   const Counters c = count(2, kLanes, 2064, {0, 2}, [&] {
     const auto to = ptx::shared_array<uint4>(0, 128);
     const auto full = ptx::shared_array<ptx::Transactions>(2048, 1);
@@ -101,12 +101,34 @@ bool expect_sent(const char* name, std::int64_t wanted, int stride) {
     ptx::wait(full, 0);
     ptx::cluster_sync();
   });
-  return expect(name, c.segments_sent, wanted);
+  return expect(name, c.segments_sent, wanted) & expect(name, c.arrivals, arrivals);
+}
+
+// Eight lanes send 16 bytes each to every block of a cluster of four: rows of 144 or 128 bytes
+// there.
+bool expect_arrivals(const char* name, std::int64_t wanted, int stride) {
+  const Counters c = count(4, kLanes, 4112, {0, 4}, [&] {
+    const auto to = ptx::shared_array<uint4>(0, 256);
+    const auto full = ptx::shared_array<ptx::Transactions>(4096, 1);
+    const int rank = int(ptx::cluster_rank());
+    if (threadIdx.x == 0) {
+      ptx::transactions_init(full, 1);
+      ptx::arrive_expecting(full, 4 * 8 * 16);
+    }
+    ptx::cluster_sync();
+    const int row = int(threadIdx.x) / 4, peer = int(threadIdx.x) % 4;
+    ptx::store_async(to + (row * stride + rank), uint4{}, full, unsigned(peer));
+    ptx::wait(full, 0);
+    ptx::cluster_sync();
+  });
+  return expect(name, c.arrivals, wanted);
 }
 
 bool check_segments() {
-  bool ok = expect_sent("sent to another block, side by side", 16, 1);
-  ok &= expect_sent("sent to another block, 16 bytes of 32", 32, 2);
+  bool ok = expect_sent("sent to another block, side by side", 16, 4, 1);
+  ok &= expect_sent("sent to another block, 16 bytes of 32", 32, 8, 2);
+  ok &= expect_arrivals("sent to three, rows of 144", 4 * 3, 9);
+  ok &= expect_arrivals("sent to three, rows of 128", 4 * 3 * 8, 8);
   std::vector<uint4> memory(128);
   const auto base = (16 - reinterpret_cast<std::uintptr_t>(memory.data()) / 16 % 2) % 2;
   uint4* const at = memory.data() + base;  // of 32 bytes

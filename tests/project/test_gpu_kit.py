@@ -194,3 +194,20 @@ def test_the_plans_table_is_fitted_to_the_results(capsys):
     newest = sorted(RESULTS.glob("nvidia-h200/*/sequence.json"))[-1]
     assert fit.main([str(newest)]) == 0
     assert "chosen over fastest 1.0" in capsys.readouterr().out
+
+
+def test_the_page_compares_exchanges_where_both_were_timed():
+    shape = {"cell": "lstm", "dtype": "float16", "way": "forward", "B": 16, "H": 512}
+    cluster = {**shape, "tier": "cluster", "blocks": 8}
+    records = [
+        {**cluster, "exchange": "rows", "us_step": 3.0},
+        {**cluster, "exchange": "lines", "us_step": 2.0},
+        {**cluster, "H": 256, "exchange": "lines", "us_step": 1.0},
+        {**shape, "tier": "grid", "blocks": 64, "us_step": 4.0},  # of results before there were two
+    ]
+    assert status.exchange_rows({"records": records}) == [
+        ["cluster", "rows", 1, "1.000"],
+        ["cluster", "lines", 2, "1.500"],
+        ["grid", "counters", 1, "1.000"],
+        ["grid", "packets", "not yet run on a GPU", "-"],
+    ]

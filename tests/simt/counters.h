@@ -5,11 +5,12 @@
 // another way are no part of it.
 //
 //   wavefronts     of shared memory, 32 banks of 4 bytes: for each access of a warp the most words
-//   of
-//                  one bank. Of 8 bytes a lane half a warp at a time, of 16 a quarter. What other
-//                  blocks send is not in it
+//                  of one bank. Of 8 bytes a lane half a warp at a time, of 16 a quarter. What
+//                  other blocks send is not in it
 //   segments sent  of 32 bytes, to other blocks of a cluster or to what a grid shares of global
 //                  memory: different ones of an access of a warp
+//   arrivals       wavefronts of what is sent to other blocks of a cluster, if all that an access
+//                  of a warp sends to one block arrived together: so many lanes at a time
 //   segments read  likewise, from what a grid shares
 //   operations     of a warp: such accesses, shuffles, products, and what a kernel says it does
 //                  (see_work). Arithmetic and plain global memory are not seen
@@ -21,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -30,16 +32,18 @@ namespace simt {
 
 // Of a launch.
 struct Counters {
-  std::int64_t wavefronts = 0, segments_sent = 0, segments_read = 0;
+  std::int64_t wavefronts = 0, segments_sent = 0, segments_read = 0, arrivals = 0;
   std::int64_t operations = 0, single_warp = 0;
 
   bool operator==(const Counters&) const = default;
 };
 
-enum class Seen { kSharedRead, kSharedWrite, kSent, kGlobalRead, kRegisters, kWork };
+enum class Seen { kSharedRead, kSharedWrite, kSent, kGlobalWrite, kGlobalRead, kRegisters, kWork };
 
-// The address of what a lane sends to its own block.
+// The address of what a lane sends to its own block. That of what it sends to another has this
+// block's number above kBlockBits: further apart than any shared memory.
 constexpr std::uint64_t kNowhere = ~std::uint64_t(0);
+constexpr unsigned kBlockBits = 32;
 // Where a lane's access is: `array` tells apart those that are no access together.
 struct Target {
   std::size_t size = 0;
@@ -97,27 +101,47 @@ class WarpCounts {
   void count(Seen what, std::size_t size, const Access& access) {
     ++counters_.operations, ++operations_[access.interval];
     if (what == Seen::kSharedRead || what == Seen::kSharedWrite) {
-      counters_.wavefronts += wavefronts(size, access);
-    } else if (what == Seen::kSent || what == Seen::kGlobalRead) {
+      counters_.wavefronts += wavefronts(size, all_of(access));
+    } else if (what == Seen::kSent || what == Seen::kGlobalWrite || what == Seen::kGlobalRead) {
       std::set<std::uint64_t> segments;
       each_lane(access, 0, kLanes, [&](std::uint64_t address) {
         if (address != kNowhere) segments.insert(address / kSegment);
       });
-      (what == Seen::kSent ? counters_.segments_sent : counters_.segments_read) +=
+      (what == Seen::kGlobalRead ? counters_.segments_read : counters_.segments_sent) +=
           std::int64_t(segments.size());
     }
+    if (what == Seen::kSent) counters_.arrivals += arrivals(size, access);
   }
-  static std::int64_t wavefronts(std::size_t size, const Access& access) {
-    const unsigned together = size <= kWord ? kLanes : unsigned(kLanes * kWord / size);
+  // Of the lanes; none of one that takes no part.
+  using Addresses = std::vector<std::optional<std::uint64_t>>;
+  static Addresses all_of(const Access& access) {
+    Addresses addresses(kLanes);
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      if (access.lanes >> lane & 1) addresses[lane] = access.addresses[lane];
+    }
+    return addresses;
+  }
+  static std::int64_t arrivals(std::size_t size, const Access& access) {
+    std::map<std::uint64_t, Addresses> blocks;
+    each_lane(access, 0, kLanes, [&](std::uint64_t address) {
+      if (address != kNowhere) blocks[address >> kBlockBits].push_back(address);
+    });
     std::int64_t sum = 0;
-    for (unsigned first = 0; first < kLanes; first += together) {
+    for (const auto& [block, addresses] : blocks) sum += wavefronts(size, addresses);
+    return sum;
+  }
+  static std::int64_t wavefronts(std::size_t size, const Addresses& addresses) {
+    const std::size_t together = size <= kWord ? kLanes : kLanes * kWord / size;
+    std::int64_t sum = 0;
+    for (std::size_t first = 0; first < addresses.size(); first += together) {
       std::array<std::set<std::uint64_t>, kBanks> words;
-      each_lane(access, first, first + together, [&](std::uint64_t address) {
-        const std::uint64_t end = (address + size - 1) / kWord;
-        for (std::uint64_t word = address / kWord; word <= end; ++word) {
+      for (std::size_t n = first; n < std::min(first + together, addresses.size()); ++n) {
+        if (!addresses[n]) continue;
+        const std::uint64_t end = (*addresses[n] + size - 1) / kWord;
+        for (std::uint64_t word = *addresses[n] / kWord; word <= end; ++word) {
           words[word % kBanks].insert(word);
         }
-      });
+      }
       std::size_t most = 0;
       for (const auto& bank : words) most = std::max(most, bank.size());
       sum += std::int64_t(most);
@@ -146,6 +170,7 @@ inline void add_block(Counters& sum, std::vector<WarpCounts>& warps) {
     const Counters& c = warp.counters();
     sum.wavefronts += c.wavefronts, sum.operations += c.operations;
     sum.segments_sent += c.segments_sent, sum.segments_read += c.segments_read;
+    sum.arrivals += c.arrivals;
     for (const auto& [interval, count] : warp.operations()) {
       ++intervals[interval].first, intervals[interval].second += count;
     }

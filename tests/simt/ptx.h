@@ -80,9 +80,9 @@ inline void wait(Shared<Transactions> barrier, unsigned parity) {
 
 // Counts what goes to a block of the cluster.
 inline void see_sent(const simt::Place& to, std::size_t size) {
-  constexpr std::uint64_t kBlock = std::uint64_t(1) << 32;  // further apart than any shared memory
   const bool is_own = to.block == simt::self().block;
-  const std::uint64_t at = to.block->place * kBlock + std::uint64_t(to.offset);
+  const std::uint64_t block = to.block->place;
+  const std::uint64_t at = (block << simt::kBlockBits) + std::uint64_t(to.offset);
   simt::see(simt::Seen::kSent, {size, std::uint64_t(to.low), is_own ? simt::kNowhere : at});
 }
 // value to `where` in block `rank`, whose `barrier` then has sizeof(T) bytes less to wait for.
@@ -145,7 +145,7 @@ void wait_copies() {
 // Its history: whoever reads what another thread wrote must be ordered after it, as in shared
 // memory.
 inline void note_global(const void* at, bool is_write) {
-  simt::see(is_write ? simt::Seen::kSent : simt::Seen::kGlobalRead,
+  simt::see(is_write ? simt::Seen::kGlobalWrite : simt::Seen::kGlobalRead,
             {sizeof(uint4), 0, reinterpret_cast<std::uintptr_t>(at)});
   if (!simt::looks_at_orders()) return;
   const auto place = simt::machine->global.try_emplace(at, simt::Granule::initialised()).first;
@@ -186,7 +186,7 @@ inline void wait_for_count(const unsigned* counter, unsigned least) {
 // and whoever has that value knows it, too.
 inline void store_packet(uint4* to, uint4 value) {
   simt::Machine& m = *simt::machine;
-  simt::see(simt::Seen::kSent, {sizeof value, 0, reinterpret_cast<std::uintptr_t>(to)});
+  simt::see(simt::Seen::kGlobalWrite, {sizeof value, 0, reinterpret_cast<std::uintptr_t>(to)});
   const simt::Event now = simt::tick();
   const auto over = std::make_shared<const simt::Times>(simt::self().clock.over);
   const unsigned words[] = {value.x, value.y, value.z, value.w};

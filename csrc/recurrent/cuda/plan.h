@@ -32,15 +32,20 @@ enum class Tier {
   kStepwise,  // a matrix product and a step kernel a step
 };
 
-// How the blocks of a grid know that what the others send is there.
+// How the blocks of a cluster or grid exchange: how they know that what the others send is there,
+// and how it lies.
 enum class Exchange {
-  kCounters,  // senders count up, one thread of a block waits for the count, then all read
-  kPackets,  // what is sent says so itself (sequence_packets.cuh): who needs it looks until it does
+  kCounters,  // rows; a cluster's mbarriers count bytes, a grid's senders count up, one thread of a
+              // block waits for the count, then all read
+  kPackets,   // of a grid: what is sent says so itself (sequence_packets.cuh): who needs it looks
+              // until it does
+  kLines,     // of a cluster: counted likewise, but what a warp sends to a block fills lines
+              // (sequence_lines.cuh)
 };
 
 struct Plan {
   Tier tier = Tier::kStepwise;
-  Exchange exchange = Exchange::kCounters;  // the grid's alone
+  Exchange exchange = Exchange::kCounters;
   int unit_warps = 0, parts = 0;  // warps of a block: groups of units, and parts of K of each
   int blocks = 0;                 // of a cluster, or of the grid, a direction
   int rows = 0;                   // of a slice of the batch
@@ -109,10 +114,13 @@ struct SequenceShape {
   constexpr int steps() const { return (columns * storage_bytes + kStepBytes - 1) / kStepBytes; }
   constexpr int part_steps() const { return (steps() + parts - 1) / parts; }
   constexpr int stored_steps() const { return part_steps() > cached ? part_steps() - cached : 0; }
-  // Of what is exchanged. An odd number of half cache lines: 16 bytes of a lane each of two rows
-  // then lie in different banks.
-  constexpr int row_bytes() const { return steps() * kStepBytes | kStepBytes; }
   constexpr bool has_packets() const { return exchange == Exchange::kPackets; }
+  constexpr bool has_lines() const { return exchange == Exchange::kLines; }
+  // Of what is exchanged. An odd number of half cache lines: 16 bytes of a lane each of two rows
+  // then lie in different banks. Lines see to that themselves.
+  constexpr int row_bytes() const {
+    return has_lines() ? steps() * kStepBytes : steps() * kStepBytes | kStepBytes;
+  }
   // Of a tile of batch rows; with packets one more has the bits whose place their tags take.
   constexpr int tile_rows() const { return kTileRows + has_packets(); }
   constexpr int exchange_bytes() const { return batch_tiles * tile_rows() * row_bytes(); }

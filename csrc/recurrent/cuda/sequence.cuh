@@ -49,6 +49,9 @@ struct TierTag {
 template <class F>
 int dispatch_plan(Storage storage, const cuda::Plan& plan, const F& f) {
   return dispatch_float_storage<Cuda>(storage, [&](auto type) -> cudaError_t {
+    if (plan.tier == Tier::kCluster && plan.exchange == Exchange::kLines) {
+      return f(type, TierTag<Tier::kCluster, Exchange::kLines>{});
+    }
     if (plan.tier == Tier::kCluster) return f(type, TierTag<Tier::kCluster>{});
     if (plan.tier == Tier::kGrid && plan.exchange == Exchange::kPackets) {
       return f(type, TierTag<Tier::kGrid, Exchange::kPackets>{});

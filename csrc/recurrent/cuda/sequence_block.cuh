@@ -2,7 +2,8 @@
 // lie, and how results reach all blocks, 16 bytes a store:
 //
 //   block    into its own shared memory; a barrier of the block
-//   cluster  by st.async into the shared memory of every block, counted by an mbarrier
+//   cluster  by st.async into the shared memory of every block, counted by an mbarrier; in rows, or
+//            in lines (sequence_lines.cuh)
 //   grid     into global memory, where the L2 has it; a counter for each slice, or packets
 //            (sequence_packets.cuh)
 //
@@ -18,6 +19,7 @@
 #include "host_device.h"
 #include "recurrent/cuda/plan.h"
 #include "recurrent/cuda/sequence_gather.cuh"
+#include "recurrent/cuda/sequence_lines.cuh"
 #include "recurrent/cuda/sequence_packets.cuh"
 
 namespace fastcells {
@@ -35,9 +37,11 @@ struct SequenceTraits {
   static constexpr Exchange kExchange = kExchange_;
   static constexpr bool kPackets = kTier == Tier::kGrid && kExchange == Exchange::kPackets;
   static constexpr bool kCluster = kTier == Tier::kCluster, kGrid = kTier == Tier::kGrid;
+  static constexpr bool kLines = kCluster && kExchange == Exchange::kLines;
   static constexpr int kUnits = kUnits_, kTiles = kTiles_, kFan = kFan_, kStates = kStates_;
   static constexpr int kGroups = kUnits / kGroupUnits, kBatchTiles = kBatchTiles_;
   static constexpr int kPerGroup = 2 * kTiles / kGroups;  // halves of tiles, of a group
+  static_assert(!kLines || kBatchTiles == 1);
   static constexpr int kCached = kCached_, kRows = kBatchTiles * kTileRows;
 
   // Of a block with so many warps, in a cluster or grid of so many blocks.
@@ -57,7 +61,7 @@ class SequenceBlock {
  protected:
   using T = typename Traits::T;
   static constexpr bool kCluster = Traits::kCluster, kGrid = Traits::kGrid;
-  static constexpr bool kPackets = Traits::kPackets;
+  static constexpr bool kPackets = Traits::kPackets, kLines = Traits::kLines;
   static constexpr int kGroupQuads = int(sizeof(T)) * kGroupUnits / 16;  // of a row
   static constexpr int N = Traits::kBatchTiles, U = Traits::kGroups, kRows = Traits::kRows;
 
@@ -205,13 +209,17 @@ class SequenceBlock {
   FC_DEVICE ptx::Shared<uint4> buffer(int number) const {
     return exchange_ + number * buffer_quads();
   }
+  // Where 16 bytes of a row lie in a buffer.
+  FC_DEVICE int place(int r, int quad) const {
+    return kLines ? line_place(r, quad) : r * row_quads() + quad;
+  }
   // 16 bytes of a row of an exchange; the rows past the last are zero.
   FC_DEVICE uint4 exchanged(int exchange, int r, int quad) const {
     if constexpr (kGrid) {
       if (first_row_ + r >= B_) return uint4{0, 0, 0, 0};
       return ptx::load_global(global_buffer(exchange) + r * row_quads() + quad);
     } else {
-      return buffer(exchange & 1)[r * row_quads() + quad];
+      return buffer(exchange & 1)[place(r, quad)];
     }
   }
   // Of the same as a packet. Nobody sends rows past the last, or what pads a row.
@@ -232,10 +240,15 @@ class SequenceBlock {
   FC_DEVICE void fill_exchange(const Value& value) const {
     if constexpr (!kGrid) {
       const auto elements = ptx::shared_cast<Bits<T>>(exchange_);
+      constexpr int kQuad = 16 / int(sizeof(T));
       const int width = shape_.row_bytes() / int(sizeof(T)), count = kRows * width;
       for (int i = thread(); i < 2 * count; i += threads()) {
         const int u = i % width;
-        elements[i] = bits_of(i < count && u < H_ ? value(i / width, u) : T(0.0f));
+        int at = i;
+        if constexpr (kLines) {
+          at = i / count * count + place(i % count / width, u / kQuad) * kQuad + u % kQuad;
+        }
+        elements[at] = bits_of(i < count && u < H_ ? value(i / width, u) : T(0.0f));
       }
     }
   }
@@ -269,7 +282,7 @@ class SequenceBlock {
   FC_DEVICE void send_quads(int exchange, int n, int column, T first, T second) const {
     const Gathered<T> group = gather(lane_, first, second);
     const int number = (exchange & 1), r = n * kTileRows + group.row;
-    const int at = r * row_quads() + (column + group.first_unit) * int(sizeof(T)) / 16;
+    const int at = place(r, (column + group.first_unit) * int(sizeof(T)) / 16);
     if constexpr (kCluster) {  // several lanes have the same: each serves other blocks
       FC_UNROLL
       for (int i = 0; i < cuda::kMostCluster / Gathered<T>::kCopies; ++i) {

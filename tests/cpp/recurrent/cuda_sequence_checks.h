@@ -104,8 +104,9 @@ const char* type_name() {
 template <class Cell, class Traits>
 std::string case_name(const Case& c, const Launch& launch) {
   constexpr const char* kTiers[] = {"block", "cluster", "grid"};
+  constexpr const char* kExchanges[] = {"", " with packets", " with lines"};
   const std::string tier =
-      std::string(kTiers[int(Traits::kTier)]) + (Traits::kPackets ? " with packets" : "");
+      std::string(kTiers[int(Traits::kTier)]) + kExchanges[int(Traits::kExchange)];
   char name[200];
   std::snprintf(name, sizeof name,
                 "%-11s %s T%d B%d H%d%s%s%s, %s, %d x %d warps, %d blocks, %d cached", Cell::kName,
@@ -125,8 +126,8 @@ struct Way {
   static constexpr Tier kTier = kTier_;
   static constexpr Exchange kExchange = kExchange_;
 };
-// f(way, launch) for every tier, every size of cluster and every exchange of a grid that holds the
-// layer; as the plan would launch it.
+// f(way, launch) for every tier, every size of cluster and every exchange that holds the layer; as
+// the plan would launch it.
 template <class Cell, class F>
 void each_launch(const Case& c, int storage_bytes, bool is_backward, const F& f) {
   const cuda::Problem p{Cell::kGates, Cell::kStates, false, false,      storage_bytes, 1,
@@ -138,6 +139,8 @@ void each_launch(const Case& c, int storage_bytes, bool is_backward, const F& f)
   offer(Way<Tier::kBlock>{}, cuda::try_blocks(p, kCard, Tier::kBlock, 1, plan), plan);
   for (int blocks = 2; blocks <= kCard.cluster_blocks; blocks *= 2) {
     offer(Way<Tier::kCluster>{}, cuda::try_blocks(p, kCard, Tier::kCluster, blocks, plan), plan);
+    offer(Way<Tier::kCluster, Exchange::kLines>{},
+          cuda::try_blocks(p, kCard, Tier::kCluster, blocks, plan, Exchange::kLines), plan);
   }
   offer(Way<Tier::kGrid>{}, cuda::try_grid(p, kCard, plan), plan);
   offer(Way<Tier::kGrid, Exchange::kPackets>{}, cuda::try_grid(p, kCard, plan, Exchange::kPackets),

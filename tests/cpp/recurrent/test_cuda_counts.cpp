@@ -72,6 +72,12 @@ struct Layer {
   std::vector<float> cells;
 };
 
+using Block = Way<Tier::kBlock>;
+using Cluster = Way<Tier::kCluster>;
+using ClusterLines = Way<Tier::kCluster, Exchange::kLines>;
+using Grid = Way<Tier::kGrid>;
+using GridPackets = Way<Tier::kGrid, Exchange::kPackets>;
+
 struct Shape {
   int blocks;  // of a cluster; a grid has as many as the plan gives it
   std::int64_t B, H;
@@ -79,7 +85,7 @@ struct Shape {
 
 // Of a block and step.
 struct StepCounts {
-  double wavefronts, sent, read, operations, single_warp;
+  double wavefronts, sent, arrivals, read, operations, single_warp;
 };
 
 template <class Cell, class T, class Way, bool is_backward>
@@ -111,8 +117,9 @@ StepCounts count_step(const Shape& shape, unsigned seed) {
                               kMany,        shape.B,       shape.H, is_backward};
   cuda::Plan plan;
   constexpr bool kGrid = Way::kTier == Tier::kGrid;
-  const bool fits = kGrid ? cuda::try_grid(problem, kCard, plan, Way::kExchange)
-                          : cuda::try_blocks(problem, kCard, Way::kTier, shape.blocks, plan);
+  const bool fits =
+      kGrid ? cuda::try_grid(problem, kCard, plan, Way::kExchange)
+            : cuda::try_blocks(problem, kCard, Way::kTier, shape.blocks, plan, Way::kExchange);
   if (!fits) throw simt::Fault("the tier does not hold the layer");
   const auto few = count<Cell, T, Way, is_backward>(shape, plan, kFew, seed);
   const auto many = count<Cell, T, Way, is_backward>(shape, plan, kMany, seed);
@@ -121,20 +128,20 @@ StepCounts count_step(const Shape& shape, unsigned seed) {
     return double(many.*member - few.*member) / double(blocks * (kMany - kFew));
   };
   using C = simt::Counters;
-  return {a_step(&C::wavefronts), a_step(&C::segments_sent), a_step(&C::segments_read),
-          a_step(&C::operations), a_step(&C::single_warp)};
+  return {a_step(&C::wavefronts),    a_step(&C::segments_sent), a_step(&C::arrivals),
+          a_step(&C::segments_read), a_step(&C::operations),    a_step(&C::single_warp)};
 }
 
 bool is_same(const StepCounts& a, const StepCounts& b) {
-  return a.wavefronts == b.wavefronts && a.sent == b.sent && a.read == b.read &&
-         a.operations == b.operations && a.single_warp == b.single_warp;
+  return a.wavefronts == b.wavefronts && a.sent == b.sent && a.arrivals == b.arrivals &&
+         a.read == b.read && a.operations == b.operations && a.single_warp == b.single_warp;
 }
 
 template <class Way>
 std::string way_name() {
   constexpr const char* kTiers[] = {"block", "cluster", "grid"};
-  const bool has_packets = Way::kExchange == Exchange::kPackets;
-  return std::string(kTiers[int(Way::kTier)]) + (has_packets ? " with packets" : "");
+  constexpr const char* kExchanges[] = {"", " with packets", " with lines"};
+  return std::string(kTiers[int(Way::kTier)]) + kExchanges[int(Way::kExchange)];
 }
 
 template <class Way, bool is_backward>
@@ -154,14 +161,32 @@ bool check_both(const Shape& shape) {
   return check<Way, false>(shape) & check<Way, true>(shape);
 }
 
+// Lines cost no more wavefronts than padded rows do; but what is sent fills its segments (16 bits:
+// in rows a piece is half of one), and arrives in one wavefront a line, where rows take four.
+constexpr int kLineSegments = 4;
+template <class T, bool is_backward>
+bool check_lines(const Shape& shape) {
+  const std::string name =
+      std::string(type_name<T>()) + (is_backward ? "lines, backward" : "lines, forward");
+  return run_case(name, [&] {
+    const StepCounts rows = count_step<LSTM, T, Cluster, is_backward>(shape, 1);
+    const StepCounts lines = count_step<LSTM, T, ClusterLines, is_backward>(shape, 1);
+    const bool ok = lines.wavefronts == rows.wavefronts && lines.operations == rows.operations &&
+                    lines.arrivals * kLineSegments == lines.sent &&
+                    (sizeof(T) == 4 ? lines.sent == rows.sent : 2 * lines.sent == rows.sent) &&
+                    lines.arrivals * 4 == rows.arrivals;
+    return end_case(ok ? 0 : 1, 0);
+  });
+}
+
 template <class T, class Way, bool is_backward>
 void print(const Shape& shape) {
   const StepCounts c = count_step<LSTM, T, Way, is_backward>(shape, 1);
   const std::string of = shape.blocks == 1 ? "" : ", " + std::to_string(shape.blocks);
-  say("| %s | %s%s | %d, %d | %s | %.0f | %.0f | %.0f | %.0f | %.0f |\n",
+  say("| %s | %s%s | %d, %d | %s | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f |\n",
       sizeof(T) == 4 ? "float32" : "16 bits", way_name<Way>().c_str(), of.c_str(), int(shape.H),
-      int(shape.B), is_backward ? "back" : "forward", c.wavefronts, c.sent, c.read, c.operations,
-      c.single_warp);
+      int(shape.B), is_backward ? "back" : "forward", c.wavefronts, c.sent, c.arrivals, c.read,
+      c.operations, c.single_warp);
 }
 template <class T, class Way>
 void print_both(const Shape& forward, int blocks_back) {
@@ -169,25 +194,26 @@ void print_both(const Shape& forward, int blocks_back) {
   print<T, Way, true>({blocks_back, forward.B, forward.H});
 }
 
-using Block = Way<Tier::kBlock>;
-using Cluster = Way<Tier::kCluster>;
-using Grid = Way<Tier::kGrid>;
-using GridPackets = Way<Tier::kGrid, Exchange::kPackets>;
-
 bool check_small() {
+  const Shape whole{4, 8, 128};
   return check_both<Block>({1, 9, 24}) & check_both<Cluster>({2, 9, 40}) &
-         check_both<Grid>({0, 9, 40}) & check_both<GridPackets>({0, 9, 40});
+         check_both<ClusterLines>({2, 9, 40}) & check_both<Grid>({0, 9, 40}) &
+         check_both<GridPackets>({0, 9, 40}) & check_lines<__half, false>(whole) &
+         check_lines<__half, true>(whole) & check_lines<float, false>(whole) &
+         check_lines<float, true>(whole);
 }
 
 void print_plans() {
-  say("| LSTM | tier, blocks | H, B | way | wavefronts | segments sent | segments read | "
-      "operations "
-      "| of a single warp |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  say("| LSTM | tier, blocks | H, B | way | wavefronts | segments sent | arrivals | segments read "
+      "| operations | of a single warp |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | "
+      "--- |\n");
   print_both<__half, Block>({1, 8, 64}, 1);
   print_both<__half, Cluster>({8, 8, 512}, 8);
+  print_both<__half, ClusterLines>({8, 8, 512}, 8);
   print_both<__half, Grid>({96, 16, 768}, 48);
   print_both<__half, GridPackets>({96, 16, 768}, 48);
   print_both<float, Cluster>({8, 8, 256}, 8);
+  print_both<float, ClusterLines>({8, 8, 256}, 8);
 }
 
 }  // namespace

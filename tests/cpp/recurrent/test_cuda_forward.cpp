@@ -3,6 +3,8 @@
 // resets, K in parts, sizes that miss tiles.
 #include "cuda_sequence_checks.h"
 
+#include <optional>
+
 #include "recurrent/cuda/sequence_forward.cuh"
 
 namespace fastcells {
@@ -79,25 +81,35 @@ constexpr double kTolerance = sizeof(T) == 4              ? 3e-6
                               : std::is_same_v<T, __half> ? 2e-3
                                                           : 1.6e-2;
 
-template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached,
-          Exchange kExchange = Exchange::kCounters>
-bool check(const Case& c, const Launch& launch) {
-  using Traits = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached, kExchange>;
-  return run_case(case_name<Cell, Traits>(c, launch), [&] {
-    Forward<Cell, T> run(c);
-    run_kernel<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
-    if constexpr (!Traits::kPackets) return end_case(run.error(), kTolerance<T>);
-    using Counters = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
-    Forward<Cell, T> counted(c);
-    run_kernel<Counters>(launch, sequence_forward_kernel<Cell, Counters>, counted.arguments());
-    return end_case(run.error(), kTolerance<T>, run.is_equal(counted));
-  });
+template <class Cell, class Traits>
+Forward<Cell, typename Traits::T> run_on(const Case& c, const Launch& launch) {
+  Forward<Cell, typename Traits::T> run(c);
+  run_kernel<Traits>(launch, sequence_forward_kernel<Cell, Traits>, run.arguments());
+  return run;
 }
-// A grid exchanges by counters and by packets, with the same bits.
-template <class Cell, class T, int kBatchTiles, int kCached>
-bool check_grid(const Case& c, const Launch& launch) {
-  return check<Cell, T, Tier::kGrid, kBatchTiles, kCached>(c, launch) &
-         check<Cell, T, Tier::kGrid, kBatchTiles, kCached, Exchange::kPackets>(c, launch);
+template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
+bool check(const Case& c, const Launch& launch) {
+  using Traits = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
+  return run_case(case_name<Cell, Traits>(c, launch),
+                  [&] { return end_case(run_on<Cell, Traits>(c, launch).error(), kTolerance<T>); });
+}
+// A grid exchanges by counters and by packets, a cluster in rows and in lines, with the same bits.
+template <class Cell, class T, Tier kTier, int kBatchTiles, int kCached>
+bool check_both(const Case& c, const Launch& launch) {
+  constexpr Exchange kOther = kTier == Tier::kGrid ? Exchange::kPackets : Exchange::kLines;
+  using Usual = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
+  using Other = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached, kOther>;
+  std::optional<Forward<Cell, T>> usual;  // not where the program begins behind it
+  bool ok = run_case(case_name<Cell, Usual>(c, launch), [&] {
+    usual.emplace(run_on<Cell, Usual>(c, launch));
+    return end_case(usual->error(), kTolerance<T>);
+  });
+  ok &= run_case(case_name<Cell, Other>(c, launch), [&] {
+    if (!usual) usual.emplace(run_on<Cell, Usual>(c, launch));
+    const auto other = run_on<Cell, Other>(c, launch);
+    return end_case(other.error(), kTolerance<T>, other.is_equal(*usual));
+  });
+  return ok;
 }
 
 // On a card: the layer by every tier that holds it, as the plan would launch it. Errors add up over
@@ -125,23 +137,25 @@ bool check_every_tier(const Case& c) {
 struct CheckCell {
   template <class Cell, class T>
   bool operator()() const {
-    constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster;
+    constexpr auto kBlock = Tier::kBlock, kCluster = Tier::kCluster, kGrid = Tier::kGrid;
     bool ok = true;
     if constexpr (!std::is_same_v<T, __half>) {
       ok &= check<Cell, T, kBlock, 1, 4>({5, 3, 4, 20}, {4, 1, 1, 1});
-      ok &= check<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {4, 1, 2, 3});
-      ok &= check_grid<Cell, T, 2, 3>({5, 7, 2, 24, false, true, true}, {1, 2, 3, 8});
-      ok &= check_grid<Cell, T, 2, 3>({3, 37, 2, 24, true, true, false, true, false}, {1, 1, 3, 7});
+      ok &= check_both<Cell, T, kCluster, 1, 0>({6, 9, 4, 50, false, true, true}, {4, 1, 2, 3});
+      ok &= check_both<Cell, T, kGrid, 2, 3>({5, 7, 2, 24, false, true, true}, {1, 2, 3, 8});
+      ok &= check_both<Cell, T, kGrid, 2, 3>({3, 37, 2, 24, true, true, false, true, false},
+                                             {1, 1, 3, 7});
     }
     if (is_short() && sizeof(T) == 4) return ok;  // every tier and exchange
     if constexpr (!std::is_same_v<T, __nv_bfloat16>) {
       ok &= check<Cell, T, kBlock, 2, 1>({4, 11, 3, 32, true, true, true}, {4, 2, 1, 2});
-      ok &= check<Cell, T, kCluster, 1, 1>({5, 2, 3, 61, true, false, true, false}, {2, 2, 4, 4});
-      ok &= check_grid<Cell, T, 1, 1>({4, 9, 3, 45, false, true, true}, {2, 2, 3, 6});
+      ok &= check_both<Cell, T, kCluster, 1, 1>({5, 2, 3, 61, true, false, true, false},
+                                                {2, 2, 4, 4});
+      ok &= check_both<Cell, T, kGrid, 1, 1>({4, 9, 3, 45, false, true, true}, {2, 2, 3, 6});
     }
     if constexpr (sizeof(T) == 4) {
-      ok &= check<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},
-                                           {1, 1, 8, 5});
+      ok &= check_both<Cell, T, kCluster, 1, 1>({3, 8, 3, 64, false, true, false, true, false},
+                                                {1, 1, 8, 5});
     }
     if (is_short()) return ok;
 #ifdef __CUDACC__

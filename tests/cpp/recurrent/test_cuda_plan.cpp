@@ -70,7 +70,7 @@ void check_other_tables() {
   }
 }
 
-// Packets where they were the faster exchange: one slice, 32 to 128 blocks.
+// The plan takes what has run on a card: counters, and rows. Lines are for whoever asks for them.
 void check_exchanges() {
   const auto expect_exchange = [](const Problem& problem, const Device& device, const char* text) {
     const Plan found = plan(problem, device);
@@ -85,6 +85,16 @@ void check_exchanges() {
   expect_exchange(make(4, 17, 1024), kHopper, "2 slices");
   expect_exchange(make(4, 17, 1024), kHopper, "exchange by counters");
   expect_exchange(make(4, 16, 512), kHopper, "clusters of 16 blocks, 2 slices");
+  const Problem problem = make(4, 16, 512);
+  Plan rows, lines;
+  expect(plan(problem, kHopper).exchange != Exchange::kLines, "lines are planned");
+  expect(try_blocks(problem, kHopper, Tier::kCluster, 8, rows) &&
+             try_blocks(problem, kHopper, Tier::kCluster, 8, lines, Exchange::kLines),
+         "a cluster of 8 does not hold H = 512");
+  // Two buffers of eight rows that are padded by 64 bytes each.
+  expect(rows.shared_bytes - lines.shared_bytes == 2 * 8 * 64, "lines are padded");
+  expect(describe(lines).find("clusters of 8 blocks, exchange by lines, 2 slices") == 0,
+         describe(lines));
 }
 
 // Whatever is planned, the kernels can do: nothing is left without an owner, and nothing overflows.
