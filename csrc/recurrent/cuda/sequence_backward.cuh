@@ -31,7 +31,7 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
   static constexpr int G = Cell::kGates, U = Traits::kGroups, N = Traits::kBatchTiles;
   static constexpr int kSaved = Cell::kSaved;
   static constexpr bool kGrid = Traits::kGrid;
-  using Product::a_, Product::d_, Product::T_, Product::B_, Product::H_, Product::first_unit_;
+  using Product::a_, Product::d_, Product::T_, Product::B_, Product::H_;
   using Product::is_ours, Product::is_owner, Product::of_row, Product::row, Product::slices_;
   using Product::unit, Product::units_;
   template <class X>
@@ -107,8 +107,7 @@ class SequenceBackward : SequenceProduct<SequenceBackwardArgs, SequenceBackwardD
       for (int e = 0; e < 2; ++e) run_cell(n, g, e, dx[n][g][e], dg[n][g][e]);
       FC_UNROLL
       for (int k = 0; k < G; ++k) {
-        this->send(j + 1, n, k * units_ + first_unit_ + g * kGroupUnits, dg[n][g][0][k],
-                   dg[n][g][1][k]);
+        this->send(j + 1, n, k, g, dg[n][g][0][k], dg[n][g][1][k]);
       }
     });
     this->publish();

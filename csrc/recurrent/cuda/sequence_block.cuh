@@ -271,18 +271,24 @@ class SequenceBlock {
       ptx::arrive_expecting(full_ + (exchange & 1), unsigned(kBytes * units_));
     }
   }
-  // The lanes' values of one group of units, for two rows each, to a column of every block.
-  FC_DEVICE void send(int exchange, int n, int column, T first, T second) const {
+  // The lanes' values of group g of this warp's units, for two rows each, to the columns of a gate
+  // (forward: of the only one) of every block.
+  FC_DEVICE void send(int exchange, int n, int gate, int g, T first, T second) const {
+    const int column = gate * units_ + first_unit_ + g * kGroupUnits;
     if constexpr (kPackets) {
       send_packets(exchange, n, column, first, second);
     } else {
-      send_quads(exchange, n, column, first, second);
+      send_quads(exchange, n, column, first_unit_ + g * kGroupUnits, first, second);
     }
   }
-  FC_DEVICE void send_quads(int exchange, int n, int column, T first, T second) const {
+  // `unit` is that of the column: a gate's columns are a multiple of a step over K in a cluster
+  // that has several gates.
+  FC_DEVICE void send_quads(int exchange, int n, int column, int unit, T first, T second) const {
     const Gathered<T> group = gather(lane_, first, second);
     const int number = (exchange & 1), r = n * kTileRows + group.row;
-    const int at = place(r, (column + group.first_unit) * int(sizeof(T)) / 16);
+    const auto quad = [&](int of) { return (of + group.first_unit) * int(sizeof(T)) / 16; };
+    const int at = kLines ? quad(column) * kTileRows + line_slot(r, quad(unit))
+                          : r * row_quads() + quad(column);
     if constexpr (kCluster) {  // several lanes have the same: each serves other blocks
       FC_UNROLL
       for (int i = 0; i < cuda::kMostCluster / Gathered<T>::kCopies; ++i) {

@@ -35,7 +35,7 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
   static constexpr int G = Cell::kGates, U = Traits::kGroups, N = Traits::kBatchTiles;
   static constexpr int kHalves = U * G;
   static constexpr bool kGrid = Traits::kGrid;
-  using Product::a_, Product::d_, Product::T_, Product::B_, Product::H_, Product::first_unit_;
+  using Product::a_, Product::d_, Product::T_, Product::B_, Product::H_;
   using Product::is_ours, Product::is_owner, Product::of_row, Product::row, Product::slices_;
   using Product::unit;
 
@@ -131,8 +131,7 @@ class SequenceForward : SequenceProduct<SequenceForwardArgs, SequenceDirection, 
   }
   FC_DEVICE void send_all(int exchange) const {
     this->each_pair([&](int n, int g) {
-      this->send(exchange, n, first_unit_ + g * kGroupUnits, T(state_[0][n][g][0]),
-                 T(state_[0][n][g][1]));
+      this->send(exchange, n, /*gate=*/0, g, T(state_[0][n][g][0]), T(state_[0][n][g][1]));
     });
   }
 
