@@ -110,6 +110,8 @@ $(BENCH_INSTALLED): $(INSTALLED)
 bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a quiet CPU
 	@echo "bench: benchmarks/recurrent/cpu.py (minutes)"
 	@$(PY) -m benchmarks.recurrent.cpu
+	@echo "bench: benchmarks/recurrent/narrow.py"
+	@$(PY) -m benchmarks.recurrent.narrow
 	@echo "bench: benchmarks/attention/cpu.py (minutes)"
 	@$(PY) -m benchmarks.attention.cpu
 	@echo "bench: benchmarks/small_calls.py"
@@ -118,6 +120,8 @@ bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a 
 bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
 	@echo "bench-quick: benchmarks/recurrent/cpu.py --quick"
 	@$(PY) -m benchmarks.recurrent.cpu --quick
+	@echo "bench-quick: benchmarks/recurrent/narrow.py --quick"
+	@$(PY) -m benchmarks.recurrent.narrow --quick
 	@echo "bench-quick: benchmarks/attention/cpu.py --quick"
 	@$(PY) -m benchmarks.attention.cpu --quick
 	@echo "bench-quick: benchmarks/small_calls.py --quick"

@@ -1,4 +1,5 @@
-// What this machine can do at best, as JSON: float32 FMA in GF/s, and GB/s read by each thread.
+// What this machine can do at best, as JSON: float32 FMA in GF/s, products of bfloat16 pairs and of
+// bytes in the same unit (0 without an instruction for them), and GB/s read by each thread.
 //
 // `ceilings N` measures on 1 and on N threads. The FMA loop touches registers alone, with enough
 // independent chains to hide the latency. Reading sums a buffer of each thread's own, again and
@@ -6,6 +7,9 @@
 // The best of several repetitions counts: a ceiling is not made lower by what else runs.
 
 #include <omp.h>
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
+#include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
@@ -86,6 +90,52 @@ double fma_gflops(int threads) {
   return best;
 }
 
+// Operations a second, in 1e9, of `step(chain)`, an instruction that multiplies and adds
+// `products` numbers a lane of 32 bits.
+template <class Chain, class Step>
+double dot_gigaops(int threads, int products, Step step) {
+  double best = 0;
+  for (int i = 0; i < kRepetitions; i++) {
+    double seconds = seconds_of(threads, [&](int) {
+      Chain chains[kChains];
+      for (int c = 0; c < kChains; c++)
+        chains[c] = Chain{} + decltype(Chain{}[0] + 0)(c);  // different, or one is computed
+      for (long r = 0; r < kFmaRounds; r++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < kChains; c++) chains[c] = step(chains[c]);
+      }
+      for (int c = 1; c < kChains; c++) chains[0] += chains[c];
+      sink = static_cast<float>(chains[0][0]);
+    });
+    best =
+        std::max(best, 2.0 * products * kLanes * kChains * kFmaRounds * threads / seconds * 1e-9);
+  }
+  return best;
+}
+
+double bfloat16_gflops([[maybe_unused]] int threads) {
+#if defined(__AVX512BF16__)
+  volatile int bits = 0x3e803e80;  // 0.25 twice
+  const __m512i x = _mm512_set1_epi32(bits);
+  return dot_gigaops<__m512>(
+      threads, 2, [x](__m512 acc) { return _mm512_dpbf16_ps(acc, (__m512bh)x, (__m512bh)x); });
+#else
+  return 0;
+#endif
+}
+
+double int8_gigaops([[maybe_unused]] int threads) {
+#if defined(__AVX512VNNI__)
+  typedef int Words __attribute__((vector_size(64)));
+  volatile int bits = 0x01010101;
+  const __m512i x = _mm512_set1_epi32(bits);
+  return dot_gigaops<Words>(
+      threads, 4, [x](Words acc) { return (Words)_mm512_dpbusd_epi32((__m512i)acc, x, x); });
+#else
+  return 0;
+#endif
+}
+
 // buffer [count] vectors, count a multiple of kReadChains.
 void read_all(const Vector* buffer, long count, long sweeps) {
   Vector sums[kReadChains] = {};
@@ -128,8 +178,10 @@ int main(int argc, char** argv) {
   const char* separator = "";
   std::printf("{\"vector_bytes\": %d, \"threads\": [", kVectorBytes);
   for (int threads : counts) {
-    std::printf("%s\n{\"threads\": %d, \"fma_gflops\": %.1f, \"read_gb_s_per_thread\": {",
-                separator, threads, fma_gflops(threads));
+    std::printf("%s\n{\"threads\": %d, \"fma_gflops\": %.1f, ", separator, threads,
+                fma_gflops(threads));
+    std::printf("\"bfloat16_gflops\": %.1f, \"int8_gigaops\": %.1f, \"read_gb_s_per_thread\": {",
+                bfloat16_gflops(threads), int8_gigaops(threads));
     separator = "";
     for (long kib : kBufferKiB) {
       double rate = read_gigabytes_per_second(threads, kib * kKiB);

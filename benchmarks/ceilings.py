@@ -17,6 +17,9 @@ class Ceilings:
     """Float32 FMA and read bandwidth, each {threads: ...}, on 1 thread and on as many as asked."""
 
     fma_gflops: dict[int, float]
+    # Products of bfloat16 pairs and of bytes, in the same unit; 0 without an instruction for them.
+    bfloat16_gflops: dict[int, float]
+    int8_gigaops: dict[int, float]
     read_gb_s: dict[int, dict[int, float]]  # a thread, by the bytes that each thread reads
 
     def bandwidth(self, threads, bytes_per_thread):
@@ -46,7 +49,10 @@ def parse(text):
     """Return the Ceilings of the program's output."""
     found = json.loads(text)["threads"]
     return Ceilings(
-        {one["threads"]: one["fma_gflops"] for one in found},
+        *(
+            {one["threads"]: one[rate] for one in found}
+            for rate in ("fma_gflops", "bfloat16_gflops", "int8_gigaops")
+        ),
         {
             one["threads"]: {int(size): rate for size, rate in one["read_gb_s_per_thread"].items()}
             for one in found

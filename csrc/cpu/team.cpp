@@ -63,6 +63,35 @@ std::int64_t nanoseconds(clockid_t clock) {
   return clock_gettime(clock, &t) == 0 ? t.tv_sec * 1000000000LL + t.tv_nsec : -1;
 }
 
+// Whether the other threads lose their cores: a team took longer than the thread that called would
+// have taken alone, by what a scheduler's slice is. Then small calls keep off for a while, twice as
+// long each time it happens again.
+class Crowd {
+ public:
+  // The next team's work, in seconds of one thread.
+  void expect(double seconds_alone) { seconds_alone_ = seconds_alone; }
+  void note(std::chrono::steady_clock::duration took) {
+    using namespace std::chrono;
+    constexpr double kSliceSeconds = 2e-3;
+    constexpr auto kLeast = milliseconds(20), kMost = milliseconds(640);
+    if (seconds_alone_ <= 0) return;
+    if (duration<double>(took).count() > 2 * seconds_alone_ + kSliceSeconds) {
+      rest_ = std::clamp<milliseconds>(2 * rest_, kLeast, kMost);
+      until_ = steady_clock::now() + rest_;
+    } else {
+      rest_ = milliseconds(0);
+    }
+    seconds_alone_ = 0;
+  }
+  bool is_over(std::chrono::steady_clock::time_point now) const { return now >= until_; }
+
+ private:
+  double seconds_alone_ = 0;
+  std::chrono::milliseconds rest_{0};
+  std::chrono::steady_clock::time_point until_;
+};
+thread_local Crowd crowd;
+
 // Spins, then sleeps.
 void wait_for_none(const std::atomic<int>& running) {
   constexpr int kTurns = 4000;  // about 70 us
@@ -94,6 +123,7 @@ void run_team(int threads, const std::function<void(int)>& body) {
   std::atomic<int> running{threads};
   TeamClocks& team = last_team;
   team.clocks.assign(threads, clockid_t());
+  const auto start = std::chrono::steady_clock::now();
   char begins = 0, ends = 0;  // the places of these two barriers
   release(begins);
 #pragma omp parallel
@@ -112,6 +142,7 @@ void run_team(int threads, const std::function<void(int)>& body) {
   }
   acquire(ends);
   team.end = std::chrono::steady_clock::now();
+  crowd.note(team.end - start);
   omp_set_dynamic(may_be_smaller);
   TORCH_CHECK(started >= threads, "fastcells: OpenMP started ", started, " of ", threads,
               " threads; call torch.set_num_threads with fewer");
@@ -148,7 +179,9 @@ int threads_now(int threads, double seconds_alone) {
   const auto now = steady_clock::now();
   burst = now - last_question < kSoon ? burst + 1 : 0;
   last_question = now;
+  if (!crowd.is_over(now)) return 1;
   if (now - last_team.end < kSoon || burst >= kBurst || is_team_awake(threads)) {
+    crowd.expect(seconds_alone);
     return burst = 0, threads;
   }
   return 1;

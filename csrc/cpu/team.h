@@ -15,8 +15,8 @@ void run_team(int threads, const std::function<void(int)>& body);
 
 // `threads`, or 1 where work of so many seconds is sooner done alone: after a pause the others
 // sleep, and often wake on the core of the thread that called, where they wait for the scheduler's
-// next tick. For work whose results do not depend on who does it. Costs microseconds, and nothing
-// soon after a team.
+// next tick; and where they lately lost their cores to others. For work whose results do not depend
+// on who does it. Costs microseconds, and nothing soon after a team.
 int threads_now(int threads, double seconds_alone);
 
 // While it lives torch's own operations too keep to one thread in a forked child.

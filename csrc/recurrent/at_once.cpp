@@ -65,16 +65,19 @@ bool step_at_once(const CellFacts& cell, const cpu::StepTensors& t, at::Tensor& 
 // Any other step, recorded if a derivative may be asked for: h', and c' of a cell that has one;
 // nothing where tensors are not those of a step.
 std::vector<at::Tensor> any_step(const CellFacts& cell, const cpu::StepTensors& t, bool need_grad) {
-  static const WeightNames kNames{"weight_ih", "weight_hh"},
-      kNamesWithBias{"weight_ih", "weight_hh", "bias_ih", "bias_hh"};
   const int64_t rank = t.input.dim();
   const bool fits = (rank == 1 || rank == 2) && (!t.h.defined() || t.h.dim() == rank) &&
                     (!t.c.defined() || t.c.dim() == rank) &&
                     t.c.defined() == (t.h.defined() && cell.states == 2);
   if (!fits) return {};
-  std::vector<at::Tensor> weights{t.weight_ih, t.weight_hh};
-  if (t.bias_ih.defined()) weights.push_back(t.bias_ih), weights.push_back(t.bias_hh);
-  const WeightNames& names = t.bias_ih.defined() ? kNamesWithBias : kNames;
+  WeightNames names;
+  std::vector<at::Tensor> weights;
+  const auto add = [&](std::string_view name, const at::Tensor& weight) {
+    if (weight.defined()) names.push_back(name), weights.push_back(weight);
+  };
+  add("weight_ih", t.weight_ih), add("weight_hh", t.weight_hh);
+  add("bias_ih", t.bias_ih), add("bias_hh", t.bias_hh);
+  add("scale_ih", t.scale_ih), add("scale_hh", t.scale_hh);
   if (need_grad) {
     return record({cell, 1, names, Keep::kEverything}, t.input, t.h, t.c, {}, {}, weights);
   }
@@ -155,13 +158,19 @@ std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directi
 py::object step_of_module(const std::string& name, py::handle input, py::handle h, py::handle c,
                           const py::dict& parameters) {
   PythonTensors tensor;
+  const auto of_quantized = [&](const char* key) -> const at::Tensor& {
+    PyObject* const found = PyDict_GetItemString(parameters.ptr(), key);
+    return tensor(found ? found : Py_None);
+  };
   const cpu::StepTensors t{tensor(input),
                            tensor(h),
                            tensor(c),
                            tensor(parameters, "weight_ih"),
                            tensor(parameters, "weight_hh"),
                            tensor(parameters, "bias_ih"),
-                           tensor(parameters, "bias_hh")};
+                           tensor(parameters, "bias_hh"),
+                           of_quantized("scale_ih"),
+                           of_quantized("scale_hh")};
   if (!tensor.are_plain || !t.input.defined() || !t.weight_ih.defined() || !t.weight_hh.defined() ||
       t.bias_ih.defined() != t.bias_hh.defined()) {
     return py::none();

@@ -44,6 +44,10 @@ class _RecurrentCell(Unscriptable, nn.RNNCellBase):
             return h, c
         return h.squeeze(0), None if c is None else c.squeeze(0)
 
+    def _stored_weights(self) -> dict[str, Tensor | None]:
+        """The module's own dictionary that holds the weights."""
+        return self._parameters
+
     def _typical(self) -> Tensor:
         """A tensor of the device and dtype that the kernels want of an input."""
         return self.weight_ih
@@ -85,7 +89,7 @@ class RNNCell(_RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """input `[B, I]`, hx `[B, H]` or None for zeros -> h' `[B, H]`."""
-        done = run_module_step(self.cell, input, hx, None, self._parameters)
+        done = run_module_step(self.cell, input, hx, None, self._stored_weights())
         if done is not None:
             return done
         if isinstance(input, Proxy):
@@ -117,7 +121,7 @@ class LSTMCell(_RecurrentCell):
         """input `[B, I]`, hx (h, c) `[B, H]` each or None for zeros -> (h', c')."""
         states = (None, None) if hx is None else hx
         if isinstance(states, tuple) and len(states) == 2 and (states[0] is None) == (hx is None):
-            done = run_module_step(self.cell, input, *states, self._parameters)
+            done = run_module_step(self.cell, input, *states, self._stored_weights())
             if done is not None:
                 return done
         if isinstance(input, Proxy):
@@ -154,7 +158,7 @@ class GRUCell(_RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """input `[B, I]`, hx `[B, H]` or None for zeros -> h' `[B, H]`."""
-        done = run_module_step(self.cell, input, hx, None, self._parameters)
+        done = run_module_step(self.cell, input, hx, None, self._stored_weights())
         if done is not None:
             return done
         if isinstance(input, Proxy):

@@ -227,6 +227,10 @@ class _QuantizedLayer(_Quantized):
         data = input.data if isinstance(input, PackedSequence) else input
         if isinstance(input, Proxy) or not isinstance(data, Tensor):
             return super()._run(input, hx, lengths, resets, want_cells)
+        if self._like.dtype == torch.float32 and data is input:
+            done = self._run_at_once(input, hx, lengths, resets, want_cells)
+            if done is not None:
+                return done
         states = hx if isinstance(hx, tuple | list) else (hx,)
         self._refuse_training(data, *states)
         checks.check_input(type(self).__name__, data, self._like)
@@ -269,6 +273,10 @@ class _QuantizedCell(_Quantized):
         if self.weight_dtype == torch.int8:
             weights |= {"scale_ih": self.scale_ih, "scale_hh": self.scale_hh}
         return weights
+
+    def _stored_weights(self) -> dict[str, Tensor | None]:
+        # Nothing to compute with at once where tensors are converted first.
+        return self._buffers if self._like.dtype == torch.float32 else {}
 
     def _typical(self) -> Tensor:
         return self._like.float()

@@ -53,11 +53,9 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         a proxy of torch.fx."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, lengths, resets, want_cells)
-        states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
-        if not want_cells and len(states) == 2 and (states[0] is None) == (hx is None):
-            done = run_module_stack(self, self.cell, input, *states, lengths, resets)
-            if done is not None:
-                return *done, None
+        done = self._run_at_once(input, hx, lengths, resets, want_cells)
+        if done is not None:
+            return done
         if isinstance(input, Proxy):
             return None
         settle_in_forked_child()
@@ -89,6 +87,14 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             c_n if is_batched or c_n is None else c_n.squeeze(1),
             None if cells is None else self._to_callers_layout(cells, is_batched),
         )
+
+    def _run_at_once(self, input, hx, lengths, resets, want_cells):
+        """The same in one call of C++; None where only Python can tell."""
+        states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
+        if want_cells or len(states) != 2 or (states[0] is None) != (hx is None):
+            return None
+        done = run_module_stack(self, self.cell, input, *states, lengths, resets)
+        return None if done is None else (*done, None)
 
     def _run_packed(self, packed, hx, lengths, resets, want_cells):
         settle_in_forked_child()

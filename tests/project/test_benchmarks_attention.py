@@ -32,13 +32,13 @@ def test_flops_and_bytes_of_known_attention(kind, arguments, flops, numbers):
 
 
 def test_a_floor_is_the_longer_of_operations_and_bytes():
-    ceilings = Ceilings({1: 2.0}, {1: {1: 10.0}})
+    ceilings = Ceilings({1: 2.0}, {}, {}, {1: {1: 10.0}})
     case = cases.DotCase(B=1, Tq=1, Tk=8, E=16)
     found = modes.efficiency(case, 1e-6, ceilings, 1)
     assert found["floor_by"] == "operations"
     assert found["floor_ms"] == pytest.approx(2.56e-4)
     assert found["floor_share"] == pytest.approx(0.256)
-    slow = Ceilings({1: 2.0}, {1: {1: 1.0}})
+    slow = Ceilings({1: 2.0}, {}, {}, {1: {1: 1.0}})
     found = modes.efficiency(case, 1e-5, slow, 1)
     assert found["floor_by"] == "bytes"
     assert found["floor_share"] == pytest.approx(18 * 16 * 4 * 1e-9 / 1e-5)
@@ -58,7 +58,7 @@ def attention_cpu(monkeypatch):
         "additive": cases.in_both([cases.AdditiveCase(B=2, Tq=3, Tk=5, E=4, D=6)]),
         "multihead": cases.in_both([cases.MultiheadCase(2, 5, 5, 4, N=2)]),
     }
-    ceilings = Ceilings({2: 100.0}, {2: {1024: 50.0}})
+    ceilings = Ceilings({2: 100.0}, {}, {}, {2: {1024: 50.0}})
     monkeypatch.setattr(module, "CASES", {k: lambda quick, v=v: v for k, v in tiny.items()})
     monkeypatch.setattr(command, "measure_ceilings", lambda threads: ceilings)
     monkeypatch.setattr(command, "restrict_threads", lambda threads: None)

@@ -12,7 +12,8 @@ constexpr int64_t kMostStepRows = 2;
 
 struct StepTensors {
   const at::Tensor &input, &h, &c;  // [B, I] or [I], [B, H] or [H]; c undefined without one
-  const at::Tensor &weight_ih, &weight_hh, &bias_ih, &bias_hh;  // biases may be undefined
+  const at::Tensor &weight_ih, &weight_hh;
+  const at::Tensor &bias_ih, &bias_hh, &scale_ih, &scale_hh;  // may be undefined
 };
 
 // With more steps packed weights are cheaper, although each call makes sure that they are true.
