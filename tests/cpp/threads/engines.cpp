@@ -65,7 +65,8 @@ Tensors run_layer(const LayerCase& c, const Tensors& weights, const at::Tensor& 
       "test", {c.cell, c.D, input, std::nullopt, std::nullopt, weights,
                split_names("weight_ih weight_hh bias_ih bias_hh"), given, std::nullopt});
   std::string why;
-  const CellKernels* kernels = find_kernels(layer.cell, layer.storage, layer.sizes, false, why);
+  const CellKernels* kernels =
+      find_kernels(layer.cell, layer.storage, WeightStorage::kAsTensors, layer.sizes, false, why);
   const LayerOutputs out = sequence_forward(layer, Keep::kEverything, *kernels);
   const PerWeight<bool> all{true, true, true, true, false};
   const LayerNeeds needs{true, false, false, std::vector<PerWeight<bool>>(c.D, all)};
