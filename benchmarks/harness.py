@@ -15,7 +15,8 @@ from dataclasses import dataclass
 # Spinning ends within milliseconds (ONNX Runtime's is told to): 0.02 s are enough. After 0.05 s two
 # threads were seen to wake on one core, and a call of 1 ms took 10 ms.
 PAUSE_S = 0.02
-WARM_S = 5e-3
+# fastcells does the first 8 ms or so after a pause on one thread, and then wakes the others.
+WARM_S = 30e-3
 SAMPLE_S = 2e-3  # far above the clock's resolution and a context switch
 MAX_REPETITIONS = 200
 LONG_CALL_S = 0.05  # a longer call warms itself up

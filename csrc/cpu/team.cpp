@@ -172,17 +172,24 @@ int threads_now(int threads, double seconds_alone) {
   constexpr double kWakeSeconds = 8e-3;  // until a thread that slept is at work, at worst
   // Soon after a team its threads spin, or sleep lightly: they wake on cores of their own.
   constexpr auto kSoon = std::chrono::milliseconds(8);
-  constexpr int kBurst = 16;  // questions in quick succession: calls go on, and waking pays
+  // Calls in quick succession go on, and waking pays: so many, or as much work as waking may cost.
+  constexpr int kBurst = 16;
   thread_local steady_clock::time_point last_question;
   thread_local int burst = 0;
+  thread_local double burst_seconds = 0;
   if (threads == 1 || seconds_alone >= kWakeSeconds) return threads;
   const auto now = steady_clock::now();
-  burst = now - last_question < kSoon ? burst + 1 : 0;
+  // From the end of the call before, which began with its question.
+  const bool goes_on = now - last_question < kSoon + std::chrono::duration<double>(burst_seconds);
+  burst = goes_on ? burst + 1 : 0;
+  burst_seconds = goes_on ? burst_seconds + seconds_alone : seconds_alone;
   last_question = now;
   if (!crowd.is_over(now)) return 1;
-  if (now - last_team.end < kSoon || burst >= kBurst || is_team_awake(threads)) {
+  if (now - last_team.end < kSoon || burst >= kBurst ||
+      (burst > 0 && burst_seconds >= kWakeSeconds) || is_team_awake(threads)) {
     crowd.expect(seconds_alone);
-    return burst = 0, threads;
+    burst = 0, burst_seconds = 0;
+    return threads;
   }
   return 1;
 }
