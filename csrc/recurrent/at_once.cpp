@@ -72,6 +72,7 @@ std::vector<at::Tensor> any_step(const CellFacts& cell, const cpu::StepTensors& 
   if (!fits) return {};
   WeightNames names;
   std::vector<at::Tensor> weights;
+  names.reserve(6), weights.reserve(6);
   const auto add = [&](std::string_view name, const at::Tensor& weight) {
     if (weight.defined()) names.push_back(name), weights.push_back(weight);
   };
@@ -158,19 +159,20 @@ std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directi
 py::object step_of_module(const std::string& name, py::handle input, py::handle h, py::handle c,
                           const py::dict& parameters) {
   PythonTensors tensor;
-  const auto of_quantized = [&](const char* key) -> const at::Tensor& {
-    PyObject* const found = PyDict_GetItemString(parameters.ptr(), key);
-    return tensor(found ? found : Py_None);
+  const at::Tensor& weight_ih = tensor(parameters, "weight_ih");
+  const bool has_scales = weight_ih.defined() && weight_ih.scalar_type() == at::kChar;
+  const auto scale = [&](const char* key) -> const at::Tensor& {
+    return has_scales ? tensor(parameters, key) : tensor(Py_None);
   };
   const cpu::StepTensors t{tensor(input),
                            tensor(h),
                            tensor(c),
-                           tensor(parameters, "weight_ih"),
+                           weight_ih,
                            tensor(parameters, "weight_hh"),
                            tensor(parameters, "bias_ih"),
                            tensor(parameters, "bias_hh"),
-                           of_quantized("scale_ih"),
-                           of_quantized("scale_hh")};
+                           scale("scale_ih"),
+                           scale("scale_hh")};
   if (!tensor.are_plain || !t.input.defined() || !t.weight_ih.defined() || !t.weight_hh.defined() ||
       t.bias_ih.defined() != t.bias_hh.defined()) {
     return py::none();

@@ -114,6 +114,9 @@ def _ask(
         steps, batch = input.shape[:2] if input.dim() == 3 else (input.shape[0], 1)
         if getattr(layer, "batch_first", False) and input.dim() == 3:
             steps, batch = batch, steps
+    weights = getattr(layer, "weight_dtype", None)
+    if weights is not None:  # beside narrow weights all is float32
+        dtype = torch.float32
     question = (
         layer.cell,
         2 if getattr(layer, "bidirectional", False) else 1,
@@ -124,8 +127,4 @@ def _ask(
     )
     if device == "cuda":
         return _extension._C.explain_cuda(*question)
-    cell, directions, sizes, dtype, *rest = question
-    weights = getattr(layer, "weight_dtype", dtype)
-    if weights != dtype:  # beside narrow weights all is float32
-        dtype = torch.float32
-    return _extension._C.explain_cpu(cell, directions, sizes, dtype, *rest, has_rows, weights)
+    return _extension._C.explain_cpu(*question, has_rows, weights)

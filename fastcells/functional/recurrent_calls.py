@@ -197,10 +197,8 @@ def _dequantized(weights: Sequence[Tensor], names: str, dtype: torch.dtype):
     for start in range(0, len(weights), len(named)):
         direction = dict(zip(named, weights[start : start + len(named)], strict=True))
         for name in left:
-            scale = direction.get(name.replace("weight", "scale"))
-            weight = direction[name]
-            is_narrow = name.startswith("weight") and scale is not None
-            kept.append((weight * scale[:, None] if is_narrow else weight).to(dtype))
+            weight, scale = direction[name], direction.get(f"scale{name.removeprefix('weight')}")
+            kept.append((weight if scale is None else weight * scale[:, None]).to(dtype))
     return kept, " ".join(left)
 
 

@@ -114,11 +114,10 @@ def _options_of(layer: nn.Module) -> dict[str, Any]:
     names = ["input_size", "hidden_size", "bias"]
     if isinstance(layer, nn.RNNBase):
         names += ["num_layers", "batch_first", "dropout", "bidirectional"]
-    if layer.__class__.__name__.startswith(("RNN", "ParametrizedRNN")):
-        names.append("nonlinearity")
+    names += [name for name in ("nonlinearity", "variant") if hasattr(layer, name)]
     options = {name: getattr(layer, name) for name in names}
-    if hasattr(layer, "variant"):
-        options["variant"] = layer.variant
+    if getattr(layer, "mode", "").startswith("RNN_"):  # which a call reads
+        options["nonlinearity"] = layer.mode.removeprefix("RNN_").lower()
     return {**options, "device": "meta"}  # nothing is initialised
 
 
@@ -201,6 +200,14 @@ class _Quantized:
                 "made of"
             )
 
+    def _check_dtypes(self, input: Tensor, states) -> None:
+        for state in states:
+            if isinstance(state, Tensor) and state.dtype != input.dtype:
+                raise ValueError(
+                    f"{type(self).__name__}: hx must have the input's dtype {input.dtype}, got "
+                    f"{state.dtype}"
+                )
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, dtype={self.weight_dtype}"
 
@@ -234,12 +241,7 @@ class _QuantizedLayer(_Quantized):
         states = hx if isinstance(hx, tuple | list) else (hx,)
         self._refuse_training(data, *states)
         checks.check_input(type(self).__name__, data, self._like)
-        for state in states:
-            if isinstance(state, Tensor) and state.dtype != data.dtype:
-                raise ValueError(
-                    f"{type(self).__name__}: hx must have the input's dtype {data.dtype}, got "
-                    f"{state.dtype}"
-                )
+        self._check_dtypes(data, states)
         with without_autocast(data):
             done = super()._run(
                 _to(input, torch.float32), _to(hx, torch.float32), lengths, resets, want_cells
@@ -258,12 +260,7 @@ class _QuantizedCell(_Quantized):
         given = states or []
         self._refuse_training(input, *given)
         checks.check_cell_input(type(self).__name__, input, self._like, self.input_size)
-        for state in given:
-            if isinstance(state, Tensor) and state.dtype != input.dtype:
-                raise ValueError(
-                    f"{type(self).__name__}: hx must have the input's dtype {input.dtype}, got "
-                    f"{state.dtype}"
-                )
+        self._check_dtypes(input, given)
         with without_autocast(input):
             done = super()._step(input.float(), _to(states, torch.float32), count, names)
         return tuple(_to(result, input.dtype) for result in done)

@@ -166,6 +166,20 @@ def test_an_empty_batch():
     assert output.shape == (T, 0, H) and h_n.shape == c_n.shape == (1, 0, H)
 
 
+@pytest.mark.parametrize("kind", CELLS)
+@torch.no_grad()
+def test_an_input_without_elements(kind):
+    cell = getattr(fastcells, kind)(0, H)
+    assert error(fastcells.quantize(cell)(torch.randn(B, 0)), cell(torch.randn(B, 0))) < 0.02
+
+
+@torch.no_grad()
+def test_the_mode_of_a_call_is_copied():
+    layer, input = make("RNN"), input_of("RNN")
+    layer.mode = "RNN_RELU"
+    assert error(fastcells.quantize(layer)(input), layer(input)) < 0.02
+
+
 # ---- as a module ----
 
 

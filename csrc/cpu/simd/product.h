@@ -22,13 +22,16 @@ struct Int8Quad {
   std::uint32_t bits;
 };
 
-// An element E of A and of a panel: the results' type, a vector of sums, and of factors.
+// Accumulators of a tile.
+constexpr int kTileSums = kRegisters == 32 ? 24 : 12;
+
+// An element E of A and of a panel: a vector of sums, and of factors; how many products a lane sums
+// in one instruction.
 template <class E>
 struct Term {
-  using S = E;
   using Sum = Vector<E>;
   using Factor = Vector<E>;
-  static constexpr int kTileSums = kRegisters == 32 ? 24 : 12;
+  static constexpr int kProducts = 1, kSums = kTileSums;
   FC_INLINE static Factor spread(E x) { return Factor(x); }
   template <class P>
   FC_INLINE static Factor factor(const P* p) {
@@ -38,10 +41,9 @@ struct Term {
 };
 template <>
 struct Term<BFloat16Pair> {
-  using S = float;
   using Sum = Vector<float>;
   using Factor = Words;
-  static constexpr int kTileSums = kRegisters == 32 ? 24 : 12;
+  static constexpr int kProducts = Instructions::kHasDot16 ? 2 : 1, kSums = kTileSums;
   FC_INLINE static Factor spread(BFloat16Pair x) { return x.bits - Words{}; }
   FC_INLINE static Factor factor(const BFloat16Pair* p) { return load_words(p); }
   FC_INLINE static void add(Sum& acc, Factor x, Factor w) { Instructions::dot16(acc.v, x, w); }
@@ -58,12 +60,11 @@ struct Counts {
 };
 template <>
 struct Term<Int8Quad> {
-  using S = float;
   using Sum = Counts;
   using Factor = Words;
   // Without an instruction for it a product needs registers of its own.
-  static constexpr int kTileSums =
-      (kRegisters == 32 ? 24 : 12) * (Instructions::kHasDot8 ? 3 : 2) / 3;
+  static constexpr int kProducts = Instructions::kHasDot8 ? 4 : 1;
+  static constexpr int kSums = Instructions::kHasDot8 ? kTileSums : kTileSums * 2 / 3;
   FC_INLINE static Factor spread(Int8Quad x) { return x.bits - Words{}; }
   FC_INLINE static Factor factor(const Int8Quad* p) { return load_words(p); }
   FC_INLINE static void add(Sum& acc, Factor x, Factor w) { Instructions::dot8(acc.v, x, w); }
@@ -71,7 +72,7 @@ struct Term<Int8Quad> {
 
 // Rows of a tile whose panel is R vectors wide.
 template <class E, int R>
-constexpr int kTileRows = Term<E>::kTileSums / R;
+constexpr int kTileRows = Term<E>::kSums / R;
 
 // Bytes of a panel that stay in the first-level cache while the rows pass over it.
 constexpr std::int64_t kPanelBytes = 16 * 1024;

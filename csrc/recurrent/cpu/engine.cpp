@@ -35,7 +35,7 @@ class CpuEngine final : public Engine {
     check_inference(layer, keep == Keep::kStates || keep == Keep::kEverything);
     if (!kernels && layer.is_quantized()) return nothing_of(layer);
     if (!kernels) return stepwise().forward(layer, keep);
-    if (kernels->step && is_step(layer)) return layer_of_steps(layer, keep, *kernels);
+    if (is_step(layer, *kernels)) return layer_of_steps(layer, keep, *kernels);
     return sequence_forward(layer, keep, *kernels);
   }
   InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
@@ -48,7 +48,7 @@ class CpuEngine final : public Engine {
   }
   LayerOutputs step(const Layer& layer) const override {
     const CellKernels* kernels = kernels_of(layer);
-    if (!kernels || !kernels->step || !is_step(layer)) return forward(layer, Keep::kNothing);
+    if (!kernels || !is_step(layer, *kernels)) return forward(layer, Keep::kNothing);
     const auto& s = layer.sizes;
     LayerOutputs outputs;
     outputs.output = at::empty({1, s.B, s.H}, layer.input.options());
@@ -71,8 +71,8 @@ class CpuEngine final : public Engine {
     return empty_outputs(layer, Keep::kNothing);
   }
   // Whether the step kernels take it, a step at a time.
-  static bool is_step(const Layer& layer) {
-    return is_few_steps(layer.sizes, layer.storage) && !layer.lengths.defined() &&
+  static bool is_step(const Layer& layer, const CellKernels& kernels) {
+    return kernels.step && is_few_steps(layer.sizes, layer.storage) && !layer.lengths.defined() &&
            !layer.resets.defined();
   }
   // Step after step of each direction: h of every step, final states, and what is defined of cells

@@ -1,5 +1,7 @@
 // What the tests of the CUDA sequence kernels share: buffers of storage, sizes of a launch, errors.
 #pragma once
+#include <optional>
+
 #include "cases.h"
 
 #include "recurrent/cells/dispatch.h"
@@ -114,6 +116,23 @@ std::string case_name(const Case& c, const Launch& launch) {
                 c.reverse ? " reverse" : "", c.lengths ? " lengths" : "", c.resets ? " resets" : "",
                 tier.c_str(), launch.unit_warps, launch.parts, launch.blocks, Traits::kCached);
   return name;
+}
+
+// The case by the usual and by the other of two exchanges, with the same bits: run(TypeTag<Traits>)
+// is what a kernel gives.
+template <class Cell, class Usual, class Other, class Run>
+bool check_exchanges(const Case& c, const Launch& launch, double tolerance, const Run& run) {
+  std::optional<decltype(run(TypeTag<Usual>{}))> usual;  // not where the program begins behind it
+  bool ok = run_case(case_name<Cell, Usual>(c, launch), [&] {
+    usual.emplace(run(TypeTag<Usual>{}));
+    return end_case(usual->error(), tolerance);
+  });
+  ok &= run_case(case_name<Cell, Other>(c, launch), [&] {
+    if (!usual) usual.emplace(run(TypeTag<Usual>{}));
+    const auto other = run(TypeTag<Other>{});
+    return end_case(other.error(), tolerance, other.is_equal(*usual));
+  });
+  return ok;
 }
 
 // ---- what a card takes beside the emulator's cases ----

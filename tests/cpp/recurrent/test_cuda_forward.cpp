@@ -3,8 +3,6 @@
 // resets, K in parts, sizes that miss tiles.
 #include "cuda_sequence_checks.h"
 
-#include <optional>
-
 #include "recurrent/cuda/sequence_forward.cuh"
 
 namespace fastcells {
@@ -99,17 +97,9 @@ bool check_both(const Case& c, const Launch& launch) {
   constexpr Exchange kOther = kTier == Tier::kGrid ? Exchange::kPackets : Exchange::kLines;
   using Usual = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached>;
   using Other = ForwardTraits<Cell, T, kTier, kBatchTiles, kCached, kOther>;
-  std::optional<Forward<Cell, T>> usual;  // not where the program begins behind it
-  bool ok = run_case(case_name<Cell, Usual>(c, launch), [&] {
-    usual.emplace(run_on<Cell, Usual>(c, launch));
-    return end_case(usual->error(), kTolerance<T>);
+  return check_exchanges<Cell, Usual, Other>(c, launch, kTolerance<T>, [&](auto traits) {
+    return run_on<Cell, typename decltype(traits)::type>(c, launch);
   });
-  ok &= run_case(case_name<Cell, Other>(c, launch), [&] {
-    if (!usual) usual.emplace(run_on<Cell, Usual>(c, launch));
-    const auto other = run_on<Cell, Other>(c, launch);
-    return end_case(other.error(), kTolerance<T>, other.is_equal(*usual));
-  });
-  return ok;
 }
 
 // On a card: the layer by every tier that holds it, as the plan would launch it. Errors add up over

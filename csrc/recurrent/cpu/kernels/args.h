@@ -99,8 +99,8 @@ struct BackwardArgs : LayerArgs {
   void* dx_gates;     // A [chunk_frames][G*H] scratch
   void* dg_gates;     // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
   void* saved_again;  // A [chunk_frames][S*H] scratch where `saved` is nullptr
-  void* plain_x;      // A [panels of I][chunk_frames][2*lanes] scratch
-  void* plain_h;      // A [panels of H][chunk_frames][2*lanes] scratch
+  void* plain_x;      // plain panels of x over the frames, or pairs of them, of a chunk: scratch
+  void* plain_h;      // the same of h; each of the size of A [panels][chunk_frames][2*lanes]
 };
 
 // One step of one direction, the weights read as they lie: rows of W times h.
@@ -134,25 +134,23 @@ struct CellKernels {
   int terms;          // products that a lane sums in one instruction
   const char* instruction_set;
   bool takes_own_weights;  // a single step may read the weights as they lie
-  // Bytes of a panel of K steps.
-  std::size_t (*gate_panel_bytes)(std::int64_t K);
-  std::size_t (*plain_panel_bytes)(std::int64_t K);
+  std::size_t (*gate_panel_bytes)(std::int64_t K);  // of a panel of K steps
   std::size_t (*forward_scratch)(const LayerArgs&, std::int64_t own_panels, std::int64_t rows);
   void (*forward)(const ForwardArgs&, const Place&);
   // The places of one group, at most kMostAlone, whose barriers are of one thread.
   void (*forward_alone)(const ForwardArgs&, const Place*, int count);
-  // nullptr, with what follows from it, where there is no way back.
-  std::size_t (*backward_scratch)(const BackwardArgs&);
-  void (*backward)(const BackwardArgs&, const Place&);
   // Panels first .. last - 1 of W [G*H, K] as it lies, and of the biases [G*H] (or nullptr). int8
   // weights have a scale for each of their rows.
   void (*pack_gates)(const void* weight, const float* scales, const void* bias, std::int64_t H,
                      std::int64_t K, std::int64_t first, std::int64_t last, void* panels,
                      void* bias_panels);
+  // The rest is nullptr where weights are narrower than the tensors: no way back, no single step.
+  std::size_t (*backward_scratch)(const BackwardArgs&);
+  void (*backward)(const BackwardArgs&, const Place&);
+  std::size_t (*plain_panel_bytes)(std::int64_t K);
   // Plain panels first .. last - 1 of W [K, N] as it lies.
   void (*pack_plain)(const void* weight, std::int64_t K, std::int64_t N, std::int64_t first,
                      std::int64_t last, void* panels);
-  // nullptr where there is none.
   // Units first .. last - 1.
   void (*step)(const StepArgs&, std::int64_t first, std::int64_t last);
 };

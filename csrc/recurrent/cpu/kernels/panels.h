@@ -52,7 +52,7 @@ struct NarrowPanels {
   static FC_INLINE int64_t bytes(int64_t K) {
     return K * R * kVectorBytes / 2;
   }
-  // Steps k .. of a panel of floats.
+  // Steps k .. k + steps - 1 of a panel, from floats [steps][R][lanes].
   template <int R>
   static FC_INLINE void put(const float* piece, int64_t k, int64_t steps, void* panel) {
     constexpr int64_t kStep = R * Vector<float>::kLanes;
@@ -85,7 +85,7 @@ struct PairPanels {
   static FC_INLINE int64_t bytes(int64_t K) {
     return row_length(K) * R * kVectorBytes;
   }
-  // The same; k is even.
+  // As above; k is even.
   template <int R>
   static FC_INLINE void put(const float* piece, int64_t k, int64_t steps, void* panel) {
     constexpr int64_t L = Vector<float>::kLanes, kStep = R * L;
@@ -101,8 +101,9 @@ struct PairPanels {
   static FC_INLINE void convert(const T* row, int64_t K, BFloat16Pair* to, float*, float*) {
     constexpr int64_t L = Vector<float>::kLanes;
     auto* const halves = reinterpret_cast<BFloat16Bits*>(to);
-    for (int64_t k = 0; k < K; k += L)
+    for (int64_t k = 0; k < K; k += L) {
       store_lanes(halves + k, load_lanes<Vector<float>>(row + k, K - k), K - k);
+    }
     if (K % 2) halves[K].bits = 0;
   }
   template <int R>
@@ -149,9 +150,13 @@ struct QuadPanels {
                                 float* least) {
     using V = Vector<float>;
     constexpr int64_t L = V::kLanes;
-    float few[L];
-    const float* from = row;
-    for (int64_t i = 0; i < L && K < L; ++i) few[i] = row[i < K ? i : 0], from = few;
+    *scale = *least = 0;
+    if (K == 0) return;
+    float few[L];  // a row shorter than a vector, its first element to the end
+    if (K < L) {
+      for (int64_t i = 0; i < L; ++i) few[i] = row[i < K ? i : 0];
+    }
+    const float* const from = K < L ? few : row;
     V low = load(from), high = low, poison(0.0f);
     for (int64_t k = 0; k < K; k += L) {
       const V x = load(from + (k + L <= K || K < L ? k : K - L));  // the last ones twice
@@ -168,7 +173,7 @@ struct QuadPanels {
     const V factor(*scale > 1e-36f ? 1.0f / *scale : 0.0f), shift(lowest);
     const int64_t bytes = 4 * row_length(K);
     for (int64_t k = 0; k < bytes; k += L) {
-      const V x = k + L <= K ? load(row + k) : load_first(row + k, int(K - k > 0 ? K - k : 0));
+      const V x = k + L <= K ? load(row + k) : load_first(row + k, int(K - k));
       // The nearest integer, in the lowest bits of the sum.
       const Words counts = (Words)((x - shift) * factor + V(polynomial::kRound)).v;
       typedef std::uint8_t Bytes __attribute__((vector_size(kVectorBytes / 4)));

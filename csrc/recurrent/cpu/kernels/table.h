@@ -50,11 +50,7 @@ constexpr cpu::CellKernels make_kernels() {
   k.lanes = Sh::L, k.panel_units = Sh::kUnits, k.panel_vectors = Sh::R;
   k.plain_columns = Sh::kColumns;
   k.narrowness = double(sizeof(S)) / sizeof(typename P::Weight);
-  using E = typename P::Row;
-  const bool is_dot = std::is_same_v<E, BFloat16Pair>
-                          ? Instructions::kHasDot16
-                          : std::is_same_v<E, Int8Quad> && Instructions::kHasDot8;
-  k.terms = !is_dot ? 1 : std::is_same_v<E, BFloat16Pair> ? 2 : 4;
+  k.terms = Term<typename P::Row>::kProducts;
   k.instruction_set = Instructions::kName;
   k.gate_panel_bytes = [](int64_t K) { return std::size_t(P::template bytes<Sh::R>(K)); };
   k.forward_scratch = forward_scratch<Cell, T, P>, k.forward = forward<Cell, T, P>;
@@ -121,6 +117,13 @@ inline const cpu::CellKernels* find_int8(int cell, Storage storage, cpu::WeightS
   return find_in(Cells{}, cell, [](auto tag) -> const cpu::CellKernels* {
     return &kKernels<typename decltype(tag)::type, float, QuadPanels>;
   });
+}
+
+// Every width, bfloat16 widened.
+inline const cpu::CellKernels* find_narrow(int cell, Storage storage, cpu::WeightStorage weights) {
+  const cpu::CellKernels* found = find_bfloat16<NarrowPanels<BFloat16Bits>>(cell, storage, weights);
+  if (!found) found = find_float16(cell, storage, weights);
+  return found ? found : find_int8(cell, storage, weights);
 }
 
 }  // namespace

@@ -7,11 +7,7 @@
 namespace fastcells::cpu {
 
 const CellKernels* baseline_narrow(int cell, Storage storage, WeightStorage weights) {
-  if (const auto* found = find_bfloat16<NarrowPanels<BFloat16Bits>>(cell, storage, weights)) {
-    return found;
-  }
-  if (const auto* found = find_float16(cell, storage, weights)) return found;
-  return find_int8(cell, storage, weights);
+  return find_narrow(cell, storage, weights);
 }
 
 }  // namespace fastcells::cpu
