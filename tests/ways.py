@@ -1,6 +1,7 @@
 """The two ways of an eager call: at once in C++ (csrc/*/at_once.cpp), or through Python."""
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from fastcells.functional import attention
 from fastcells.functional import recurrent_calls as recurrent
@@ -11,6 +12,7 @@ from fastcells.layers import multihead
 AT_ONCE = (
     (recurrent.ops, "step_at_once"),
     (recurrent.ops, "stack_at_once"),
+    (recurrent.ops, "packed_stack_at_once"),
     (attention.ops, "dot_at_once"),
     (attention.ops, "additive_at_once"),
     (multihead, "multihead_at_once"),
@@ -43,7 +45,9 @@ def watch_at_once(monkeypatch, seen):
 
 
 def flat(result):
-    """Every tensor of nested tuples."""
+    """Every tensor of nested tuples; of a PackedSequence its data."""
+    if isinstance(result, PackedSequence):
+        result = result.data
     if isinstance(result, torch.Tensor):
         return [result]
     return [tensor for part in result if part is not None for tensor in flat(part)]

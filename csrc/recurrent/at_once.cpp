@@ -1,7 +1,6 @@
 #include "recurrent/at_once.h"
 
 #include <ATen/EmptyTensor.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/dropout.h>
 #include <pybind11/stl.h>
@@ -17,6 +16,7 @@
 #include "python_tensors.h"
 #include "recurrent/cpu/engine.h"
 #include "recurrent/cpu/single_step.h"
+#include "recurrent/packed.h"
 #include "recurrent/way_back.h"
 
 namespace fastcells {
@@ -221,35 +221,50 @@ bool collect_weights(PythonTensors& tensor, const py::dict& parameters,
   return true;
 }
 
+// What a module brings to a call of all its layers.
+struct ModuleLayers {
+  std::string cell;
+  int64_t directions;
+  py::dict parameters;
+  std::vector<std::vector<std::string>> names;  // of each layer and direction
+  py::object flat_weights, dropout, recompute;
+};
+
+// The weights, and how they are to be used; no value where Python must be asked.
+std::optional<StackOptions> take_module(const ModuleLayers& module, PythonTensors& tensor,
+                                        StackTensors& t) {
+  if (!is_number(module.dropout) || !is_flag(module.recompute) ||
+      !PyList_CheckExact(module.flat_weights.ptr())) {
+    return std::nullopt;
+  }
+  t.names = names_of_direction(module.names.at(0));
+  const bool is_complete =
+      t.input.defined() && collect_weights(tensor, module.parameters, module.names,
+                                           module.flat_weights, module.directions, t.weights);
+  if (!is_complete || !tensor.are_plain) return std::nullopt;
+  return StackOptions{module.dropout.cast<double>(), module.recompute.cast<bool>(),
+                      tensor.need_grad};
+}
+
+// (output, h_n, c_n or None), or None.
+py::object results_to_python(const std::optional<LayerOutputs>& outputs) {
+  if (!outputs) return py::none();
+  return py::make_tuple(to_python(outputs->output), to_python(outputs->h_n),
+                        to_python(outputs->c_n));
+}
+
 // All layers of a module, (output, h_n, c_n or None); None where Python must be asked.
-py::object stack_of_module(const std::string& cell, int64_t directions, py::handle batch_first,
-                           py::handle input, py::handle h, py::handle c, py::handle lengths,
-                           py::handle resets, const py::dict& parameters,
-                           const std::vector<std::vector<std::string>>& names,
-                           py::handle flat_weights, py::handle dropout, py::handle recompute) {
+py::object stack_of_module(const ModuleLayers& module, py::handle batch_first, py::handle input,
+                           py::handle h, py::handle c, py::handle lengths, py::handle resets) {
   PythonTensors tensor;
-  if (!are_flags(batch_first, recompute) || !is_number(dropout) ||
-      !PyList_CheckExact(flat_weights.ptr())) {
+  StackTensors t{tensor(input), tensor(h), tensor(c), tensor(lengths), tensor(resets), {}, {}};
+  const std::optional<StackOptions> options = take_module(module, tensor, t);
+  if (!options || !is_flag(batch_first) || t.input.dim() < 2 || t.input.dim() > 3) {
     return py::none();
   }
-  const bool is_batch_first = batch_first.cast<bool>();
-  StackTensors t{tensor(input),
-                 tensor(h),
-                 tensor(c),
-                 tensor(lengths),
-                 tensor(resets),
-                 {},
-                 names_of_direction(names.at(0))};
-  const bool is_complete = t.input.defined() && (t.input.dim() == 3 || t.input.dim() == 2) &&
-                           collect_weights(tensor, parameters, names, flat_weights.cast<py::list>(),
-                                           directions, t.weights);
-  const bool is_batched = is_complete && t.input.dim() == 3;
-  if (!tensor.are_plain || !is_complete ||
-      (!is_batched && (t.lengths.defined() || t.resets.defined()))) {
-    return py::none();
-  }
-  const StackOptions options{dropout.cast<double>(), recompute.cast<bool>(), tensor.need_grad};
-  const auto run = [&]() -> std::optional<LayerOutputs> {
+  const bool is_batched = t.input.dim() == 3, is_batch_first = batch_first.cast<bool>();
+  if (!is_batched && (t.lengths.defined() || t.resets.defined())) return py::none();
+  return results_to_python(unless_refused([&]() -> std::optional<LayerOutputs> {
     if (!is_batched) {
       for (at::Tensor* x : {&t.input, &t.h_0, &t.c_0}) {
         if (x->defined() && x->dim() != 2) return std::nullopt;
@@ -260,7 +275,7 @@ py::object stack_of_module(const std::string& cell, int64_t directions, py::hand
       const bool is_matrix = t.resets.defined() && t.resets.dim() == 2;
       if (is_matrix) t.resets = t.resets.t();
     }
-    auto outputs = stack_at_once(find_cell(cell), directions, t, options);
+    auto outputs = stack_at_once(find_cell(module.cell), module.directions, t, *options);
     if (outputs && !is_batched) {
       for (at::Tensor* x : {&outputs->output, &outputs->h_n, &outputs->c_n}) {
         if (x->defined()) *x = x->squeeze(1);
@@ -269,11 +284,37 @@ py::object stack_of_module(const std::string& cell, int64_t directions, py::hand
       outputs->output = outputs->output.transpose(0, 1);
     }
     return outputs;
-  };
-  const std::optional<LayerOutputs> outputs = unless_refused(run);
-  if (!outputs) return py::none();
-  return py::make_tuple(to_python(outputs->output), to_python(outputs->h_n),
-                        to_python(outputs->c_n));
+  }));
+}
+
+// The same of a PackedSequence's parts: (data, h_n, c_n or None).
+py::object packed_stack_of_module(const ModuleLayers& module, py::handle data,
+                                  py::handle batch_sizes, py::handle sorted_indices,
+                                  py::handle unsorted_indices, py::handle h, py::handle c) {
+  PythonTensors tensor;
+  StackTensors t{tensor(data), tensor(h), tensor(c), {}, {}, {}, {}};
+  const PackedRows packed{t.input, tensor(batch_sizes), tensor(sorted_indices),
+                          tensor(unsorted_indices)};
+  const std::optional<StackOptions> options = take_module(module, tensor, t);
+  if (!options) return py::none();
+  return results_to_python(unless_refused([&]() -> std::optional<LayerOutputs> {
+    const std::optional<PaddedRows> padded = pad(packed);
+    if (!padded) return std::nullopt;
+    t.input = padded->data, t.lengths = padded->lengths;
+    for (at::Tensor* x : {&t.h_0, &t.c_0}) {
+      if (!x->defined()) continue;
+      if (x->dim() != 3 || x->size(1) != t.input.size(1)) return std::nullopt;
+      if (packed.sorted_indices.defined()) *x = x->index_select(1, packed.sorted_indices);
+    }
+    auto outputs = stack_at_once(find_cell(module.cell), module.directions, t, *options);
+    if (!outputs) return std::nullopt;
+    outputs->output = pack(outputs->output, *padded);
+    for (at::Tensor* x : {&outputs->h_n, &outputs->c_n}) {
+      const bool is_sorted = x->defined() && packed.unsorted_indices.defined();
+      if (is_sorted) *x = x->index_select(1, packed.unsorted_indices);
+    }
+    return outputs;
+  }));
 }
 
 }  // namespace
@@ -281,9 +322,29 @@ py::object stack_of_module(const std::string& cell, int64_t directions, py::hand
 void bind_at_once(py::module_& module) {
   module.def("step_at_once", torch::wrap_pybind_function(step_of_module),
              "One step of a cell module: its new states, or None where only the op can tell.");
+  using Names = std::vector<std::vector<std::string>>;
+  const auto stack = [](const std::string& cell, int64_t directions, const py::dict& parameters,
+                        const Names& names, const py::object& flat_weights,
+                        const py::object& dropout, const py::object& recompute,
+                        py::handle batch_first, py::handle input, py::handle h, py::handle c,
+                        py::handle lengths, py::handle resets) {
+    return stack_of_module({cell, directions, parameters, names, flat_weights, dropout, recompute},
+                           batch_first, input, h, c, lengths, resets);
+  };
   module.def(
-      "stack_at_once", torch::wrap_pybind_function(stack_of_module),
+      "stack_at_once", torch::wrap_pybind_function(stack),
       "All layers of a module: (output, h_n, c_n or None), or None where only the op can tell.");
+  const auto packed = [](const std::string& cell, int64_t directions, const py::dict& parameters,
+                         const Names& names, const py::object& flat_weights,
+                         const py::object& dropout, const py::object& recompute, py::handle data,
+                         py::handle batch_sizes, py::handle sorted_indices,
+                         py::handle unsorted_indices, py::handle h, py::handle c) {
+    return packed_stack_of_module(
+        {cell, directions, parameters, names, flat_weights, dropout, recompute}, data, batch_sizes,
+        sorted_indices, unsorted_indices, h, c);
+  };
+  module.def("packed_stack_at_once", torch::wrap_pybind_function(packed),
+             "The same of a PackedSequence's parts: (data, h_n, c_n or None), or None.");
 }
 
 }  // namespace fastcells

@@ -6,7 +6,7 @@
 
 namespace fastcells {
 
-// Defines step_at_once and stack_at_once in the module.
+// Defines step_at_once, stack_at_once and packed_stack_at_once in the module.
 void bind_at_once(pybind11::module_& module);
 
 }  // namespace fastcells

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import recurrent as checks
 from ..ops import recurrent as ops
@@ -23,6 +24,7 @@ from .routing import choose_route, is_functionalized, needs_grad
 __all__ = [
     "freeze_weights",
     "run_layer",
+    "run_module_packed",
     "run_module_stack",
     "run_module_step",
     "run_stack",
@@ -140,10 +142,26 @@ def run_module_stack(
     if torch.compiler.is_compiling():
         return None
     settle_in_forked_child()
-    return ops.stack_at_once(
-        cell, 2 if module.bidirectional else 1, module.batch_first, input, h_0, c_0,
-        lengths, resets, module._stored_weights(), module._all_weights, module._flat_weights,
-        module.dropout if module.training else 0.0, module.recompute)  # fmt: skip
+    layers = _layers_of(module, cell)
+    return ops.stack_at_once(layers, module.batch_first, input, h_0, c_0, lengths, resets)
+
+
+def run_module_packed(
+    module: nn.RNNBase, cell: str, packed: PackedSequence, h_0: Tensor | None, c_0: Tensor | None
+) -> tuple[PackedSequence, Tensor, Tensor | None] | None:
+    """The same of a PackedSequence."""
+    if torch.compiler.is_compiling():
+        return None
+    settle_in_forked_child()
+    done = ops.packed_stack_at_once(_layers_of(module, cell), packed, h_0, c_0)
+    return None if done is None else (PackedSequence(done[0], *packed[1:]), *done[1:])
+
+
+def _layers_of(module: nn.RNNBase, cell: str) -> ops.ModuleLayers:
+    return ops.ModuleLayers(
+        cell, 2 if module.bidirectional else 1, module._stored_weights(), module._all_weights,
+        module._flat_weights, module.dropout if module.training else 0.0, module.recompute,
+    )  # fmt: skip
 
 
 def run_stack(

@@ -11,7 +11,7 @@ from ..checks.packed import check_packed
 from ..checks.tensors import check_flag, check_kind
 from ..functional.graphs import Proxy, Unscriptable, module_node
 from ..functional.processes import settle_in_forked_child
-from ..functional.recurrent_calls import run_module_stack, run_stack
+from ..functional.recurrent_calls import run_module_packed, run_module_stack, run_stack
 from .packed import pack, pad
 
 __all__ = ["RecurrentLayer"]
@@ -51,11 +51,11 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
     def _run(self, input, hx, lengths, resets, want_cells=False):
         """output, h_n, c_n, cells, in the caller's layout, the last two None without c; or None of
         a proxy of torch.fx."""
-        if isinstance(input, PackedSequence):
-            return self._run_packed(input, hx, lengths, resets, want_cells)
         done = self._run_at_once(input, hx, lengths, resets, want_cells)
         if done is not None:
             return done
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, hx, lengths, resets, want_cells)
         if isinstance(input, Proxy):
             return None
         settle_in_forked_child()
@@ -93,7 +93,12 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
         if want_cells or len(states) != 2 or (states[0] is None) != (hx is None):
             return None
-        done = run_module_stack(self, self.cell, input, *states, lengths, resets)
+        if not isinstance(input, PackedSequence):
+            done = run_module_stack(self, self.cell, input, *states, lengths, resets)
+        elif lengths is None and resets is None:
+            done = run_module_packed(self, self.cell, input, *states)
+        else:
+            return None
         return None if done is None else (*done, None)
 
     def _run_packed(self, packed, hx, lengths, resets, want_cells):

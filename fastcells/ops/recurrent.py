@@ -6,18 +6,22 @@ Shapes, dtypes and ownership: csrc/ops.h. Fakes are in Python because sizes may 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from .._extension import _C, is_compiled
 from .devices import arithmetic_dtype, check_device, check_dtype, has_kernels
 
 __all__ = [
+    "ModuleLayers",
     "check_layer",
     "freeze_weights",
     "has_kernels",
     "is_frozen",
+    "packed_stack_at_once",
     "recurrent_backward",
     "recurrent_forward",
     "recurrent_step",
@@ -116,29 +120,39 @@ def is_frozen(weight: Tensor) -> bool:
     return _C is not None and _C.is_frozen(weight)
 
 
+class ModuleLayers(NamedTuple):
+    """What a module brings to a call of all its layers."""
+
+    cell: str
+    directions: int
+    parameters: dict[str, Tensor | None]
+    names: list[list[str]]  # of each layer and direction
+    flat_weights: list[Tensor]
+    dropout: float
+    recompute: bool
+
+
 def stack_at_once(
-    cell: str,
-    directions: int,
+    module: ModuleLayers,
     is_batch_first: bool,
     input: Tensor,
     h_0: Tensor | None,
     c_0: Tensor | None,
     lengths: Tensor | None,
     resets: Tensor | None,
-    parameters: dict[str, Tensor | None],
-    names: list[list[str]],
-    flat_weights: list[Tensor],
-    dropout: float,
-    recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """output, h_n and c_n of all layers of a module, as :func:`step_at_once`; None, too, where
     `flat_weights` are not the named parameters."""
     if _C is None:
         return None
-    return _C.stack_at_once(
-        cell, directions, is_batch_first, input, h_0, c_0, lengths, resets, parameters, names,
-        flat_weights, dropout, recompute,
-    )  # fmt: skip
+    return _C.stack_at_once(*module, is_batch_first, input, h_0, c_0, lengths, resets)
+
+
+def packed_stack_at_once(
+    module: ModuleLayers, packed: PackedSequence, h_0: Tensor | None, c_0: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """The same of a PackedSequence: its new data, h_n and c_n."""
+    return None if _C is None else _C.packed_stack_at_once(*module, *packed, h_0, c_0)
 
 
 def check_layer(

@@ -3,6 +3,7 @@ way through Python (csrc/recurrent/at_once.cpp, way_back.cpp)."""
 
 import pytest
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 import fastcells
@@ -129,6 +130,26 @@ def test_an_unbatched_layer(kind, took, monkeypatch):
     assert_same(found, results_and_gradients(module, (x,), [x]))
 
 
+@pytest.mark.parametrize("lengths", [[3, 5, 1, 5], [5, 4, 4, 2], [4, 4, 4, 4]], ids=str)
+@pytest.mark.parametrize("options", ["", "states"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_packed_sequence(kind, dtype, options, lengths, took, monkeypatch):
+    module = LAYERS[kind](dtype=dtype)
+    (x, hx, _, _), leaves = layer_arguments(module, dtype, max(lengths), len(lengths), options)
+    is_sorted = lengths == sorted(lengths, reverse=True)
+    packed = pack_padded_sequence(x.detach(), lengths, module.batch_first, enforce_sorted=is_sorted)
+    leaves[0] = packed.data.requires_grad_()
+    assert (packed.sorted_indices is None) == is_sorted
+    found = results_and_gradients(module, (packed, hx), leaves)
+    assert took == ["packed_stack_at_once"]
+    result = module(packed, hx)[0]
+    for part in ("batch_sizes", "sorted_indices", "unsorted_indices"):
+        assert getattr(result, part) is getattr(packed, part)
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(module, (packed, hx), leaves))
+
+
 @pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNN", "LSTM stacked"])
 def test_second_derivatives(kind, took, monkeypatch):
     is_cell = kind.endswith("Cell")
@@ -236,6 +257,43 @@ def test_errors(kind, what, monkeypatch):
     arguments = BROKEN[what](module)
     with pytest.raises(Exception) as found:
         module(*arguments)
+    through_python(monkeypatch)
+    with pytest.raises(type(found.value)) as expected:
+        module(*arguments)
+    assert str(found.value) == str(expected.value)
+
+
+def packed_rows(data=(6, I), sizes=(3, 2, 1), order=None, back=None):
+    indices = [None if x is None else torch.tensor(x) for x in (order, back)]
+    return PackedSequence(torch.randn(*data), torch.tensor(sizes), *indices)
+
+
+BROKEN_PACKS = {
+    "rising": lambda: (packed_rows(sizes=(1, 2, 3)),),
+    "sum": lambda: (packed_rows(data=(7, I)),),
+    "none": lambda: (packed_rows(sizes=(3, 3, 0)),),
+    "a huge sum": lambda: (packed_rows(sizes=(2**62, 2**62, 2**62)),),
+    "rank": lambda: (packed_rows(data=(6, I, 1)),),
+    "width": lambda: (packed_rows(data=(6, I + 1)),),
+    "indices out of range": lambda: (packed_rows(order=(0, 1, 3), back=(0, 1, 2)),),
+    "indices twice": lambda: (packed_rows(order=(0, 1, 1), back=(0, 1, 2)),),
+    "too many indices": lambda: (packed_rows(order=(0, 1, 2, 3), back=(0, 1, 2, 3)),),
+    "not undone": lambda: (packed_rows(order=(1, 2, 0), back=(1, 2, 0)),),
+    "a state's rows": lambda: (packed_rows(order=(1, 2, 0), back=(2, 0, 1)), torch.randn(1, 4, H)),
+    "a state's rank": lambda: (packed_rows(), torch.randn(3, H)),
+    "lengths": lambda: (packed_rows(), None, torch.tensor([3, 2, 1])),
+    "resets": lambda: (packed_rows(), None, None, torch.zeros(3, 3, dtype=torch.bool)),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_PACKS)
+def test_errors_of_a_packed_sequence(what, took, monkeypatch):
+    module = fastcells.GRU(I, H)
+    torch.manual_seed(0)
+    arguments = BROKEN_PACKS[what]()
+    with pytest.raises(Exception) as found:
+        module(*arguments)
+    assert not took
     through_python(monkeypatch)
     with pytest.raises(type(found.value)) as expected:
         module(*arguments)

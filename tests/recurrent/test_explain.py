@@ -66,7 +66,9 @@ def ran(monkeypatch):
     watch(recurrent.ops, "recurrent_forward", True, lambda args: args[5][0])
     watch(recurrent.ops, "recurrent_step", True, lambda args: args[4][0])
     watch(recurrent.ops, "step_at_once", True, lambda args: args[4]["weight_ih"])
-    watch(recurrent.ops, "stack_at_once", True, lambda args: args[8]["weight_ih_l0"])
+    watch(recurrent.ops, "stack_at_once", True, lambda args: args[0].parameters["weight_ih_l0"])
+    watch(recurrent.ops, "packed_stack_at_once", True,
+          lambda args: args[0].parameters["weight_ih_l0"])  # fmt: skip
     watch(recurrent.reference, "recurrent", False, lambda args: args[5][0])
     watch(recurrent.reference, "recurrent_step", False, lambda args: args[4][0])
     return calls
