@@ -53,33 +53,37 @@ py::object additive_at_once(py::handle query, py::handle key, py::handle value, 
       unless_refused([&] { return attend_additive(t, p, with_weights, tensor.need_grad); }));
 }
 
-// A whole MultiheadAttention without added keys, on its own dictionaries of parameters: (output,
-// weights or None).
+// A whole MultiheadAttention without lengths of keys, on its own dictionaries of parameters:
+// (output, weights or None).
 py::object multihead_at_once(py::handle query, py::handle key, py::handle value, py::handle padding,
                              py::handle mask, const py::dict& parameters,
-                             const py::dict& out_parameters, py::handle embed_dim, py::handle heads,
-                             py::handle batch_first, py::handle dropout_p, py::handle need_weights,
-                             py::handle average_weights) {
+                             const py::dict& out_parameters, py::handle bias_k, py::handle bias_v,
+                             py::handle embed_dim, py::handle heads, py::handle batch_first,
+                             py::handle add_zero, py::handle is_causal, py::handle dropout_p,
+                             py::handle need_weights, py::handle average_weights) {
   PythonTensors tensor;
   if (!PyLong_CheckExact(embed_dim.ptr()) || !PyLong_CheckExact(heads.ptr()) ||
-      !are_flags(batch_first, need_weights, average_weights) || !is_number(dropout_p)) {
+      !are_flags(batch_first, add_zero, is_causal, need_weights, average_weights) ||
+      !is_number(dropout_p)) {
     return py::none();
   }
-  const Multihead call{tensor(query),
-                       tensor(key),
-                       tensor(value),
-                       tensor(padding),
-                       tensor(mask),
-                       tensor(parameters, "in_proj_weight"),
-                       tensor(parameters, "in_proj_bias"),
-                       tensor(out_parameters, "weight"),
-                       tensor(out_parameters, "bias"),
-                       embed_dim.cast<int64_t>(),
-                       heads.cast<int64_t>(),
-                       batch_first.cast<bool>(),
-                       dropout_p.cast<double>(),
-                       need_weights.cast<bool>(),
-                       average_weights.cast<bool>()};
+  Multihead call;
+  call.query = tensor(query), call.key = tensor(key), call.value = tensor(value);
+  call.padding = tensor(padding), call.mask = tensor(mask);
+  call.in_weight = tensor(parameters, "in_proj_weight");
+  call.q_weight = tensor(parameters, "q_proj_weight");
+  call.k_weight = tensor(parameters, "k_proj_weight");
+  call.v_weight = tensor(parameters, "v_proj_weight");
+  call.in_bias = tensor(parameters, "in_proj_bias");
+  call.bias_k = tensor(bias_k), call.bias_v = tensor(bias_v);
+  call.out_weight = tensor(out_parameters, "weight");
+  call.out_bias = tensor(out_parameters, "bias");
+  call.embed_dim = embed_dim.cast<int64_t>(), call.heads = heads.cast<int64_t>();
+  call.batch_first = batch_first.cast<bool>(), call.add_zero = add_zero.cast<bool>();
+  call.is_causal = is_causal.cast<bool>();
+  call.dropout_p = dropout_p.cast<double>();
+  call.need_weights = need_weights.cast<bool>();
+  call.average_weights = average_weights.cast<bool>();
   if (!tensor.are_plain) return py::none();
   const auto results = unless_refused([&] { return run_multihead(call, tensor.need_grad); });
   if (results.empty()) return py::none();

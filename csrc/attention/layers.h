@@ -19,17 +19,21 @@ std::vector<at::Tensor> attend_dot(AttentionTensors tensors, const DotCall& call
 std::vector<at::Tensor> attend_additive(AttentionTensors tensors, double dropout_p,
                                         bool return_weights, bool need_grad);
 
-// torch.nn.MultiheadAttention with one joined weight, batched.
+// torch.nn.MultiheadAttention, of what its caller and its module bring. Undefined what is absent.
 struct Multihead {
-  at::Tensor query, key, value;
-  at::Tensor padding, mask;  // as torch.nn has them: true hides; or undefined
-  at::Tensor in_weight, in_bias, out_weight, out_bias;
+  at::Tensor query, key, value;  // [T, B, E], [B, T, E] or [T, E]
+  at::Tensor padding, mask;      // as torch.nn has them: true hides
+  at::Tensor in_weight;          // [3E, E]; or one for each:
+  at::Tensor q_weight, k_weight, v_weight;
+  at::Tensor in_bias, out_weight, out_bias;
+  at::Tensor bias_k, bias_v;  // [1, 1, E]: a key and a value more
   int64_t embed_dim, heads;
-  bool batch_first;
+  bool batch_first, add_zero;  // add_zero: a key and a value of 0 more
+  bool is_causal;              // the caller's word on the mask, which is looked at
   double dropout_p;
   bool need_weights, average_weights;
 };
-std::vector<at::Tensor> run_multihead(const Multihead& call, bool need_grad);
+std::vector<at::Tensor> run_multihead(Multihead call, bool need_grad);
 
 // fastcells.SelfAttention: one product for the three maps.
 struct SelfAttentionCall {

@@ -105,12 +105,11 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
         batch = (query.shape[batch_dim],) if is_batched else ()
         check_key_lengths("MultiheadAttention", key_lengths, batch, query)
         if not is_batched:
-            query, key, value, key_padding_mask, key_lengths = (
-                None if t is None else t.unsqueeze(dim)
-                for t, dim in (
-                    (query, 1), (key, 1), (value, 1), (key_padding_mask, 0), (key_lengths, 0)
-                )
-            )  # fmt: skip
+            batched = {id(t): t.unsqueeze(1) for t in (query, key, value)}
+            query, key, value = (batched[id(t)] for t in (query, key, value))
+            key_padding_mask, key_lengths = (
+                None if t is None else t.unsqueeze(0) for t in (key_padding_mask, key_lengths)
+            )
         if key_lengths is not None:
             key, value = _without_hidden_steps(key, value, key_lengths, 1 - batch_dim)
         heads = self._project(query, key, value, batch_dim)
@@ -138,13 +137,12 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
 
     def _at_once(self, query, key, value, masks, need_weights, average, is_causal, key_lengths):
         """The layer in one call of C++, None where only the way through Python can tell."""
-        is_rare = is_causal or self.add_zero_attn or self.bias_k is not None
-        if key_lengths is not None or is_rare or is_traced():
+        if key_lengths is not None or is_traced():
             return None
         return multihead_at_once(
-            query, key, value, *masks, self._parameters, self.out_proj._parameters, self.embed_dim,
-            self.num_heads, self.batch_first, self.dropout if self.training else 0.0, need_weights,
-            average,
+            query, key, value, *masks, self._parameters, self.out_proj._parameters, self.bias_k,
+            self.bias_v, self.embed_dim, self.num_heads, self.batch_first, self.add_zero_attn,
+            is_causal, self.dropout if self.training else 0.0, need_weights, average,
         )  # fmt: skip
 
     def _run_nested(self, query, key, value, key_padding_mask, need_weights, attn_mask,

@@ -125,6 +125,97 @@ def test_multihead(batch_first, sources, masks, need_weights, took, monkeypatch)
     assert_same(found, results_and_gradients(call, leaves))
 
 
+def causal_mask(is_bool):
+    mask = torch.ones(TQ, TQ, dtype=torch.bool).triu(1)
+    return mask if is_bool else torch.zeros(TQ, TQ).masked_fill(mask, -torch.inf)
+
+
+MULTIHEADS = {
+    "keys of bias": ({"add_bias_kv": True}, {}),
+    "a key of zeros": ({"add_zero_attn": True}, {}),
+    "both, masked": (
+        {"add_bias_kv": True, "add_zero_attn": True},
+        {"attn_mask": random(TQ, TQ) > 1, "key_padding_mask": random(B, TQ) > 0},
+    ),
+    "both, added": (
+        {"add_bias_kv": True, "add_zero_attn": True},
+        {"attn_mask": random(TQ, TQ), "key_padding_mask": random(B, TQ)},
+    ),
+    "widths of their own": ({"kdim": 12, "vdim": 12}, {}),
+    "without bias": ({"kdim": 12, "bias": False}, {}),
+    "two added masks": ({}, {"attn_mask": random(TQ, TQ), "key_padding_mask": random(B, TQ)}),
+    "a bool and an added mask": (
+        {}, {"attn_mask": random(TQ, TQ), "key_padding_mask": random(B, TQ) > 0},
+    ),
+    "causal": ({}, {"attn_mask": causal_mask(True), "is_causal": True}),
+    "causal, added": ({}, {"attn_mask": causal_mask(False), "is_causal": True}),
+    "not what the hint says": ({}, {"attn_mask": random(TQ, TQ) > 1, "is_causal": True}),
+    "causal with a key more": (
+        {"add_zero_attn": True}, {"attn_mask": causal_mask(True), "is_causal": True},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_batched", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", MULTIHEADS)
+def test_multihead_otherwise(kind, dtype, is_batched, took, monkeypatch):
+    made, options = MULTIHEADS[kind]
+    module = fastcells.MultiheadAttention(12, 3, dtype=dtype, batch_first=is_batched, **made)
+    x = random(B, TQ, 12, dtype=dtype)[slice(None) if is_batched else 0].requires_grad_()
+    if not is_batched and "key_padding_mask" in options:
+        options = {**options, "key_padding_mask": options["key_padding_mask"][0]}
+    leaves = [x, *module.parameters()]
+    for parameter in module.parameters():
+        parameter.data.copy_(random(*parameter.shape, dtype=dtype, seed=7))
+    found = results_and_gradients(lambda: module(x, x, x, **options), leaves)
+    assert took == ["multihead_at_once"]
+    through_python(monkeypatch)
+    assert_same(found, results_and_gradients(lambda: module(x, x, x, **options), leaves))
+
+
+def broken_multihead(what):
+    x, made, options = random(TQ, B, 12), {}, {}
+    y = z = x
+    if what == "hint without a mask":
+        options["is_causal"] = True
+    elif what == "mask's shape":
+        options["attn_mask"] = random(TQ, TQ + 1)
+    elif what == "padding's shape":
+        options["key_padding_mask"] = random(B, TQ + 1)
+    elif what == "mask's dtype":
+        options["attn_mask"] = torch.zeros(TQ, TQ, dtype=torch.int64)
+    elif what == "kdim":
+        made = {"kdim": 7}
+    elif what == "steps":
+        z = random(TQ + 1, B, 12)
+    elif what == "batch":
+        y = z = random(TQ, B + 1, 12)
+    elif what == "rank":
+        y = z = random(TQ, 12)
+    elif what == "unbatched, rank":
+        x = random(TQ, 12)
+    elif what == "dtype":
+        y = z = random(TQ, B, 12).double()
+    return fastcells.MultiheadAttention(12, 3, **made), (x, y, z), options
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["hint without a mask", "mask's shape", "padding's shape", "mask's dtype", "kdim", "steps",
+     "batch", "rank", "unbatched, rank", "dtype"],
+)  # fmt: skip
+def test_errors_of_multihead(what, took, monkeypatch):
+    module, arguments, options = broken_multihead(what)
+    with pytest.raises(Exception) as found:
+        module(*arguments, **options)
+    assert not took
+    through_python(monkeypatch)
+    with pytest.raises(type(found.value)) as expected:
+        module(*arguments, **options)
+    assert str(found.value) == str(expected.value)
+
+
 @pytest.mark.parametrize("score", ["dot", "scaled_dot", "additive"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "identity"])
 @pytest.mark.parametrize("rank", [2, 3])
