@@ -29,7 +29,7 @@ export LIST_EXTRAS
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
-        sanitize sanitize-threads demo bench bench-quick gpu gpu-kit gpu-rehearsal format clean FORCE
+        sanitize sanitize-threads in-one-process demo bench bench-quick gpu gpu-kit gpu-rehearsal format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -52,9 +52,14 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 
 # One architecture, all that the time of a test run holds; `make cuda-check` takes every one.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
-test: venv build format-check test-cpp sanitize-threads mutation-check cuda-check pytest docs-check \
-      gpu-rehearsal fuzz  ## all checks
+test: venv build format-check test-cpp sanitize-threads mutation-check cuda-check pytest \
+      in-one-process  ## all checks
 	@echo "test: all checks passed"
+
+# Those that keep one core busy, two at a time.
+in-one-process: build test-cpp
+	@echo "fuzz: $(SECONDS) seconds, seed $(SEED), beside docs-check and gpu-rehearsal"
+	@{ $(DOCS_CHECK) && $(REHEARSAL); } & others=$$!; $(FUZZ); fuzz=$$?; wait $$others && exit $$fuzz
 
 format-check: venv  ## ruff over the Python files, changing nothing
 	@echo "format-check: ruff over the Python files"
@@ -77,9 +82,13 @@ sanitize-threads: venv  ## the team of threads and the CPU engines under ThreadS
 
 SECONDS ?= 60
 SEED    ?= 0
+FUZZ      = $(PY) tests/fuzz/fuzz.py --seconds $(SECONDS) --seed $(SEED)
+DOCS_CHECK = $(PY) tests/project/docs_check.py
+REHEARSAL = $(PY) -m benchmarks.gpu.kit --output build/gpu-rehearsal --programs build/cmake \
+            --rehearse --seconds 170
 fuzz: build  ## random configurations against torch in float64: make fuzz SECONDS=600 SEED=1
 	@echo "fuzz: $(SECONDS) seconds, seed $(SEED)"
-	@$(PY) tests/fuzz/fuzz.py --seconds $(SECONDS) --seed $(SEED)
+	@$(FUZZ)
 
 mutation-check: venv  ## break each cell in turn: the C++ tests must notice
 	@echo "mutation-check: breaking each cell in turn, the C++ tests must notice"
@@ -95,7 +104,7 @@ pytest: build  ## the Python tests
 
 docs-check: build  ## run the code blocks of README.md and docs/
 	@echo "docs-check: running the code blocks of README.md and docs/"
-	@$(PY) tests/project/docs_check.py
+	@$(DOCS_CHECK)
 
 demo: build  ## train on real speech, fastcells beside torch.nn
 	@echo "demo: examples/speakers.py"
@@ -156,8 +165,7 @@ gpu:  ## on a machine with a GPU: every stage of benchmarks/gpu/kit.py, with GPU
 	@$(GPU_PYTHON) -m benchmarks.gpu.kit --output $(GPU_OUTPUT) --resume
 
 gpu-rehearsal: build test-cpp  ## the same without a GPU: the emulator's programs, tiny benchmarks
-	@$(PY) -m benchmarks.gpu.kit --output build/gpu-rehearsal --programs build/cmake --rehearse \
-	  --seconds 170
+	@$(REHEARSAL)
 
 format: venv  ## format Python and C++ in place
 	@echo "format: ruff and clang-format, in place"

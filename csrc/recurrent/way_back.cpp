@@ -1,6 +1,7 @@
 #include "recurrent/way_back.h"
 
 #include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "eager.h"
 #include "op_scope.h"

@@ -2,8 +2,6 @@
 // fastcells.functional.recurrent_autograd.Recurrent, for eager calls under no transform. The way
 // back enters Python only where it may be differentiated again, or is watched.
 #pragma once
-#include <torch/csrc/autograd/custom_function.h>
-
 #include "recurrent/engine.h"
 
 namespace fastcells {
@@ -23,9 +21,9 @@ struct RecordedCall {
 // input [T, B, I] and states [D, B, P or H] -> output, h_n, and c_n of a cell that has one; or of a
 // step, input [B, I] or [I] and states of its rank -> h', and c'. States, lengths and resets may be
 // undefined. Throws what does not fit together, before anything is computed.
-torch::autograd::variable_list record(const RecordedCall& call, const at::Tensor& input,
-                                      const at::Tensor& h_0, const at::Tensor& c_0,
-                                      const at::Tensor& lengths, const at::Tensor& resets,
-                                      at::TensorList weights);
+std::vector<at::Tensor> record(const RecordedCall& call, const at::Tensor& input,
+                               const at::Tensor& h_0, const at::Tensor& c_0,
+                               const at::Tensor& lengths, const at::Tensor& resets,
+                               at::TensorList weights);
 
 }  // namespace fastcells
