@@ -6,6 +6,7 @@
 
 #include "attention/philox.h"
 #include "checks.h"
+#include "dense.h"
 
 namespace fastcells {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 const char* query_names(bool is_additive) { return is_additive ? "(B, Tq, D)" : "(B, N, Tq, E)"; }
 
 at::Tensor with_rows(const at::Tensor& x) {
-  return x.size(-1) > 1 && x.stride(-1) != 1 ? x.contiguous() : x;
+  return x.size(-1) > 1 && x.stride(-1) != 1 ? dense(x) : x;
 }
 
 void check_like_query(const char* op, const char* name, const at::Tensor& x,

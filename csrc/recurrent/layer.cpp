@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "checks.h"
+#include "dense.h"
 
 namespace fastcells {
 
@@ -117,7 +118,7 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
 }
 
 at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
-  return tensor && tensor->defined() ? tensor->contiguous() : at::Tensor();
+  return tensor && tensor->defined() ? dense(*tensor) : at::Tensor();
 }
 
 }  // namespace
@@ -143,7 +144,7 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   Layer layer;
   layer.cell = find_cell(a.cell);
   layer.storage = storage_of(op, a.input.scalar_type());
-  layer.input = a.input.contiguous();
+  layer.input = dense(a.input);
   for (int64_t d = 0; d < D; ++d) {
     layer.weights.push_back(check_weights(
         op, named_weights(op, a.weights.slice(d * count, count), a.names), layer.cell, a.input));

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include "checks.h"
+#include "dense.h"
 #include "op_scope.h"
 #include "recurrent/cpu/engine.h"
 #include "recurrent/engine.h"
@@ -57,7 +58,7 @@ LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
 LayerGradients check_gradients(const Layer& layer, const LayerGradients& given) {
   const auto& s = layer.sizes;
   const auto dtype = layer.input.scalar_type();
-  const auto contiguous = [](const at::Tensor& t) { return t.defined() ? t.contiguous() : t; };
+  const auto contiguous = [](const at::Tensor& t) { return t.defined() ? dense(t) : t; };
   LayerGradients grads{contiguous(given.output), contiguous(given.h_n), {}, {}};
   check_optional(kBackward, "grad_output", "(T, B, D*P)", grads.output, {s.T, s.B, s.D * s.P},
                  dtype, layer.input);

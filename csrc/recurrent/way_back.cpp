@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "dense.h"
 #include "eager.h"
 #include "op_scope.h"
 #include "recurrent/cpu/engine.h"
@@ -108,7 +109,7 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
       *find_weight(wanted.weights[k / names.size()], names[k % names.size()]) = needs[3 + k];
     }
     const auto contiguous = [](const at::Tensor& x) {
-      return x.defined() ? as_layer(x).contiguous() : x;
+      return x.defined() ? dense(as_layer(x)) : x;
     };
     const bool has_c = layer.cell.states == 2;
     const bool has_saved = saved[kKept].dim() > 1;
