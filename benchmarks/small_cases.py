@@ -81,6 +81,23 @@ def layer(name, T, B, H, **options):
     return Case(f"{name} T {T} B {B} H {H}{shown}", build)
 
 
+def packed(name, T, B, H):
+    """A layer on a PackedSequence of falling lengths."""
+
+    def build(library):
+        module = getattr(library, name)(H, H)
+        sizes = torch.tensor([max(1, B - t * B // T) for t in range(T)])
+        data = torch.randn(int(sizes.sum()), H)
+
+        def run():
+            output, state = module(nn.utils.rnn.PackedSequence(data, sizes))
+            return output.data, state
+
+        return Call(module, run, data)
+
+    return Case(f"{name} packed T {T} B {B} H {H}", build)
+
+
 def dot(B, N, T, E):
     """scaled_dot_product_attention."""
 
@@ -105,6 +122,22 @@ def multihead(B, T, D, heads):
         return Call(module, lambda: module(x, x, x, need_weights=False)[0], x)
 
     return Case(f"MultiheadAttention B {B} T {T} D {D} heads {heads}", build)
+
+
+def masked_multihead(T, B, D, heads, **options):
+    """MultiheadAttention with a mask of each row's keys, and what an encoder layer may pass."""
+
+    def build(library):
+        module = library.MultiheadAttention(D, heads, **options)
+        x = torch.randn(T, B, D)
+        causal = nn.Transformer.generate_square_subsequent_mask(T)
+        hidden = torch.zeros(B, T).masked_fill(torch.arange(T) >= T - 1, -torch.inf)
+        if options:
+            return Call(module, lambda: module(x, x, x)[0], x)
+        return Call(module, lambda: module(x, x, x, hidden, False, causal, is_causal=True)[0], x)
+
+    shown = "".join(f" {key}" for key in options) or " causal and padding masks"
+    return Case(f"MultiheadAttention T {T} B {B} D {D} heads {heads}{shown}", build)
 
 
 class TorchSelfAttention(nn.Module):
@@ -145,6 +178,9 @@ CASES = (
     layer("LSTM", 2, 1, 512), layer("LSTM", 4, 2, 384), layer("GRU", 8, 1, 64),
     layer("LSTM", 10, 3, 24), layer("LSTM", 1, 1, 256, num_layers=2, bidirectional=True),
     dot(1, 1, 5, 16), dot(2, 4, 16, 32),
-    multihead(1, 5, 12, 3), multihead(4, 20, 64, 4),
+    *(packed(name, 5, 3, 10) for name in ("RNN", "LSTM", "GRU")), packed("GRU", 20, 8, 64),
+    multihead(1, 5, 12, 3), multihead(4, 20, 64, 4), masked_multihead(9, 4, 32, 4),
+    masked_multihead(9, 4, 32, 4, kdim=32, vdim=32),
+    masked_multihead(9, 4, 32, 4, add_bias_kv=True, add_zero_attn=True),
     self_attention(2, 9, 16), self_attention(16, 50, 64),
 )  # fmt: skip
