@@ -14,6 +14,9 @@ class AttentionForward {
   using V = typename Shape::V;
   static constexpr int L = Shape::L, R = Shape::R, P = Shape::P, kPanels = Shape::kPanels;
   static constexpr int64_t kKeys = Shape::kKeys;
+  // Weights are written as they are summed up, and scaled at the end; those of 16 bits would be
+  // rounded twice, and are computed again.
+  static constexpr bool kKeepsWeights = std::is_same_v<T, S>;
 
  public:
   static int64_t blocks(const AttentionArgs& a) { return divide_up(a.Tq, Shape::kQueries); }
@@ -31,9 +34,9 @@ class AttentionForward {
   void run() {
     const int panels = int(divide_up(q_.count, P));
     for (int p = 0; p < panels; ++p) load_queries(p);
-    const Keys seen = seen_by_some(a_, q_);
-    for (int64_t k = seen.first; k < seen.last; k += kKeys) {
-      const Keys block{k, at_most(k + kKeys, seen.last)};
+    seen_ = seen_by_some(a_, q_);
+    for (int64_t k = seen_.first; k < seen_.last; k += kKeys) {
+      const Keys block{k, at_most(k + kKeys, seen_.last)};
       const auto keys = block_rows<T>(a_.key, q_.b, key_head_, block, a_.E, s_.key_copy);
       const auto values = block_rows<T>(a_.value, q_.b, key_head_, block, a_.Ev, s_.value_copy);
       if constexpr (kAdditive) s_.powers.take_keys(keys, block.count(), a_.E);
@@ -46,8 +49,14 @@ class AttentionForward {
       }
     }
     for (int p = 0; p < panels; ++p) store_output(p);
-    if (a_.weights) {
-      for (int p = 0; p < panels; ++p) store_weights(p);
+    if (!a_.weights) return;
+    for (int p = 0; p < panels; ++p) {
+      clear_weights(p);
+      if constexpr (kKeepsWeights) {
+        finish_weights(p);
+      } else {
+        store_weights(p);
+      }
     }
   }
 
@@ -61,6 +70,7 @@ class AttentionForward {
     S* scores;      // [kKeys][P]
     S* bias;        // [kKeys][P]
     S* factor;      // [kKeys][P]
+    S* maxima;      // [blocks of keys][panels][P]: the largest score so far, of weights kept
     AdditivePowers<Shape> powers;
     std::size_t bytes;
     Scratch(const AttentionArgs& a, char* base) {
@@ -72,6 +82,7 @@ class AttentionForward {
       scores = arena.take<S>(kKeys * P);
       bias = arena.take<S>(kKeys * P);
       factor = arena.take<S>(kKeys * P);
+      maxima = arena.take<S>(kKeepsWeights ? divide_up(a.Tk, kKeys) * kPanels * P : 0);
       if constexpr (kAdditive) powers.take(arena, a.E);
       bytes = arena.used;
     }
@@ -118,6 +129,9 @@ class AttentionForward {
       for (int64_t j = 0; j < seen.count() * P; j += L) {
         (V::load(s_.scores + j) * V::load(s_.factor + j)).store(s_.scores + j);
       }
+    }
+    if constexpr (kKeepsWeights) {
+      if (a_.weights) keep_weights(p, block.first, seen);
     }
     const StridedColumns<S> columns{values.first + first * values.stride, values.stride};
     panel_product<R>(a_.Ev, columns, seen.count(), Panel<S>{s_.scores, P},
@@ -183,15 +197,65 @@ class AttentionForward {
     }
   }
 
-  // The scores once more, now that their sum is known.
-  void store_weights(int p) {
+  // [q.count][Tk]
+  T* weights_of(const Queries& q) const {
+    return static_cast<T*>(a_.weights) + ((q.b * a_.N + q.n) * a_.Tq + q.i) * a_.Tk;
+  }
+  // Of the keys that no query of the panel sees.
+  void clear_weights(int p) {
     const Queries q = panel(p);
     const Keys seen = seen_by_some(a_, q);
-    T* const rows = static_cast<T*>(a_.weights) + ((q.b * a_.N + q.n) * a_.Tq + q.i) * a_.Tk;
+    T* const rows = weights_of(q);
     for (int64_t i = 0; i < q.count; ++i) {
       clear(rows + i * a_.Tk, 0, at_most(seen.first, a_.Tk));
       clear(rows + i * a_.Tk, seen.is_empty() ? 0 : seen.last, a_.Tk);
     }
+  }
+
+  // Of the panel and the block of keys that begins there.
+  S* maxima(int p, int64_t key) {
+    return s_.maxima + ((key - seen_.first) / kKeys * kPanels + p) * P;
+  }
+  // The tile of e^(score - maximum so far), and that maximum.
+  void keep_weights(int p, int64_t block, Keys seen) {
+    const Queries q = panel(p);
+    T* const rows = weights_of(q) + seen.first;
+    FC_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const int64_t count = q.count - r * L;
+      if (count <= 0) continue;
+      lanes_to_rows(s_.scores + r * L, P, count, seen.count(), rows + r * L * a_.Tk, a_.Tk,
+                    V(S(1)));
+      softmax_[p][r].max.store(maxima(p, block) + r * L);
+    }
+  }
+  // What was kept, measured from the last maximum, over the sum.
+  void finish_weights(int p) {
+    const Queries q = panel(p);
+    const Keys all = seen_by_some(a_, q);
+    T* const rows = weights_of(q);
+    for (int64_t k = seen_.first; k < seen_.last; k += kKeys) {
+      const Keys seen = Keys{k, at_most(k + kKeys, seen_.last)}.within(all);
+      for (int r = 0; r < R && !seen.is_empty(); ++r) {
+        const V before = V::load(maxima(p, k) + r * L) - softmax_[p][r].reference();
+        const V factor = exp_below(before) * softmax_[p][r].normaliser();
+        for (int64_t l = 0; l < at_most(q.count - r * L, L); ++l) {
+          scale(rows + (r * L + l) * a_.Tk, seen, factor.v[l]);
+        }
+      }
+    }
+  }
+  static void scale(S* row, Keys keys, S factor) {
+    int64_t j = keys.first;
+    for (; j + L <= keys.last; j += L) (V::load(row + j) * V(factor)).store(row + j);
+    for (; j < keys.last; ++j) row[j] *= factor;
+  }
+
+  // The scores once more, now that their sum is known.
+  void store_weights(int p) {
+    const Queries q = panel(p);
+    const Keys seen = seen_by_some(a_, q);
+    T* const rows = weights_of(q);
     for (int64_t k = seen.first; k < seen.last; k += kKeys) {
       const Keys block{k, at_most(k + kKeys, seen.last)};
       const auto keys = block_rows<T>(a_.key, q.b, key_head_, block, a_.E, s_.key_copy);
@@ -222,6 +286,7 @@ class AttentionForward {
   const AttentionForwardArgs& a_;
   Queries q_{};
   int64_t key_head_ = 0;
+  Keys seen_{};  // by some of the queries
   OnlineSoftmax<V, S> softmax_[kPanels][R];
   bool is_started_[kPanels];
   HiddenRows<Shape> hidden_;
