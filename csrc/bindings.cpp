@@ -60,6 +60,13 @@ TORCH_LIBRARY(fastcells, m) {
       "Tensor output, Tensor logsumexp, float dropout_p, bool needs_mask_grad) "
       "-> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_scale, "
       "Tensor grad_mask)");
+  m.def(
+      "linear_scan(Tensor a, Tensor b, Tensor? h_0, Tensor? lengths, Tensor? resets, "
+      "bool batch_first, bool reverse, bool adjoint) -> Tensor h");
+  m.def(
+      "linear_scan_backward(Tensor grad_h, Tensor a, Tensor h, Tensor? h_0, Tensor? lengths, "
+      "Tensor? resets, bool batch_first, bool reverse, bool[] needs) "
+      "-> (Tensor grad_a, Tensor grad_b, Tensor grad_h_0)");
 }
 
 namespace {
@@ -87,9 +94,9 @@ void refuse_tangents(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastcells, ADInplaceOrView, m) {
-  for (const char* op :
-       {"recurrent_forward", "recurrent_backward", "recurrent_step", "attention_forward",
-        "attention_backward", "additive_attention_forward", "additive_attention_backward"}) {
+  for (const char* op : {"recurrent_forward", "recurrent_backward", "recurrent_step",
+                         "attention_forward", "attention_backward", "additive_attention_forward",
+                         "additive_attention_backward", "linear_scan", "linear_scan_backward"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_tangents>());
   }
 }
@@ -104,6 +111,8 @@ void implement_ops(torch::Library& m) {
   m.impl("attention_backward", fastcells::attention_backward);
   m.impl("additive_attention_forward", fastcells::additive_attention_forward);
   m.impl("additive_attention_backward", fastcells::additive_attention_backward);
+  m.impl("linear_scan", fastcells::linear_scan);
+  m.impl("linear_scan_backward", fastcells::linear_scan_backward);
 }
 
 }  // namespace

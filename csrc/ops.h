@@ -108,4 +108,27 @@ AttentionBackward attention_backward;
 AdditiveAttentionForward additive_attention_forward;
 AdditiveAttentionBackward additive_attention_backward;
 
+// A linear scan: h_t = a_t h_p(t) + b_t, p(t) the step processed before t, from h_0; or the adjoint
+// of the scan with these arguments, which takes the gradient of h in the place of b and gives that
+// of b. Equations: scan/args.h.
+//   a            [1|T, 1|B, 1|H], with batch_first [1|B, 1|T, 1|H]
+//   b            [T, B, H], or [B, T, H]; any strides
+//   h_0          [B, H]; not of an adjoint scan
+//   lengths      int64 [B]; resets bool [T, B], or [B, T]: rows.h
+//   h            like b, 0 past a row's end
+using LinearScan = at::Tensor(const at::Tensor& a, const at::Tensor& b, const OptionalTensor& h_0,
+                              const OptionalTensor& lengths, const OptionalTensor& resets,
+                              bool batch_first, bool reverse, bool adjoint);
+
+// Its gradients, not of an adjoint scan's: of a, b and h_0, those in `needs`. h is the scan's, and
+// is read for that of a alone. Returned like a, h and h_0; that of a is summed over what was
+// broadcast.
+using LinearScanBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+    const at::Tensor& grad_h, const at::Tensor& a, const at::Tensor& h, const OptionalTensor& h_0,
+    const OptionalTensor& lengths, const OptionalTensor& resets, bool batch_first, bool reverse,
+    c10::List<bool> needs);
+
+LinearScan linear_scan;
+LinearScanBackward linear_scan_backward;
+
 }  // namespace fastcells

@@ -4,7 +4,7 @@ from . import functional, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
 from .explain import explain
-from .functional import additive_attention, scaled_dot_product_attention
+from .functional import additive_attention, linear_scan, scaled_dot_product_attention
 from .layers import (
     GRU,
     LSTM,
@@ -39,6 +39,7 @@ __all__ = [
     "frozen",
     "functional",
     "is_compiled",
+    "linear_scan",
     "quantize",
     "reference",
     "scaled_dot_product_attention",

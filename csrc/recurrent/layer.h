@@ -7,7 +7,7 @@
 
 #include "ops.h"
 #include "recurrent/cells/dispatch.h"
-#include "recurrent/rows.h"
+#include "rows.h"
 
 namespace fastcells {
 

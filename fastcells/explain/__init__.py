@@ -9,6 +9,7 @@ from torch import nn
 
 from .attention import describe_attention, is_attention
 from .recurrent import Explanation, explain_recurrent
+from .scan import describe_scan, is_scan
 
 __all__ = ["Explanation", "explain"]
 
@@ -17,7 +18,7 @@ def explain(layer: nn.Module | Callable[..., Any], *arguments: Any, **options: A
     """Says which kernel `layer(*arguments, **options)` runs, and why.
 
     Args:
-        layer: a layer or cell of fastcells, or one of its functions of attention.
+        layer: a layer or cell of fastcells, one of its functions of attention, or linear_scan.
         arguments, options: as for the call; of a recurrent layer input, hx, lengths and resets.
             Nothing is computed.
 
@@ -26,5 +27,8 @@ def explain(layer: nn.Module | Callable[..., Any], *arguments: Any, **options: A
     """
     if is_attention(layer):
         kernel, name, dtype, reason, notes = describe_attention(layer, arguments, options)
+        return Explanation(kernel, name, dtype, reason, notes)
+    if is_scan(layer):
+        kernel, name, dtype, reason, notes = describe_scan(arguments, options)
         return Explanation(kernel, name, dtype, reason, notes)
     return explain_recurrent(layer, *arguments, **options)

@@ -23,9 +23,9 @@ class Explanation:
     """The answer of :func:`explain`; `str()` gives it in a few lines."""
 
     #: "cpu sequence", "cpu step", "cpu stepwise", "cuda stepwise", "cpu dot attention",
-    #: "cpu additive attention" or "reference"
+    #: "cpu additive attention", "cpu scan" or "reference"
     kernel: str
-    cell: str  # or "dot attention", "additive attention"
+    cell: str  # or "dot attention", "additive attention", "linear scan"
     dtype: torch.dtype  # storage of the tensors, after autocast
     reason: str
     notes: tuple[str, ...]

@@ -2,11 +2,13 @@
 
 from .attention import additive_attention, scaled_dot_product_attention
 from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
+from .scan import linear_scan
 
 __all__ = [
     "additive_attention",
     "gru",
     "gru_cell",
+    "linear_scan",
     "lstm",
     "lstm_cell",
     "rnn",

@@ -20,10 +20,12 @@ __all__ = [
     "Route",
     "choose_attention_route",
     "choose_route",
+    "choose_scan_route",
     "is_functionalized",
     "is_traced",
     "needs_grad",
     "torch_is_faster",
+    "uses_forward_mode",
 ]
 
 
@@ -40,7 +42,7 @@ def _is_transformed() -> bool:
     return hasattr(torch._C._functorch.peek_interpreter_stack(), "key")
 
 
-def _uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
+def uses_forward_mode(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a tangent may travel with any of these tensors. While a graph is traced the
     transforms around it cannot be told apart, so that any of them counts."""
     if torch.compiler.is_compiling():
@@ -104,6 +106,13 @@ def choose_attention_route(tensors: Sequence[Tensor | None], head_width: int = 0
     return _route(tensors, why_not)
 
 
+def choose_scan_route(tensors: Sequence[Tensor | None]) -> Route:
+    """The same for linear_scan, which has a forward mode of its own, but in a traced graph."""
+    device = next(t for t in tensors if t is not None).device
+    why_not = "" if recurrent.has_kernels(device) else f"no kernels for {device.type}"
+    return _route(tensors, why_not, has_forward_mode=not torch.compiler.is_compiling())
+
+
 #: Where torch's own attention is faster than these kernels, and what it must then be asked for.
 TORCH_IS_FASTER_ON = ("cuda",)
 _TORCH_IS_FASTER_FOR = (torch.float16, torch.bfloat16)
@@ -123,12 +132,12 @@ def torch_is_faster(query: Tensor, key: Tensor, value: Tensor) -> bool:
     )
 
 
-def _route(tensors: Sequence[Tensor | None], why_not: str) -> Route:
+def _route(tensors: Sequence[Tensor | None], why_not: str, has_forward_mode: bool = False) -> Route:
     if not is_compiled():
         return Route(False, why_not_compiled() or "the extension is not compiled")
     if why_not:
         return Route(False, f"this build of fastcells has {why_not}")
-    if _uses_forward_mode(tensors):
+    if not has_forward_mode and uses_forward_mode(tensors):
         return Route(
             False,
             "forward-mode derivatives (jvp), and any torch.func transform inside a compiled "

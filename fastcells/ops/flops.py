@@ -2,14 +2,18 @@
 
 Of a recurrent layer, a frame (a step of a batch row) and direction: `2 G H (I + P)`, and `2 H P` of
 a projection; padded frames count. Of attention torch's own figures, whatever a mask hides, and of
-additive scores `2 B Tq Tk D` in the place of a dot product's. On the way back each product is there
-once for either operand, as torch counts it; attention computes its scores again. Activations,
+additive scores `2 B Tq Tk D` in the place of a dot product's. On the way back each product is
+there once for either operand, as torch counts it; attention computes its scores again. Activations,
 softmax, sums and biases do not count.
+
+Of a scan a multiply-add an element, real or complex; on the way back one again, and a
+multiplication for the gradient of its factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch.utils.flop_counter import (
@@ -87,6 +91,16 @@ def _additive_backward(
     return 4 * scores + 2 * product  # again, and of query, key and scale; of weights and values
 
 
+def _scan(a, b, *_, out_shape=None, **__) -> int:
+    return 2 * prod(b)
+
+
+def _scan_backward(
+    grad_h, a, h, h_0, lengths, resets, batch_first, reverse, needs, *, out_shape=None, **__
+) -> int:
+    return (3 if needs[0] else 2) * prod(grad_h)
+
+
 def register_formulas() -> None:
     """Tells torch the formulas; a counter that is made afterwards knows them."""
     formulas = {
@@ -97,6 +111,8 @@ def register_formulas() -> None:
         "attention_backward": _attention_backward,
         "additive_attention_forward": _additive_forward,
         "additive_attention_backward": _additive_backward,
+        "linear_scan": _scan,
+        "linear_scan_backward": _scan_backward,
     }
     for op, formula in formulas.items():
         register_flop_formula(getattr(torch.ops.fastcells, op))(formula)

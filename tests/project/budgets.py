@@ -189,14 +189,15 @@ def faults_of(path, text):
 
 # What nvcc compiles, or a C++ test links alone.
 TORCH_FREE = re.compile(
-    r"(math|cpu/simd|recurrent/cells|(recurrent|attention)/cpu/kernels)/"
-    r"|(storage|host_device)\.h$|attention/(args|position|philox)\.h$"
-    r"|recurrent/(rows\.h|stepwise/(step_|stages))|recurrent/(cpu|cuda)/plan\.|.*\.(cuh|cu)$"
+    r"(math|cpu/simd|recurrent/cells|(recurrent|attention|scan)/cpu/kernels)/"
+    r"|(storage|host_device|rows)\.h$|attention/(args|position|philox)\.h$|scan/args\.h$"
+    r"|recurrent/stepwise/(step_|stages)|recurrent/(cpu|cuda)/plan\.|scan/cpu/plan\."
+    r"|.*\.(cuh|cu)$"
 )
 TORCH_HEADER = re.compile(r"(torch|ATen|c10|pybind11)/|Python\.h$")
 CUDA_HEADER = re.compile(r"(cuda(?!/plan\.h$)|cublas|curand|cooperative_groups|mma\.h)")
 PYTHON_HEADER = re.compile(r"pybind11/|Python\.h$|torch/csrc/.*(python|pybind)")
-TOPICS = ("recurrent", "attention")
+TOPICS = ("recurrent", "attention", "scan")
 #: (files, what none of them may include, why); a rule that matches no file is a fault itself.
 CPP_ARROWS = [
     (TORCH_FREE, TORCH_HEADER, "is to be torch-free"),
@@ -206,10 +207,16 @@ CPP_ARROWS = [
         PYTHON_HEADER,
         "knows no Python",
     ),
-    (re.compile(r"recurrent/"), re.compile(r"attention/"), "topics stand side by side"),
-    (re.compile(r"attention/"), re.compile(r"recurrent/"), "topics stand side by side"),
+    *(
+        (
+            re.compile(rf"{topic}/"),
+            re.compile(rf"({'|'.join(other for other in TOPICS if other != topic)})/"),
+            "topics stand side by side",
+        )
+        for topic in TOPICS
+    ),
     (
-        re.compile(r"(cpu|cuda|math)/|(storage|host_device|checks|op_scope)\.h$"),
+        re.compile(r"(cpu|cuda|math)/|(storage|host_device|rows|checks|op_scope)\.h$"),
         re.compile(rf"({'|'.join(TOPICS)})/"),
         "device floors know no topic",
     ),

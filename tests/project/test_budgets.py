@@ -160,6 +160,7 @@ def test_a_forbidden_header_is_found_through_other_headers(tmp_path):
     plant(tmp_path, ops_dot_h="#include <torch/types.h>\n", recurrent__cuda__plan_dot_h="")
     plant(tmp_path, recurrent__cuda__plan_dot_cpp='#include "plan.h"\n#include <cuda_runtime.h>\n')
     plant(tmp_path, attention__e_dot_cpp='#include "cpu/d.h"\n#include "recurrent/b.h"\n')
+    plant(tmp_path, scan__g_dot_h='#include "attention/h.h"\n', attention__h_dot_h="")
     plant(tmp_path, cpu__f_dot_cpp='#include "recurrent/b.h"\n#include <pybind11/stl.h>\n')
     faults = [fault.replace(f"{tmp_path}/", "") for fault in check_cpp_arrows(tmp_path)]
     assert faults == [
@@ -170,6 +171,7 @@ def test_a_forbidden_header_is_found_through_other_headers(tmp_path):
         "recurrent/cuda/plan.cpp includes <cuda_runtime.h>: knows no CUDA header",
         "cpu/f.cpp includes <pybind11/stl.h>: knows no Python",
         "attention/e.cpp includes <recurrent/b.h>: topics stand side by side",
+        "scan/g.h includes <attention/h.h>: topics stand side by side",
         "cpu/f.cpp includes <recurrent/b.h>: device floors know no topic",
     ]
 

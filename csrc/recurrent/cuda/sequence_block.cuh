@@ -145,7 +145,7 @@ class SequenceBlock {
   }
   FC_DEVICE bool is_last_slice() const { return slice_ + 1 == slices_; }
 
-  // ---- which steps a row has (recurrent/rows.h) ----
+  // ---- which steps a row has (rows.h) ----
 
   FC_DEVICE int length(int b) const { return a_.lengths ? int(a_.lengths[b]) : T_; }
   // Whether no state passes across `boundary`, which lies in front of the step of that number.

@@ -8,7 +8,7 @@
 #pragma once
 #include <cstdint>
 
-#include "recurrent/rows.h"
+#include "rows.h"
 
 namespace fastcells {
 

@@ -1,7 +1,7 @@
 // A random layer of one direction, and its results and gradients by plain loops in double on the
 // same Cell struct. Letters as in docs/notation.md. Torch-free.
 //
-// Rows end early, states are reset, directions run backwards as recurrent/rows.h says; said again
+// Rows end early, states are reset, directions run backwards as rows.h says; said again
 // here in other words, because this is what the engine is compared with. What no step exists for is
 // NaN in the inputs: whoever reads it is found out.
 #pragma once

@@ -9,7 +9,7 @@
 #include "cpu/simd/product.h"
 #include "recurrent/cells/cells.h"
 #include "recurrent/cpu/kernels/args.h"
-#include "recurrent/rows.h"
+#include "rows.h"
 
 namespace fastcells {
 namespace {

@@ -7,7 +7,7 @@
 #pragma once
 #include <cstdint>
 
-#include "math/activations.h"
+#include "host_device.h"
 
 namespace fastcells {
 
