@@ -12,6 +12,11 @@ struct FreeMemory {
 using Memory = std::unique_ptr<void, FreeMemory>;
 Memory allocate(std::size_t bytes);
 
+// Memory that is about to be written for the first time had better come in pages of 2 MiB, where
+// the system gives them to who asks: a page of 4 KiB takes longer to come than to be written. Does
+// nothing to less memory than that.
+void prefer_large_pages(void* memory, std::size_t bytes);
+
 // Scratch memory that a calling thread keeps for its next call, up to a size: new pages cost more
 // than a small call.
 class Workspace {

@@ -107,6 +107,12 @@ class ScanPass {
   int threads_;
 };
 
+at::Tensor new_result(const ScanProblem& p) {
+  at::Tensor result = p.empty_result();
+  prefer_large_pages(result.mutable_data_ptr(), result.nbytes());
+  return result;
+}
+
 ScanPlan plan_of(const ScanArgs& a, const ScanKernels& kernels, int64_t bytes) {
   return plan_scan({a.T, a.B, a.H, kernels.vector_lanes, kernels.lane_bytes, bytes},
                    available_threads());
@@ -115,7 +121,7 @@ ScanPlan plan_of(const ScanArgs& a, const ScanKernels& kernels, int64_t bytes) {
 at::Tensor forward(const ScanProblem& p) {
   const SerialInForkedChild guard;
   const ScanKernels& kernels = *scan_table()(p.storage);
-  const at::Tensor h = p.empty_result();
+  const at::Tensor h = new_result(p);
   if (h.numel() == 0) return h;
   ScanLayout layout(p);
   ScanForwardArgs args{};
@@ -143,9 +149,9 @@ ScanGradients backward(const ScanProblem& p, const at::Tensor& h, const ScanNeed
   const auto& s = p.sizes;
   const ScanKernels& kernels = *scan_table()(p.storage);
   ScanGradients grads;
-  if (needs.b) grads.b = p.empty_result();
+  if (needs.b) grads.b = new_result(p);
   if (needs.h_0) grads.h_0 = at::empty({s.B, s.H}, p.b.options());
-  if (needs.a) grads.a = p.empty_result();
+  if (needs.a) grads.a = new_result(p);
   if (s.B * s.H == 0) return grads;
   ScanLayout layout(p);
   ScanBackwardArgs args{};
