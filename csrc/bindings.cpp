@@ -17,6 +17,7 @@
 #include "recurrent/cpu/engine.h"
 #include "recurrent/cpu/packs.h"
 #include "recurrent/layer.h"
+#include "scan/at_once.h"
 
 #ifdef FASTCELLS_WITH_CUDA
 #include <cuda_runtime_api.h>
@@ -220,6 +221,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("MOST_HEAD_WIDTH_CUDA") = fastcells::kMostHeadWidthCuda;
   fastcells::bind_at_once(m);
   fastcells::bind_attention_at_once(m);
+  fastcells::bind_scan_at_once(m);
 #ifdef FASTCELLS_WITH_CUDA
   m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"),

@@ -60,6 +60,15 @@ def packed_stack_at_once(
     h: object,
     c: object,
 ) -> tuple[Tensor, Tensor, Tensor | None] | None: ...
+def scan_at_once(
+    a: object,
+    b: object,
+    h_0: object,
+    lengths: object,
+    resets: object,
+    batch_first: object,
+    reverse: object,
+) -> Tensor | None: ...
 def step_at_once(
     cell: str, input: object, h: object, c: object, parameters: dict[str, Any]
 ) -> Tensor | tuple[Tensor, Tensor] | None: ...

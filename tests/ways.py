@@ -3,7 +3,7 @@
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from fastcells.functional import attention
+from fastcells.functional import attention, scan
 from fastcells.functional import recurrent_calls as recurrent
 from fastcells.layers import attention as attention_layers
 from fastcells.layers import multihead
@@ -14,6 +14,7 @@ AT_ONCE = (
     (recurrent.ops, "stack_at_once"),
     (recurrent.ops, "packed_stack_at_once"),
     (attention.ops, "dot_at_once"),
+    (scan.ops, "scan_at_once"),
     (attention.ops, "additive_at_once"),
     (multihead, "multihead_at_once"),
     (attention_layers, "self_attention_at_once"),

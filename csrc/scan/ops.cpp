@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 
 #include "checks.h"
+#include "cpu/team.h"
 #include "op_scope.h"
 #include "scan/cpu/engine.h"
 
@@ -47,6 +48,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_scan_backward(
     const OptionalTensor& lengths, const OptionalTensor& resets, bool batch_first, bool reverse,
     c10::List<bool> needs) {
   const OpScope scope(grad_h);
+  const cpu::SerialInForkedChild guard;
   const ScanProblem p =
       check_scan(kBackward, a, grad_h, h_0, lengths, resets, batch_first, reverse);
   TORCH_CHECK(needs.size() == 3, kBackward, ": needs must have 3 values, got ", needs.size());

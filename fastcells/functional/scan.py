@@ -13,7 +13,13 @@ from ..reference import scan as reference
 from .autocast import without_autocast
 from .graphs import Proxy, function_node
 from .processes import settle_in_forked_child
-from .routing import choose_scan_route, is_functionalized, needs_grad, uses_forward_mode
+from .routing import (
+    choose_scan_route,
+    is_functionalized,
+    is_traced,
+    needs_grad,
+    uses_forward_mode,
+)
 from .scan_autograd import LinearScan, ScanOptions, forward_without_graph
 
 __all__ = ["linear_scan"]
@@ -68,6 +74,10 @@ def linear_scan(
     if isinstance(a, Proxy) or isinstance(b, Proxy):
         return function_node(linear_scan, locals())
     settle_in_forked_child()
+    if not is_traced():
+        done = ops.scan_at_once(a, b, h_0, lengths, resets, batch_first, reverse)
+        if done is not None:
+            return done
     options = ScanOptions(batch_first, reverse)
     if torch.jit.is_tracing():  # sizes are tensors there: the op's checks are the only ones
         b = torch.broadcast_tensors(a, b)[1]

@@ -26,7 +26,7 @@ from ..reference import scan as reference
 from .derivatives import is_batched_by_autograd, is_differentiated_again, or_none, positional
 from .processes import settle_in_forked_child
 
-__all__ = ["LinearScan", "ScanOptions", "forward_without_graph"]
+__all__ = ["LinearScan", "ScanOptions", "forward_without_graph", "gradients_of_node"]
 
 
 class ScanOptions(NamedTuple):
@@ -115,6 +115,18 @@ def _gradients(
             grad, a, grad if h is None else h, h_0, lengths, resets, *options[:2], needs
         )
     return or_none(found, needs)
+
+
+def gradients_of_node(
+    batch_first: bool,
+    reverse: bool,
+    needs: list[bool],
+    grads: list[Tensor | None],
+    saved: list[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The same for the node of C++ (csrc/scan/way_back.cpp), where it may be differentiated again,
+    or something watches."""
+    return _gradients(ScanOptions(batch_first, reverse), list(needs), grads[0], *saved)
 
 
 def _composed(scan, options, needs, grad, a, h, h_0, lengths, resets) -> tuple[Tensor | None, ...]:

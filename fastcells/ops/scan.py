@@ -10,10 +10,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._extension import is_compiled
+from .._extension import _C, is_compiled
 from .devices import check_device, check_dtype, has_kernels
 
-__all__ = ["has_kernels", "linear_scan", "linear_scan_backward"]
+__all__ = ["has_kernels", "linear_scan", "linear_scan_backward", "scan_at_once"]
+
+
+def _never(*arguments: object) -> None:
+    """Without a compiled module nothing is done at once."""
+
+
+#: h of (a, b, h_0, lengths, resets, batch_first, reverse) past torch's dispatcher, which costs more
+#: than a small scan; where a derivative may be asked for, recorded by a node of C++. None where
+#: only the way through Python can tell: something watches, a tensor is not plain memory of a CPU,
+#: or arguments do not fit together.
+scan_at_once = _never if _C is None else _C.scan_at_once
 
 
 def linear_scan(

@@ -203,7 +203,7 @@ CPP_ARROWS = [
     (TORCH_FREE, TORCH_HEADER, "is to be torch-free"),
     (re.compile(r"recurrent/cuda/plan\."), CUDA_HEADER, "knows no CUDA header"),
     (
-        re.compile(r"(?!bindings\.cpp|python_tensors\.|(recurrent|attention)/at_once\.)"),
+        re.compile(r"(?!bindings\.cpp|python_tensors\.|(recurrent|attention|scan)/at_once\.)"),
         PYTHON_HEADER,
         "knows no Python",
     ),

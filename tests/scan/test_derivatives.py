@@ -8,7 +8,9 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import fastcells
+from fastcells.functional import scan_autograd
 from scan_problems import make_problem, run, run_reference
+from ways import through_python
 
 CASES = {
     "plain": {},
@@ -75,8 +77,7 @@ def test_third_derivatives_equal_the_references(case):
 @each_case
 def test_what_is_not_needed_is_not_computed(case, monkeypatch):
     """Each argument alone, and which gradients the op was asked for."""
-    from fastcells.functional import scan_autograd
-
+    through_python(monkeypatch)
     asked, original = [], scan_autograd.ops.linear_scan_backward
 
     def watching(*args):
@@ -217,6 +218,27 @@ def test_vjp_and_functionalize():
     expected, pull = vjp(function_of(run_reference, problem), *variables)
     assert_trees_close((h, pullback(h)), (expected, pull(expected)))
     assert_trees_close(functionalize(function_of(run, problem))(*variables), expected)
+
+
+@each_case
+def test_both_ways_of_an_eager_call_give_the_same_bits(case, monkeypatch, took):
+    """At once in C++, and through Python: results, gradients, and what is differentiated again."""
+
+    def everything():
+        leaves = leaves_of(problem)
+        h = run(problem.with_variables(leaves))
+        first = torch.autograd.grad(h.sum(), leaves, retain_graph=True)
+        grads = torch.autograd.grad((h**2).sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum((g**2).sum() for g in grads), leaves)
+        with torch.no_grad():
+            return [run(problem), h.detach(), *first, *(g.detach() for g in grads), *second]
+
+    problem = tiny(case)
+    found = everything()
+    assert took == ["scan_at_once"] * 2
+    through_python(monkeypatch)
+    assert all(torch.equal(x, y) for x, y in zip(found, everything(), strict=True))
+    assert took == ["scan_at_once"] * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)

@@ -11,11 +11,13 @@ from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastcells
+from fastcells.functional import routing
 from scan_problems import evaluate, make_problem, run, run_reference
 from tracing import (
     no_compiled_code_from_other_tests,  # noqa: F401 (an autouse fixture)
     quiet_tracing,
 )
+from ways import through_python
 from without_values import FAKES, TRACERS, Call, described, parametrize
 
 pytestmark = quiet_tracing
@@ -109,8 +111,7 @@ def test_a_call_without_values_has_the_shapes_of_one_with_them(way):
 
 
 def test_without_kernels_it_runs_on_the_reference(monkeypatch):
-    from fastcells.functional import routing
-
+    through_python(monkeypatch)
     monkeypatch.setattr(routing, "is_compiled", lambda: False)
     problem = make_problem(6, 3, 4, **MASKED)
     assert torch.equal(run(problem), run_reference(problem))
