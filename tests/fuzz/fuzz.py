@@ -28,13 +28,14 @@ import functional
 import mixing
 import multihead
 import quantizing
+import scanning
 import shapes
 
 import attention
 import recurrent
 
 TOPICS = [recurrent, cells, functional, attention, multihead, autocasting, shapes, mixing,
-          quantizing]  # fmt: skip
+          quantizing, scanning]  # fmt: skip
 TARGETS = {name: target for topic in TOPICS for name, target in topic.TARGETS.items()}
 EXAMPLES = 40  # of a run, which has a seed of its own: a run is not ended before
 
