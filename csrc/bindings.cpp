@@ -16,6 +16,7 @@
 #include "recurrent/at_once.h"
 #include "recurrent/cpu/engine.h"
 #include "recurrent/cpu/packs.h"
+#include "recurrent/elementwise/engine.h"
 #include "recurrent/layer.h"
 #include "scan/at_once.h"
 
@@ -146,7 +147,7 @@ py::dict build_info() {
   return info;
 }
 
-// {name: {gates, states, saved}} of every cell the kernels know.
+// {name: {gates, states, saved, is_elementwise}} of every cell the kernels know.
 py::dict cells() {
   py::dict all;
   for (const fastcells::CellFacts& cell : fastcells::all_cells()) {
@@ -154,6 +155,7 @@ py::dict cells() {
     facts["gates"] = cell.gates;
     facts["states"] = cell.states;
     facts["saved"] = cell.saved;
+    facts["is_elementwise"] = cell.is_elementwise;
     all[cell.name] = facts;
   }
   return all;
@@ -190,6 +192,13 @@ void freeze_weight(const at::Tensor& weight, const std::optional<at::Tensor>& bi
   if (bias) fastcells::cpu::freeze(*bias, frozen);
   if (name.empty()) return;
   const fastcells::CellFacts cell = fastcells::find_cell(name);
+  if (cell.is_elementwise) {
+    const bool is_matrix = weight.dim() == 2 && weight.is_contiguous();
+    if (frozen && is_matrix) {
+      fastcells::elementwise::pack(cell, weight, bias.value_or(at::Tensor()));
+    }
+    return;
+  }
   const auto* kernels = fastcells::cpu::find_kernels(
       int(cell.kind), fastcells::storage_of("freeze", weight.scalar_type()),
       fastcells::cpu::WeightStorage::kAsTensors);

@@ -64,6 +64,16 @@ class LayerProblem:
         return self.with_variables(tensor.to(dtype) for tensor in self.variables().values())
 
 
+def _names_of(cell: str, bias: bool, is_projected: bool) -> list[str]:
+    """The weights of one direction."""
+    facts = CELLS[cell]
+    if facts.unit_weights is None:
+        names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if bias else [])
+        return names + (["weight_hr"] if is_projected else [])
+    names = ["weight_ih"] + (["weight_hh"] if facts.unit_weights else [])
+    return names + (["bias_ih"] if bias else []) + (["skip_scale"] if cell == "sru" else [])
+
+
 def make_layer_problem(
     cell: str,
     directions: int,
@@ -79,7 +89,8 @@ def make_layer_problem(
     resets: bool = False,
     seed: int = 0,
 ) -> LayerProblem:
-    """A random layer and its input, at the scale of trained ones, on the CPU.
+    """A random layer and its input, at the scale of trained ones, on the CPU. A cell that reads its
+    input as it is has I = H.
 
     `lengths` begin with T, 0 and about T/2, `resets` with a reset at step 0 of the first row.
     """
@@ -89,14 +100,21 @@ def make_layer_problem(
         return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(dtype)
 
     facts, width = CELLS[cell], proj_size or H
-    rows = facts.gates * H
-    weights, names = [], ["weight_ih", "weight_hh"]
-    names += ["bias_ih", "bias_hh"] if bias else []
-    names += ["weight_hr"] if proj_size else []
+    I = H if facts.reads_input else I
+    names = _names_of(cell, bias, proj_size > 0)
+    weights = []
     for _ in range(directions):
-        weights += [normal(rows, I, scale=I**-0.5), normal(rows, width, scale=width**-0.5)]
-        weights += [normal(rows, scale=0.5), normal(rows, scale=0.5)] if bias else []
-        weights += [normal(proj_size, H, scale=H**-0.5)] if proj_size else []
+        rows = facts.gates * H
+        weights += [normal(rows, I, scale=I**-0.5)]
+        if facts.unit_weights is None:
+            weights += [normal(rows, width, scale=width**-0.5)]
+            weights += [normal(rows, scale=0.5), normal(rows, scale=0.5)] if bias else []
+            weights += [normal(proj_size, H, scale=H**-0.5)] if proj_size else []
+        else:
+            units = normal(facts.unit_weights * H, scale=0.5).clamp(-0.9, 0.9)
+            weights += [units] if facts.unit_weights else []
+            weights += [normal(rows, scale=0.5)] if bias else []
+            weights += [normal(H)] if "skip_scale" in names else []
     row_lengths = torch.randint(0, T + 1, (B,), generator=generator)
     row_lengths[:3] = torch.tensor([T, 0, (T + 1) // 2])[:B]
     boundaries = torch.rand(T, B, generator=generator) < 0.3

@@ -18,6 +18,14 @@ each_cell = pytest.mark.parametrize(
     [*((pytest.param(cell, 0, id=cell)) for cell in reference.CELLS)]
     + [pytest.param("lstm", 3, id="lstm_proj")],
 )
+#: The dense ones alone.
+each_dense_cell = pytest.mark.parametrize(
+    ("cell", "proj_size"),
+    [pytest.param(cell, 0, id=cell) for cell, facts in reference.CELLS.items()
+     if facts.unit_weights is None] + [pytest.param("lstm", 3, id="lstm_proj")],
+)  # fmt: skip
+#: Those that carry c on alone: h_0 has no effect, and no gradient but zero.
+IGNORING_H = ("sru", "sru_skip", "qrnn", "min_lstm", "min_lstm_identity")
 each_direction = pytest.mark.parametrize(
     "directions", [pytest.param(1, id="forward"), pytest.param(2, id="both_ways")]
 )
@@ -163,7 +171,10 @@ def evaluate(run, problem, *, wanted=None, rounded_to=None, past_ends=None):
         if past_ends is not None and name in ("output", "cells"):
             cotangent[steps_past_ends(problem)] = past_ends
         cotangents.append(cotangent.to(rounded_to).to(result.dtype))
-    grads = torch.autograd.grad(list(results.values()), list(leaves.values()), cotangents)
+    # Zeros of what the results do not depend on: h_0 of a cell whose c alone is carried on.
+    grads = torch.autograd.grad(
+        list(results.values()), list(leaves.values()), cotangents, materialize_grads=True
+    )
     return results | {f"grad of {name}": g for name, g in zip(leaves, grads, strict=True)}
 
 

@@ -48,9 +48,14 @@ inline float power_of_two(float shifted) {
 
 constexpr float kExpLow = -88.0f, kExpHigh = 88.0f;
 
-// e^x for x in [kExpLow, kExpHigh], to which the caller holds it; 0 at kExpLow, NaN for NaN.
+// e^x = power + rest * power, for x in [kExpLow, kExpHigh], to which the caller holds it: a power
+// of two, 0 at kExpLow, and rest = e^r - 1 of what is left, |r| <= ln 2 / 2. NaN for NaN.
 template <class A>
-inline A exp(A x) {
+struct Exponential {
+  A power, rest;
+};
+template <class A>
+inline Exponential<A> split_exp(A x) {
   const A round(kRound);
   const A shifted = x * A(1.44269504f) + round;  // log2(e)
   const A n = shifted - round;
@@ -62,8 +67,19 @@ inline A exp(A x) {
   p = p * r + A(1.6666520e-1f);
   p = p * r + A(4.9999993e-1f);
   p = p * r * r + r;
-  const A power = power_of_two(shifted);
-  return p * power + power;  // the largest last: each sum before it rounds less
+  return {power_of_two(shifted), p};
+}
+// e^x: the largest last, so that each sum before it rounds less.
+template <class A>
+inline A exp(A x) {
+  const Exponential<A> e = split_exp(x);
+  return e.rest * e.power + e.power;
+}
+// 1 - e^x, to the last bits where x is near 0.
+template <class A>
+inline A one_minus_exp(A x) {
+  const Exponential<A> e = split_exp(x);
+  return (A(1.0f) - e.power) - e.rest * e.power;
 }
 
 // 1 - 2 d with d = e^-2|x| / (1 + e^-2|x|), and near zero a polynomial (S. L. Moshier, Cephes

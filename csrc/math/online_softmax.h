@@ -6,17 +6,10 @@
 #pragma once
 #include <limits>
 
-#include "math/activations.h"
+#include "math/exponentials.h"
 
 namespace fastcells {
 
-// e^x for x <= 0: 0 from minus infinity, NaN from NaN.
-FC_HD double exp_below(double x) { return ::exp(x); }
-#ifdef __CUDA_ARCH__
-FC_HD float exp_below(float x) { return ::expf(x); }
-#else
-FC_HD float exp_below(float x) { return polynomial::exp(larger(float(polynomial::kExpLow), x)); }
-#endif
 FC_HD float natural_log(float x) { return ::logf(x); }
 FC_HD double natural_log(double x) { return ::log(x); }
 

@@ -13,7 +13,12 @@ const std::vector<CellFacts>& all_cells() {
     for_each_cell([&](auto tag, CellKind kind) {
       using Cell = typename decltype(tag)::type;
       all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
-                      Cell::kTwoProducts});
+                      Cell::kTwoProducts, false, 0, false});
+    });
+    for_each_elementwise_cell([&](auto tag, CellKind kind) {
+      using Cell = typename decltype(tag)::type;
+      all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, true, false,
+                      true, Cell::kUnitWeights, Cell::kReadsInput});
     });
     return all;
   }();
@@ -50,16 +55,32 @@ void check_optional(const char* op, const char* name, const char* letters, const
 namespace {
 
 // The weights of one direction under their names. Throws for a name that is unknown or comes twice.
-DirectionWeights named_weights(const char* op, at::TensorList list, const WeightNames& names) {
+DirectionWeights named_weights(const char* op, at::TensorList list, const WeightNames& names,
+                               const CellFacts& cell) {
   DirectionWeights weights;
   for (size_t k = 0; k < names.size(); ++k) {
     at::Tensor* const place = find_weight(weights, names[k]);
     TORCH_CHECK_VALUE(
         place && !place->defined(), op, ": names must be different ones of ",
-        "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, got '", names[k],
-        place ? "' twice" : "'");
+        "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, skip_scale, got '",
+        names[k], place ? "' twice" : "'");
     *place = list[k];
   }
+  if (cell.is_elementwise) {
+    bool fits = weights.weight_ih.defined() &&
+                weights.weight_hh.defined() == (cell.unit_weights > 0) &&
+                (!weights.skip_scale.defined() || cell.reads_input);
+    for (const at::Tensor* other :
+         {&weights.bias_hh, &weights.weight_hr, &weights.scale_ih, &weights.scale_hh}) {
+      fits = fits && !other->defined();
+    }
+    TORCH_CHECK_VALUE(fits, op, ": names of a ", cell.name, " must be weight_ih",
+                      cell.unit_weights > 0 ? ", weight_hh" : "", " and, or not, bias_ih",
+                      cell.reads_input ? " and skip_scale" : "", ", got ", c10::Join(", ", names));
+    return weights;
+  }
+  TORCH_CHECK_VALUE(!weights.skip_scale.defined(), op, ": a ", cell.name,
+                    " has no skip_scale, which is of a cell that reads its input as it is");
   TORCH_CHECK_VALUE(weights.weight_ih.defined() && weights.weight_hh.defined() &&
                         weights.bias_ih.defined() == weights.bias_hh.defined(),
                     op, ": names must hold weight_ih and weight_hh, and bias_ih and bias_hh or ",
@@ -86,9 +107,39 @@ at::ScalarType check_quantized(const char* op, const DirectionWeights& w, const 
   return dtype;
 }
 
+// Of an elementwise cell: vectors in the place of W_hh.
+void check_unit_weights(const char* op, const DirectionWeights& w, const CellFacts& cell,
+                        const at::Tensor& input, int64_t directions) {
+  TORCH_CHECK(w.weight_ih.dim() == 2, op, ": weight_ih must have shape (G*H, I), got ",
+              shape_text(w.weight_ih.sizes()));
+  const int64_t rows = w.weight_ih.size(0), I = input.size(2), H = rows / cell.gates;
+  TORCH_CHECK(rows % cell.gates == 0, op, ": weight_ih of a ", cell.name, " must have ", cell.gates,
+              "*H rows, got ", rows);
+  check_shape(op, "weight_ih", "(G*H, I)", w.weight_ih, {rows, I});
+  if (w.weight_hh.defined()) {
+    check_shape(op, "weight_hh", "(V*H,)", w.weight_hh, {cell.unit_weights * H});
+  }
+  if (w.bias_ih.defined()) check_shape(op, "bias_ih", "(G*H,)", w.bias_ih, {rows});
+  if (w.skip_scale.defined()) check_shape(op, "skip_scale", "(H,)", w.skip_scale, {H});
+  TORCH_CHECK(!cell.reads_input || I == H || I == directions * H, op, ": a ", cell.name,
+              " reads its input as it is, which must have H = ", H, " columns",
+              directions == 2 ? ", or D*H" : "", ", got ", I);
+}
+
 DirectionWeights check_weights(const char* op, DirectionWeights weights, const CellFacts& cell,
-                               const at::Tensor& input) {
-  const auto& [weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh] = weights;
+                               const at::Tensor& input, int64_t directions) {
+  if (cell.is_elementwise) {
+    check_unit_weights(op, weights, cell, input, directions);
+    for_each_weight(weights, [&](const char* name, at::Tensor& weight) {
+      if (!weight.defined()) return;
+      check_dtype(op, name, weight, input.scalar_type());
+      check_device(op, name, weight, input.device(), "input");
+      weight = weight.contiguous();
+    });
+    return weights;
+  }
+  const auto& [weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, skip_scale] =
+      weights;
   TORCH_CHECK(weight_ih.dim() == 2 && weight_hh.dim() == 2, op,
               ": weight_ih and weight_hh must have shapes (G*H, I) and (G*H, P), got ",
               shape_text(weight_ih.sizes()), " and ", shape_text(weight_hh.sizes()));
@@ -146,15 +197,18 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   layer.storage = storage_of(op, a.input.scalar_type());
   layer.input = dense(a.input);
   for (int64_t d = 0; d < D; ++d) {
-    layer.weights.push_back(check_weights(
-        op, named_weights(op, a.weights.slice(d * count, count), a.names), layer.cell, a.input));
-    TORCH_CHECK(layer.weights[d].weight_hh.sizes() == layer.weights[0].weight_hh.sizes(), op,
-                ": both directions must have weights of the same shapes");
+    layer.weights.push_back(
+        check_weights(op, named_weights(op, a.weights.slice(d * count, count), a.names, layer.cell),
+                      layer.cell, a.input, D));
+    TORCH_CHECK(layer.weights[d].weight_ih.sizes() == layer.weights[0].weight_ih.sizes() &&
+                    (layer.cell.is_elementwise ||
+                     layer.weights[d].weight_hh.sizes() == layer.weights[0].weight_hh.sizes()),
+                op, ": both directions must have weights of the same shapes");
   }
   LayerSizes& s = layer.sizes;
   s.T = a.input.size(0), s.B = a.input.size(1), s.I = a.input.size(2), s.D = D;
   s.G = layer.cell.gates, s.H = layer.weights[0].weight_ih.size(0) / s.G;
-  s.P = layer.weights[0].weight_hh.size(1);
+  s.P = layer.cell.is_elementwise ? s.H : layer.weights[0].weight_hh.size(1);
   s.saved = layer.cell.saved + (layer.is_projected() ? 1 : 0);
   TORCH_CHECK(!(a.c_0 && a.c_0->defined()) || layer.cell.states == 2, op, ": a ", layer.cell.name,
               " has no cell state, but c_0 was given");

@@ -17,6 +17,9 @@ struct CellFacts {
   const char* name;
   int gates, states, saved;
   bool additive, two_products;
+  bool is_elementwise;  // no W_hh: weight_hh is a vector of `unit_weights` values a unit
+  int unit_weights;
+  bool reads_input;  // a unit reads a column of the input as it is
 };
 
 // Throws, with the list of known names, for an unknown one.
@@ -32,13 +35,15 @@ struct LayerSizes {
 template <class T>
 struct PerWeight {
   T weight_ih{};  // [G*H, I]
-  T weight_hh{};  // [G*H, P]
+  T weight_hh{};  // [G*H, P]; of an elementwise cell [V*H], absent where V is 0
   T bias_ih{};    // [G*H], or absent together with bias_hh
-  T bias_hh{};    // [G*H]
+  T bias_hh{};    // [G*H]; an elementwise cell has none
   T weight_hr{};  // [P, H], or absent: no projection
   // Of weights in int8, for inference alone: weight = scale * int8, a scale for each row.
   T scale_ih{};  // [G*H]
   T scale_hh{};  // [G*H]
+  // Of a cell that reads the input as it is: the factor of each unit's column, or absent: 1.
+  T skip_scale{};  // [H]
 };
 using DirectionWeights = PerWeight<at::Tensor>;  // contiguous; undefined where absent
 
@@ -50,6 +55,7 @@ void for_each_weight(PerWeight<T>& weights, const F& f) {
   f("bias_ih", weights.bias_ih), f("bias_hh", weights.bias_hh);
   f("weight_hr", weights.weight_hr);
   f("scale_ih", weights.scale_ih), f("scale_hh", weights.scale_hh);
+  f("skip_scale", weights.skip_scale);
 }
 // The member of that name, or nullptr.
 template <class T>
@@ -74,10 +80,15 @@ struct Layer {
 
   bool is_projected() const { return weights[0].weight_hr.defined(); }
   // Whether weights are narrower than the other tensors: inference on a CPU alone.
-  bool is_quantized() const { return weights[0].weight_hh.scalar_type() != input.scalar_type(); }
+  bool is_quantized() const { return weights[0].weight_ih.scalar_type() != input.scalar_type(); }
   // Arithmetic and cell state: double for float64, float otherwise.
   at::ScalarType arithmetic() const;
   Rows rows(int64_t direction) const;
+  // Where the columns of the input begin that units of a direction read as they are: of an input
+  // of H columns all, of one of D*H the direction's own.
+  int64_t raw_column(int64_t direction) const {
+    return sizes.I == sizes.H ? 0 : direction * sizes.H;
+  }
 };
 
 using WeightNames = std::vector<std::string_view>;

@@ -22,8 +22,8 @@ __all__ = ["Explanation", "explain_recurrent"]
 class Explanation:
     """The answer of :func:`explain`; `str()` gives it in a few lines."""
 
-    #: "cpu sequence", "cpu step", "cpu stepwise", "cuda stepwise", "cpu dot attention",
-    #: "cpu additive attention", "cpu scan" or "reference"
+    #: "cpu sequence", "cpu step", "cpu stepwise", "cpu elementwise", "cuda stepwise",
+    #: "cpu dot attention", "cpu additive attention", "cpu scan" or "reference"
     kernel: str
     cell: str  # or "dot attention", "additive attention", "linear scan"
     dtype: torch.dtype  # storage of the tensors, after autocast
@@ -42,6 +42,8 @@ _ENGINES = {
     "cpu sequence": "all steps in one team of threads, on packed weights",
     "cpu step": "a step at a time, the weights read where they lie",
     "cuda sequence": "all steps in one kernel, W_hh on the chip",
+    "cpu elementwise": "each lane, a unit of a row, walks through time with its state in registers",
+    "cuda elementwise": "a thread a lane, which walks through time with its state in registers",
     "stepwise": (
         "input product for all steps at once, then a matrix product and a fused step kernel per "
         "step"
@@ -89,7 +91,9 @@ def explain_recurrent(
         notes.append(f"weights in {weights}, packed once; arithmetic and cell state in float32")
     elif dtype in (torch.float16, torch.bfloat16):
         notes.append("arithmetic and cell state in float32")
-    if engine == "sequence" and any(map(is_frozen, layer.parameters(recurse=False))):
+    if engine in ("sequence", "elementwise") and any(
+        map(is_frozen, layer.parameters(recurse=False))
+    ):
         notes.append("weights frozen: their packs are not hashed")
     if isinstance(input, PackedSequence):
         notes.append("the PackedSequence is padded first; lengths= saves both copies")

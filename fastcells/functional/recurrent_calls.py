@@ -165,13 +165,13 @@ def _layers_of(module: nn.RNNBase, cell: str) -> ops.ModuleLayers:
 
 
 def run_stack(
-    cell: str,
+    cell: str | Sequence[str],  # of every layer, or of each
     directions: int,
     input: Tensor,  # [T, B, I]
     h_0: Tensor | None,  # [L*D, B, P]
     c_0: Tensor | None,  # [L*D, B, H]
     weights: Sequence[Sequence[Tensor]],  # of each layer: its directions' one by one
-    names: str,  # of the weights of one direction
+    names: str | Sequence[str],  # of the weights of one direction, of every layer, or of each
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     dropout: float = 0.0,
@@ -183,17 +183,19 @@ def run_stack(
     layer's."""
     settle_in_forked_child()
     h_n, c_n, cells = [], [], None
+    kinds = [cell] * len(weights) if isinstance(cell, str) else cell
+    names_of = [names] * len(weights) if isinstance(names, str) else names
     for index, layer in enumerate(weights):
         states = slice(index * directions, (index + 1) * directions)
         is_last = index == len(weights) - 1
         input, h, c, cells = run_layer(
-            cell,
+            kinds[index],
             directions,
             input,
             None if h_0 is None else h_0[states],
             None if c_0 is None else c_0[states],
             layer,
-            names,
+            names_of[index],
             lengths,
             resets,
             want_cells and is_last,
@@ -204,7 +206,7 @@ def run_stack(
         c_n.append(c)
         if dropout > 0 and not is_last:
             input = torch.nn.functional.dropout(input, dropout)
-    has_c = reference.CELLS[cell].states == 2
+    has_c = reference.CELLS[kinds[0]].states == 2
     return input, _join(h_n), _join(c_n) if has_c else None, cells
 
 

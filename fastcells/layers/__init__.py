@@ -2,18 +2,28 @@
 
 from .attention import AdditiveAttention, SelfAttention
 from .cells import GRUCell, LSTMCell, RNNCell
+from .elementwise import QRNN, RGLRU, DiagonalGRU, DiagonalLSTM, IndRNN, MinGRU, MinLSTM
 from .freezing import freeze, frozen, unfreeze
 from .multihead import MultiheadAttention
 from .quantized import quantize
 from .recurrent import GRU, LSTM, RNN
+from .sru import SRU
 
 __all__ = [
     "GRU",
     "LSTM",
+    "QRNN",
+    "RGLRU",
     "RNN",
+    "SRU",
     "AdditiveAttention",
+    "DiagonalGRU",
+    "DiagonalLSTM",
     "GRUCell",
+    "IndRNN",
     "LSTMCell",
+    "MinGRU",
+    "MinLSTM",
     "MultiheadAttention",
     "RNNCell",
     "SelfAttention",

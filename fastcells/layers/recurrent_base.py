@@ -157,14 +157,21 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
 
     def _run_stack(self, weights, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
         directions = 2 if self.bidirectional else 1
-        names = [name.removesuffix("_l0") for name in self._all_weights[0]]
-        count = len(names) * directions
-        layers = [weights[i * count : (i + 1) * count] for i in range(self.num_layers)]
+        layers, names, start = [], [], 0
+        for index in range(self.num_layers):
+            listed = self._all_weights[index * directions]
+            names.append(" ".join(name.removesuffix(f"_l{index}") for name in listed))
+            layers.append(weights[start : start + len(listed) * directions])
+            start += len(listed) * directions
         dropout = self.dropout if self.training else 0.0
         return run_stack(
-            self.cell, directions, input, h_0, c_0, layers, " ".join(names), lengths, resets,
+            self._cells(), directions, input, h_0, c_0, layers, names, lengths, resets,
             dropout, want_cells, is_packed, self.recompute,
         )  # fmt: skip
+
+    def _cells(self) -> str | list[str]:
+        """The cell of every layer, or of each."""
+        return self.cell
 
     def _to_callers_layout(self, output: Tensor, is_batched: bool) -> Tensor:
         if not is_batched:

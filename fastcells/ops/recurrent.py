@@ -36,7 +36,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 #: What matrices may be stored in beside float32 tensors, for inference.
 NARROW_DTYPES = (torch.int8, torch.bfloat16)
 
-#: {cell: {"gates", "states", "saved"}} as the kernels describe them.
+#: {cell: {"gates", "states", "saved", "is_elementwise"}} as the kernels describe them.
 CELL_FACTS: dict[str, dict[str, int]] = {} if _C is None else _C.cells()
 
 
@@ -187,7 +187,8 @@ def _widths(cell: str, weights: Sequence[Tensor], names: str) -> tuple[int, int,
     """H, P and the saved values a unit."""
     facts, named = CELL_FACTS[cell], dict(zip(names.split(), weights, strict=False))
     hidden = named["weight_ih"].shape[0] // facts["gates"]
-    return hidden, named["weight_hh"].shape[1], facts["saved"] + int("weight_hr" in named)
+    width = hidden if facts["is_elementwise"] else named["weight_hh"].shape[1]
+    return hidden, width, facts["saved"] + int("weight_hr" in named)
 
 
 def _fake_forward(cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep):

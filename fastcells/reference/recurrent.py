@@ -8,6 +8,7 @@ no code with them. Letters: T steps, B batch, I input, H hidden units, P width o
     step(x [B, I], h [B, P], c [B, H] or None, weights) -> (h', c' or None)
 
 and everything is differentiable to any order and can be vmapped: no value steers the control flow.
+Cells whose units see themselves alone are in `elementwise`.
 """
 
 from __future__ import annotations
@@ -19,17 +20,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-__all__ = ["CELLS", "CellReference", "Weights", "recurrent", "recurrent_step", "split_weights"]
+from . import elementwise as own
+
+__all__ = [
+    "CELLS",
+    "CellReference",
+    "Weights",
+    "recurrent",
+    "recurrent_step",
+    "split_weights",
+    "width_of_h",
+]
 
 
 class Weights(NamedTuple):
     """Parameters of one direction of one layer, with torch.nn's row order of the gates."""
 
     weight_ih: Tensor  # [G*H, I]
-    weight_hh: Tensor  # [G*H, P]
+    weight_hh: Tensor | None = None  # [G*H, P]; of an elementwise cell [V*H], None where V is 0
     bias_ih: Tensor | None = None  # [G*H]
     bias_hh: Tensor | None = None  # [G*H]
     weight_hr: Tensor | None = None  # [P, H]: the projection of an LSTM with proj_size
+    skip_scale: Tensor | None = None  # [H], of a cell that reads the input as it is; None: 1
 
 
 def rnn_tanh_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
@@ -87,6 +99,8 @@ class CellReference(NamedTuple):
     step: Callable[..., tuple[Tensor, Tensor | None]]
     gates: int
     states: int  # 1: h; 2: h and c
+    unit_weights: int | None = None  # V of an elementwise cell; None: W_hh is a matrix
+    reads_input: bool = False  # the step takes H columns of the input as they are, too
 
 
 #: Every cell of the project by its name; the test lists are made from it.
@@ -97,7 +111,27 @@ CELLS: dict[str, CellReference] = {
     "gru": CellReference(gru_step, gates=3, states=1),
     "gru_reset_before": CellReference(gru_reset_before_step, gates=3, states=1),
     "gru_article": CellReference(gru_article_step, gates=3, states=1),
+    "indrnn_tanh": CellReference(own.indrnn_step(torch.tanh), 1, 1, 1),
+    "indrnn_relu": CellReference(own.indrnn_step(torch.relu), 1, 1, 1),
+    "sru": CellReference(own.sru_step, 3, 2, 2, reads_input=True),
+    "sru_skip": CellReference(own.sru_skip_step, 4, 2, 2),
+    "qrnn": CellReference(own.qrnn_step, 3, 2, 0),
+    "min_gru": CellReference(own.min_gru_step(True), 2, 1, 0),
+    "min_gru_identity": CellReference(own.min_gru_step(False), 2, 1, 0),
+    "min_lstm": CellReference(own.min_lstm_step(True), 3, 2, 0),
+    "min_lstm_identity": CellReference(own.min_lstm_step(False), 3, 2, 0),
+    "rg_lru": CellReference(own.rg_lru_step, 2, 1, 1, reads_input=True),
+    "diagonal_gru": CellReference(own.diagonal_gru_step, 3, 1, 3),
+    "diagonal_lstm": CellReference(own.diagonal_lstm_step, 3, 2, 3),
 }
+
+
+def width_of_h(cell: str, weights: Weights) -> int:
+    """P: H, or the rows of the projection."""
+    described = CELLS[cell]
+    if described.unit_weights is None:
+        return weights.weight_hh.shape[1]
+    return weights.weight_ih.shape[0] // described.gates
 
 
 def split_weights(weights: Sequence[Tensor], names: str) -> list[Weights]:
@@ -118,6 +152,7 @@ def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def _run_direction(
     cell: CellReference,
     input: Tensor,  # [T, B, I]
+    raw: Tensor | None,  # [T, B, H]: the columns that are read as they are
     h: Tensor,  # [B, P]
     c: Tensor | None,  # [B, H]
     weights: Weights,
@@ -138,7 +173,8 @@ def _run_direction(
                 cut = cut & (boundary < lengths)
             h_in = torch.where(cut[:, None], torch.zeros_like(h), h)
             c_in = None if c is None else torch.where(cut[:, None], torch.zeros_like(c), c)
-        h_new, c_new = cell.step(input[t], h_in, c_in, weights)
+        also = () if raw is None else (raw[t],)
+        h_new, c_new = cell.step(input[t], h_in, c_in, weights, *also)
         outputs[t], cells[t] = h_new, c_new
         if lengths is not None:
             exists = (t < lengths)[:, None]
@@ -189,13 +225,16 @@ def recurrent(
     results = []
     for d, raw in enumerate(split_weights(weights, names)):
         w = Weights(*(None if p is None else p.to(compute) for p in raw))
-        h = input.new_zeros(batch, w.weight_hh.shape[1]) if h_0 is None else h_0[d].to(compute)
+        hidden = w.weight_ih.shape[0] // described.gates
+        h = input.new_zeros(batch, width_of_h(cell, w)) if h_0 is None else h_0[d].to(compute)
         c = None
         if described.states == 2:
-            hidden = w.weight_ih.shape[0] // described.gates
             c = input.new_zeros(batch, hidden) if c_0 is None else c_0[d].to(compute)
+        raw = None
+        if described.reads_input:  # of D*H columns each direction reads its own
+            raw = input if input.shape[2] == hidden else input.narrow(2, d * hidden, hidden)
         reverse = d == 1
-        results.append(_run_direction(described, input, h, c, w, lengths, resets, reverse))
+        results.append(_run_direction(described, input, raw, h, c, w, lengths, resets, reverse))
     outputs, h_n, c_n, cells = zip(*results, strict=True)
     output, last = torch.cat(outputs, dim=-1).to(storage), torch.stack(h_n).to(storage)
     if described.states == 1:
@@ -216,5 +255,6 @@ def recurrent_step(
     compute = _compute_dtype(input.dtype)
     w = Weights(*(None if p is None else p.to(compute) for p in w))
     carried = None if c is None else c.to(compute)
-    h_new, c_new = CELLS[cell].step(input.to(compute), h.to(compute), carried, w)
+    input_as_it_is = (input.to(compute),) if CELLS[cell].reads_input else ()
+    h_new, c_new = CELLS[cell].step(input.to(compute), h.to(compute), carried, w, *input_as_it_is)
     return h_new.to(input.dtype), None if c_new is None else c_new.to(input.dtype)

@@ -189,10 +189,10 @@ def faults_of(path, text):
 
 # What nvcc compiles, or a C++ test links alone.
 TORCH_FREE = re.compile(
-    r"(math|cpu/simd|recurrent/cells|(recurrent|attention|scan)/cpu/kernels)/"
+    r"(math|cpu/simd|recurrent/cells|(recurrent|recurrent/elementwise|attention|scan)/cpu/kernels)/"
     r"|(storage|host_device|rows)\.h$|attention/(args|position|philox)\.h$|scan/args\.h$"
-    r"|recurrent/stepwise/(step_|stages)|recurrent/(cpu|cuda)/plan\.|scan/cpu/plan\."
-    r"|.*\.(cuh|cu)$"
+    r"|recurrent/stepwise/(step_|stages)|recurrent/(cpu|cuda|elementwise/cpu)/plan\."
+    r"|scan/cpu/plan\.|.*\.(cuh|cu)$"
 )
 TORCH_HEADER = re.compile(r"(torch|ATen|c10|pybind11)/|Python\.h$")
 CUDA_HEADER = re.compile(r"(cuda(?!/plan\.h$)|cublas|curand|cooperative_groups|mma\.h)")

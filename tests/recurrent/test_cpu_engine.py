@@ -31,7 +31,7 @@ from problems import (
 )
 
 HERE = Path(__file__).resolve().parents[1]
-#: The cells that this engine takes.
+#: The cells that this engine takes, and the elementwise ones.
 CELLS = [cell for cell in reference.CELLS if cell != "gru_reset_before"]
 each_cell = pytest.mark.parametrize("cell", CELLS)
 #: Instruction sets, the best first, and the processor's flags that each takes.

@@ -14,6 +14,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from fastcells.functional import recurrent_calls as functional
 from problems import (
+    IGNORING_H,
     MASKS,
     assert_equal_trees,
     assert_matches,
@@ -200,6 +201,9 @@ def test_a_dual_number_anywhere_keeps_its_tangent(cell, proj_size, grad_mode):
             dual = forward_ad.make_dual(variable, tangent)
             results = f(*variables[:i], dual, *variables[i + 1 :])
             actual = [forward_ad.unpack_dual(result).tangent for result in results]
+            if i == 1 and cell in IGNORING_H:
+                assert not any(t.any() for t in expected)
+                continue
             assert_equal_trees(actual, expected)
 
 
@@ -294,6 +298,8 @@ def test_a_batch_of_gradients_equals_one_after_the_other(cell, proj_size, run):
     leaves = [v.requires_grad_() for v in variables_of(problem)]
     output = run(problem)[0]
     cotangents = torch.randn(3, *output.shape, dtype=torch.float64)
+    if cell in IGNORING_H:
+        leaves.pop(1)
     batched = torch.autograd.grad(
         output, leaves, cotangents, is_grads_batched=True, retain_graph=True
     )

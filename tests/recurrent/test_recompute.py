@@ -65,7 +65,7 @@ def test_gradients_of_one_result_and_of_one_variable_are_those_without_it(cell, 
     for index in range(2 if problem.c_0 is None else 4):
         actual, expected = (
             evaluate(with_one_result(run, index), problem, wanted=wanted)
-            for run, wanted in ((run_recomputing, ["h_0", "weight_hh"]), (run_kernels, None))
+            for run, wanted in ((run_recomputing, ["h_0", "weight_ih"]), (run_kernels, None))
         )
         assert_matches(actual, {name: expected[name] for name in actual})
 

@@ -35,6 +35,14 @@ struct Avx2 {
     return x;
   }
   FC_INLINE static __m256d larger(__m256d limit, __m256d x) { return limit > x ? limit : x; }
+  FC_INLINE static __m256 square_root(__m256 x) {
+    asm("vsqrtps %1, %0" : "=x"(x) : "x"(x));
+    return x;
+  }
+  FC_INLINE static __m256d square_root(__m256d x) {
+    asm("vsqrtpd %1, %0" : "=x"(x) : "x"(x));
+    return x;
+  }
   // a where x has its sign bit set.
   FC_INLINE static __m256 if_negative(__m256 x, __m256 a, __m256 otherwise) {
     return _mm256_blendv_ps(otherwise, a, x);

@@ -35,6 +35,14 @@ struct Avx512 {
     return x;
   }
   FC_INLINE static __m512d larger(__m512d limit, __m512d x) { return limit > x ? limit : x; }
+  FC_INLINE static __m512 square_root(__m512 x) {
+    asm("vsqrtps %1, %0" : "=v"(x) : "v"(x));
+    return x;
+  }
+  FC_INLINE static __m512d square_root(__m512d x) {
+    asm("vsqrtpd %1, %0" : "=v"(x) : "v"(x));
+    return x;
+  }
   // a where x has its sign bit set.
   FC_INLINE static __m512 if_negative(__m512 x, __m512 a, __m512 otherwise) {
     return _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)x), otherwise, a);

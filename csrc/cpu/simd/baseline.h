@@ -34,6 +34,11 @@ struct Instructions {
   FC_INLINE static V larger(V limit, V x) {
     return limit > x ? limit : x;
   }
+  template <class V>
+  FC_INLINE static V square_root(V x) {
+    for (int i = 0; i < int(sizeof(V) / sizeof(x[0])); ++i) x[i] = __builtin_sqrt(x[i]);
+    return x;
+  }
   // a where x has its sign bit set.
   template <class V>
   FC_INLINE static V if_negative(V x, V a, V otherwise) {

@@ -6,6 +6,7 @@ namespace fastcells {
 
 struct Tanh {
   static constexpr const char* kCellName = "rnn_tanh";
+  static constexpr const char* kIndependentName = "indrnn_tanh";
   template <class A>
   FC_HD static A apply(A x) {
     return tanh(x);
@@ -18,6 +19,7 @@ struct Tanh {
 
 struct ReLU {
   static constexpr const char* kCellName = "rnn_relu";
+  static constexpr const char* kIndependentName = "indrnn_relu";
   template <class A>
   FC_HD static A apply(A x) {  // NaN passes, as in torch.relu
     return select(x < A(0), A(0), x);

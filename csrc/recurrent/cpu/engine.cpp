@@ -9,6 +9,7 @@
 #include "recurrent/cpu/sequence.h"
 #include "recurrent/cpu/single_step.h"
 #include "recurrent/cpu/step_kernels.h"
+#include "recurrent/elementwise/engine.h"
 #include "recurrent/stepwise/stepwise.h"
 
 namespace fastcells::cpu {
@@ -31,6 +32,7 @@ class CpuEngine final : public Engine {
  public:
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
     const SerialInForkedChild guard;
+    if (layer.cell.is_elementwise) return elementwise::engine().forward(layer, keep);
     const CellKernels* kernels = kernels_of(layer);
     check_inference(layer, keep == Keep::kStates || keep == Keep::kEverything);
     if (!kernels && layer.is_quantized()) return nothing_of(layer);
@@ -41,12 +43,16 @@ class CpuEngine final : public Engine {
   InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
                           const LayerGradients& grads, const LayerNeeds& needs) const override {
     const SerialInForkedChild guard;
+    if (layer.cell.is_elementwise) {
+      return elementwise::engine().backward(layer, outputs, grads, needs);
+    }
     check_inference(layer, true);
     const CellKernels* kernels = kernels_of(layer);
     return kernels ? sequence_backward(layer, outputs, grads, needs, *kernels)
                    : stepwise().backward(layer, outputs, grads, needs);
   }
   LayerOutputs step(const Layer& layer) const override {
+    if (layer.cell.is_elementwise) return forward(layer, Keep::kNothing);
     const CellKernels* kernels = kernels_of(layer);
     if (!kernels || !is_step(layer, *kernels)) return forward(layer, Keep::kNothing);
     const auto& s = layer.sizes;
@@ -139,6 +145,7 @@ const Engine& engine() {
 
 Choice explain(const CellFacts& cell, Storage storage, WeightStorage weights,
                const LayerSizes& sizes, bool is_projected, bool is_training, bool has_rows) {
+  if (cell.is_elementwise) return elementwise::explain(cell, storage, sizes);
   std::string why;
   const CellKernels* kernels = find_kernels(cell, storage, weights, sizes, is_projected, why);
   if (!kernels) return {"stepwise", "", why};

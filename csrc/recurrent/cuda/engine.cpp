@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "recurrent/cuda/launch.h"
+#include "recurrent/elementwise/cuda/engine.h"
 #include "recurrent/gate_gradients.h"
 #include "recurrent/stepwise/stages.h"
 #include "recurrent/stepwise/stepwise.h"
@@ -209,12 +210,16 @@ class SequencePass {
 class CudaEngine final : public Engine {
  public:
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
+    if (layer.cell.is_elementwise) return elementwise::cuda_engine().forward(layer, keep);
     const Plan plan = plan_layer(layer, /*is_backward=*/false);
     if (plan.tier == Tier::kStepwise) return stepwise_.forward(layer, keep);
     return SequencePass(layer).forward(keep, plan);
   }
   InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
                           const LayerGradients& grads, const LayerNeeds& needs) const override {
+    if (layer.cell.is_elementwise) {
+      return elementwise::cuda_engine().backward(layer, outputs, grads, needs);
+    }
     const Plan plan = plan_layer(layer, /*is_backward=*/true);
     if (plan.tier == Tier::kStepwise) return stepwise_.backward(layer, outputs, grads, needs);
     LayerOutputs complete = outputs;
@@ -236,6 +241,7 @@ const Engine& engine() {
 
 Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
                bool is_training) {
+  if (cell.is_elementwise) return {"elementwise", "", ""};
   const Plan forward = plan_layer(cell, storage, sizes, is_projected, /*is_backward=*/false);
   if (forward.tier == Tier::kStepwise) return {"stepwise", "", reasons(forward)};
   std::string text = describe(forward), why = reasons(forward);
