@@ -202,8 +202,8 @@ def test_additive_attention_counts_scores_and_products():
 def test_every_op_has_a_formula():
     counter = FlopCounterMode(display=False)
     ops = [name for name in dir(torch.ops.fastcells) if "forward" in name or "backward" in name]
-    assert len(ops) == 6
-    for name in [*ops, "recurrent_step"]:
+    assert len(ops) == 7
+    for name in [*ops, "recurrent_step", "linear_scan"]:
         assert getattr(torch.ops.fastcells, name) in counter.flop_registry
 
 
