@@ -201,9 +201,11 @@ def test_a_dual_number_anywhere_keeps_its_tangent(cell, proj_size, grad_mode):
             dual = forward_ad.make_dual(variable, tangent)
             results = f(*variables[:i], dual, *variables[i + 1 :])
             actual = [forward_ad.unpack_dual(result).tangent for result in results]
-            if i == 1 and cell in IGNORING_H:
-                assert not any(t.any() for t in expected)
-                continue
+            # What a result does not depend on brings no tangent, where jvp has zeros.
+            actual = [
+                torch.zeros_like(e) if t is None and not e.any() else t
+                for t, e in zip(actual, expected, strict=True)
+            ]
             assert_equal_trees(actual, expected)
 
 
