@@ -121,6 +121,10 @@ bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a 
 	@$(PY) -m benchmarks.recurrent.cpu
 	@echo "bench: benchmarks/recurrent/narrow.py"
 	@$(PY) -m benchmarks.recurrent.narrow
+	@echo "bench: benchmarks/recurrent/elementwise.py"
+	@$(PY) -m benchmarks.recurrent.elementwise
+	@echo "bench: benchmarks/scan/cpu.py"
+	@$(PY) -m benchmarks.scan.cpu
 	@echo "bench: benchmarks/attention/cpu.py (minutes)"
 	@$(PY) -m benchmarks.attention.cpu
 	@echo "bench: benchmarks/small_calls.py"
