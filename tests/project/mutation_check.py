@@ -112,6 +112,55 @@ MUTATIONS = [
         ("backward: tanh of another", "dn * r * tanh_grad(q)", "dn * r * tanh_grad(r)"),
         ("backward: 1 - z dropped", "dg[2] = dx[2] * (A(1) - z)", "dg[2] = dx[2]"),
     ),
+    *of(
+        "indrnn.h", "IndRNN",
+        ("forward: u dropped", "x[0] + u[0] * state[0]", "x[0] + state[0]"),
+        ("backward: u's gradient by the new h", "dx[0] * prev[0]", "dx[0] * saved[0]"),
+        ("backward: u dropped", "d_state[0] = dx[0] * u[0]", "d_state[0] = dx[0]"),
+    ),
+    *of(
+        "rg_lru.h", "RGLRU",
+        ("forward: a for a squared", "log_a + log_a)) * i * raw", "log_a)) * i * raw"),
+        ("backward: sign of the input's share", "prev[0] * r - a", "prev[0] * r + a"),
+        ("backward: input's own gradient", "d_raw = d_input * i", "d_raw = d_input"),
+        ("softplus' left out", "A(-8) * sigmoid(weight) * d", "A(-8) * d"),
+    ),
+    *of(
+        "minimal.h", "MinGRU",
+        ("forward: sign", "apply(x[1]) - state[0]", "apply(x[1]) + state[0]"),
+        ("backward: 1 - z without 1", "dh * (A(1) - z)", "dh * z"),
+        ("backward: activation' dropped", "dh * z * Activation::grad(saved[1])", "dh * z"),
+    ),
+    *of(
+        "minimal.h", "MinLSTM",
+        ("forward: i for f", "saved[0] = I / (F + I)", "saved[0] = F / (F + I)"),
+        ("backward: c's gradient dropped", "dc = d_state[0] + d_state[1]", "dc = d_state[0]"),
+        ("backward: sign of i", "dx[1] = A(0) - d_log", "dx[1] = d_log"),
+    ),
+    *of(
+        "sru.h", "SRU",
+        ("forward: v_r dropped", "sigmoid(x[2] + u[1] * c)", "sigmoid(x[2] + c)"),
+        ("forward: gate upside down", "raw + r * (state[1] - raw)", "raw - r * (state[1] - raw)"),
+        ("backward: old c for the new", "dh * (next[1] - raw)", "dh * (c - raw)"),
+        ("backward: v_f's gradient", "du[0] = dx[1] * c", "du[0] = dx[2] * c"),
+    ),
+    *of(
+        "sru.h", "QRNN",
+        ("backward: o dropped", "d_state[1] + dh * o", "d_state[1] + dh"),
+        ("backward: sign", "dc * (prev[1] - z)", "dc * (prev[1] + z)"),
+    ),
+    *of(
+        "diagonal.h", "DiagonalGRU",
+        ("forward: r dropped", "u[2] * (r * h)", "u[2] * h"),
+        ("backward: through n dropped", "dh * z + d_product * r", "dh * z"),
+        ("backward: u_z dropped", "dx[1] * u[1]", "dx[1]"),
+    ),
+    *of(
+        "diagonal.h", "DiagonalLSTM",
+        ("forward: sign", "saved[0] * (saved[1] - c)", "saved[0] * (saved[1] + c)"),
+        ("backward: tanh' dropped", "dc * k * tanh_grad(g)", "dc * k"),
+        ("backward: through o dropped", " + dx[2] * u[2]", ""),
+    ),
 ]  # fmt: skip
 
 
@@ -136,7 +185,7 @@ def run_test(csrc, folder):
     program = folder / "test_cells"
     source = ROOT / "tests" / "cpp" / "recurrent" / "test_cells.cpp"
     compiler = os.environ.get("CXX", "g++").split()
-    command = [*compiler, "-std=c++17", "-O1", f"-I{csrc}", str(source), "-o", str(program)]
+    command = [*compiler, "-std=c++20", "-O1", f"-I{csrc}", str(source), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     if done.returncode:
         raise SystemExit(f"mutation_check: {' '.join(command)} failed:\n{done.stderr}")
