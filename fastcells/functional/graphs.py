@@ -48,16 +48,24 @@ def module_node(module: nn.Module, given: dict[str, Any]) -> Proxy:
         )
     tracer = next(value.tracer for value in given.values() if isinstance(value, Proxy))
     path = tracer.path_of_module(module)
+    if not path:
+        raise TraceError(
+            f"torch.fx cannot trace into {type(module).__name__}: a layer of fastcells is one node "
+            "of the graph. Trace the module that holds it, or torch.nn.Sequential(layer)"
+        )
     return _node(tracer, "call_module", path, module.forward, given)
 
 
 class Unscriptable:
     """A layer that torch.jit.script refuses in its first line."""
 
+    _instead_of_scripting = (
+        ", or script the model with torch.nn's layer, which has the same state_dict"
+    )
+
     def __prepare_scriptable__(self) -> nn.Module:
         raise NotImplementedError(
             f"torch.jit.script cannot compile {type(self).__name__}, a layer of fastcells, whose "
             "kernels are chosen in Python at each call. Use torch.compile, torch.export.export or "
-            "torch.jit.trace, or script the model with torch.nn's layer, which has the same "
-            "state_dict"
+            f"torch.jit.trace{self._instead_of_scripting}"
         )

@@ -51,7 +51,9 @@ def linear_scan(
         lengths: `[B]` int64 in 0..T, steps of each row: h is 0 past them, and nothing there is
             read; in reverse a row begins at its last one. None: T.
         resets: `[T, B]` bool (`[B, T]` with batch_first): where it is set no state passes between
-            steps t - 1 and t, in either direction; at t = 0 forward, none of h_0.
+            steps t - 1 and t, in either direction; at t = 0 forward, none of h_0. There, as in
+            front of a row's first step without h_0, the state is 0 and not the factor: an infinite
+            or NaN a_t gives NaN.
         reverse: from each row's end to its beginning.
 
     Returns:

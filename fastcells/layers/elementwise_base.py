@@ -21,6 +21,7 @@ class ElementwiseLayer(RecurrentLayer):
     value a unit; absent where V is 0), and with bias `bias_ih_l{k}` `[G*H]`; `_reverse` behind the
     names of the second direction's. Above the first layer I is D*H."""
 
+    _instead_of_scripting = ""  # torch.nn has no such layer
     gates: int  # G
     unit_weights: int  # V
 

@@ -86,6 +86,13 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
         )
         if done is not None:
             return done
+        given = {"query": query, "key": key, "value": value, "attn_mask": attn_mask,
+                 "key_padding_mask": key_padding_mask}  # fmt: skip
+        for name, tensor in given.items():
+            if not (isinstance(tensor, Tensor) or (tensor is None and name.endswith("mask"))):
+                raise TypeError(
+                    f"MultiheadAttention: {name} must be a Tensor, got {type(tensor).__name__}"
+                )
         if query.is_nested or key.is_nested or value.is_nested:
             return self._run_nested(
                 query, key, value, key_padding_mask, need_weights, attn_mask,

@@ -16,6 +16,7 @@ from ..functional.graphs import Proxy
 from ..functional.recurrent_calls import trust_weights
 from ..functional.routing import needs_grad
 from .cells import GRUCell, LSTMCell, RNNCell, _RecurrentCell
+from .elementwise_base import ElementwiseLayer
 from .recurrent import GRU, LSTM, RNN
 from .recurrent_base import RecurrentLayer
 
@@ -49,7 +50,8 @@ def quantize(module: nn.Module, dtype: torch.dtype = torch.int8) -> nn.Module:
 
     Args:
         module: a layer or cell of fastcells or of torch.nn (RNN, LSTM, GRU, RNNCell, LSTMCell,
-            GRUCell), or any module that holds some. It is left as it is.
+            GRUCell), or any module that holds some. It is left as it is. Layers without a recurrent
+            matrix (:class:`fastcells.SRU` and its like) are copied as they are.
         dtype: torch.int8 or torch.bfloat16.
 
     Returns:
@@ -75,9 +77,16 @@ def quantize(module: nn.Module, dtype: torch.dtype = torch.int8) -> nn.Module:
     if dtype not in DTYPES:
         raise ValueError(f"quantize: dtype must be torch.int8 or torch.bfloat16, got {dtype}")
     kinds = (RecurrentLayer, _RecurrentCell, nn.RNNBase, nn.RNNCellBase)
-    found = {name: m for name, m in module.named_modules() if isinstance(m, kinds)}
+    found = {
+        name: m
+        for name, m in module.named_modules()
+        if isinstance(m, kinds) and not isinstance(m, ElementwiseLayer)
+    }
     if not found:
-        raise TypeError(f"quantize: {type(module).__name__} holds no recurrent layer or cell")
+        raise TypeError(
+            f"quantize: {type(module).__name__} holds no recurrent layer or cell with a recurrent "
+            "matrix (RNN, LSTM, GRU)"
+        )
     # In the place of the originals before the rest is copied, so that they are not.
     memo: dict[int, Any] = {
         id(layer): _quantized(layer, dtype, name or type(layer).__name__)

@@ -147,6 +147,11 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
                 f"{type(self).__name__}: _flat_weights must hold {len(named)} tensors, "
                 f"{', '.join(self._flat_weights_names)}, got {len(listed)}"
             )
+        for name, weight in zip(self._flat_weights_names, named, strict=True):
+            if not isinstance(weight, Tensor):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} must be a Tensor, got {type(weight).__name__}"
+                )
         if torch.compiler.is_compiling():  # where weak references cannot be followed
             return [n if isinstance(x, nn.Parameter) else x
                     for n, x in zip(named, listed, strict=True)]  # fmt: skip

@@ -340,3 +340,28 @@ def test_a_function_refuses_weights_that_layers_cannot_share(name):
         f"{name}: weights must hold the same number of tensors for each of num_layers = 2 layers, "
         "got 7 tensors",
     )
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "SRU", "MinGRU"])
+def test_a_weight_that_is_gone_is_named(kind):
+    layer = getattr(fastcells, kind)(4, 4)
+    layer.bias_ih_l0 = None
+    with pytest.raises(TypeError, match=f"{kind}: bias_ih_l0 must be a Tensor, got NoneType"):
+        layer(torch.randn(2, 2, 4))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "SRU", "MinGRU"])
+def test_a_layer_alone_is_not_traced_by_fx(kind):
+    layer = getattr(fastcells, kind)(4, 4)
+    with pytest.raises(torch.fx.proxy.TraceError):
+        torch.fx.symbolic_trace(layer)
+    graph = torch.fx.symbolic_trace(torch.nn.Sequential(layer)).graph
+    assert [node.op for node in graph.nodes] == ["placeholder", "call_module", "output"]
+
+
+def test_multihead_names_what_is_no_tensor():
+    layer, x = fastcells.MultiheadAttention(8, 2), torch.randn(5, 2, 8)
+    with pytest.raises(TypeError, match="MultiheadAttention: query must be a Tensor, got NoneType"):
+        layer(None, x, x)
+    with pytest.raises(TypeError, match="MultiheadAttention: attn_mask must be a Tensor, got list"):
+        layer(x, x, x, attn_mask=[1])

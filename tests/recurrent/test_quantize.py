@@ -238,6 +238,15 @@ def test_a_whole_model():
     assert fastcells.quantize(small).encoder.weight_ih_l0.dtype == torch.int8
 
 
+def test_a_layer_without_a_recurrent_matrix_is_copied():
+    model = nn.ModuleDict({"a": fastcells.LSTM(4, 4), "b": fastcells.SRU(4, 4)})
+    small = fastcells.quantize(model)
+    assert type(small["a"]).__name__ == "QuantizedLSTM" and type(small["b"]) is fastcells.SRU
+    assert small["b"].weight_ih_l0 is not model["b"].weight_ih_l0
+    with pytest.raises(TypeError, match="MinGRU holds no recurrent layer or cell with a recurrent"):
+        fastcells.quantize(fastcells.MinGRU(4, 4))
+
+
 @torch.no_grad()
 def test_a_parametrized_layer_is_quantized_as_it_is():
     layer, input = make("LSTM"), input_of("LSTM")

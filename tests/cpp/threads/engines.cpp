@@ -10,6 +10,7 @@
 #include "cpu/instruction_set.cpp"
 #include "cpu/memory.cpp"
 #include "cpu/team.cpp"
+#include "dense.cpp"
 #include "recurrent/cpu/packs.cpp"
 #include "recurrent/cpu/plan.cpp"
 #include "recurrent/cpu/sequence.cpp"
