@@ -7,11 +7,9 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from ..checks.tensors import check_flag
-from ..functional.graphs import module_node
-from .recurrent_base import RecurrentLayer
+from .recurrent_base import RecurrentLayer, WithCellStates
 
 __all__ = ["ElementwiseLayer", "ElementwiseLayerWithCell"]
 
@@ -112,24 +110,5 @@ class ElementwiseLayer(RecurrentLayer):
             others["bias_ih"].uniform_(-bound, bound)
 
 
-class ElementwiseLayerWithCell(ElementwiseLayer):
+class ElementwiseLayerWithCell(WithCellStates, ElementwiseLayer):
     """The same of a cell that has c besides h."""
-
-    has_cell_state = True
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: tuple[Tensor, Tensor] | None = None,
-        lengths: Tensor | None = None,
-        resets: Tensor | None = None,
-        return_cell_states: bool = False,
-    ):
-        """See the class."""
-        done = self._run(input, hx, lengths, resets, return_cell_states)
-        if done is None:
-            return module_node(self, locals())
-        output, h_n, c_n, cells = done
-        if return_cell_states:
-            return output, (h_n, c_n), cells
-        return output, (h_n, c_n)

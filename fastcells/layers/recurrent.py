@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
-from ..functional.graphs import module_node
 from ..functional.recurrent import gru_cell_name
-from .recurrent_base import RecurrentLayer
+from .recurrent_base import RecurrentLayer, WithCellStates
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -90,7 +87,7 @@ class RNN(RecurrentLayer):
         return self.mode.lower()
 
 
-class LSTM(RecurrentLayer):
+class LSTM(WithCellStates, RecurrentLayer):
     r"""Long short-term memory, in the place of :class:`torch.nn.LSTM`.
 
     .. math::
@@ -130,7 +127,6 @@ class LSTM(RecurrentLayer):
     """
 
     cell = "lstm"
-    has_cell_state = True
     unit_forget_bias = False
 
     def __init__(
@@ -171,23 +167,6 @@ class LSTM(RecurrentLayer):
             for name, parameter in self.named_parameters():
                 if name.startswith("bias_"):
                     parameter[forget] = 1.0 if name.startswith("bias_ih") else 0.0
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: tuple[Tensor, Tensor] | None = None,
-        lengths: Tensor | None = None,
-        resets: Tensor | None = None,
-        return_cell_states: bool = False,
-    ):
-        """See the class."""
-        done = self._run(input, hx, lengths, resets, return_cell_states)
-        if done is None:
-            return module_node(self, locals())
-        output, h_n, c_n, cells = done
-        if return_cell_states:
-            return output, (h_n, c_n), cells
-        return output, (h_n, c_n)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", unit_forget_bias=True" if self.unit_forget_bias else "")

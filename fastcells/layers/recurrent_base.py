@@ -14,7 +14,7 @@ from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent_calls import run_module_packed, run_module_stack, run_stack
 from .packed import pack, pad
 
-__all__ = ["RecurrentLayer"]
+__all__ = ["RecurrentLayer", "WithCellStates"]
 
 
 class RecurrentLayer(Unscriptable, nn.RNNBase):
@@ -216,3 +216,26 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", recompute=True" if self.recompute else "")
+
+
+class WithCellStates:
+    """In front of a RecurrentLayer whose cell has c besides h."""
+
+    has_cell_state = True
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+        return_cell_states: bool = False,
+    ):
+        """See the class."""
+        done = self._run(input, hx, lengths, resets, return_cell_states)
+        if done is None:
+            return module_node(self, locals())
+        output, h_n, c_n, cells = done
+        if return_cell_states:
+            return output, (h_n, c_n), cells
+        return output, (h_n, c_n)
