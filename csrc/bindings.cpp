@@ -174,12 +174,12 @@ using Explanation = std::tuple<std::string, std::string, std::string>;
 // The engine and plan of a call on the CPU: cpu/engine.h.
 Explanation explain_cpu(const std::string& name, int64_t directions, std::array<int64_t, 4> sizes,
                         at::ScalarType dtype, bool is_projected, bool is_training, bool has_rows,
-                        std::optional<at::ScalarType> weights) {
+                        std::optional<at::ScalarType> weights, bool is_rowwise) {
   const fastcells::CellFacts cell = fastcells::find_cell(name);
   const auto choice = fastcells::cpu::explain(
       cell, fastcells::storage_of("explain_cpu", dtype),
       fastcells::cpu::weight_storage(weights.value_or(dtype), dtype),
-      sizes_of(cell, directions, sizes), is_projected, is_training, has_rows);
+      sizes_of(cell, directions, sizes), is_projected, is_training, has_rows, is_rowwise);
   return {choice.engine, choice.plan, choice.why};
 }
 
@@ -225,7 +225,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "What this library was built from.");
   m.def("explain_cpu", &explain_cpu, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("has_rows"),
-        py::arg("weights") = py::none(),
+        py::arg("weights") = py::none(), py::arg("is_rowwise") = false,
         "(engine, plan, why not a faster one) of a layer on the CPU; sizes are T, B, I, H.");
   m.attr("MOST_HEAD_WIDTH_CUDA") = fastcells::kMostHeadWidthCuda;
   fastcells::bind_at_once(m);

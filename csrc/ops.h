@@ -63,7 +63,7 @@ RecurrentStep recurrent_step;
 //   mask               [1|B, 1|N, 1|Tq, 1|Tk]: bool (true: attend), or storage or float32 (added to
 //                      the score, in arithmetic); only false and minus infinity hide a key
 //   key_lengths        int64 [B]: keys from there on do not exist, and are not read
-//   seed               int64 [1], needed for dropout: attention/philox.h
+//   seed               int64 [1], needed for dropout: math/philox.h
 //   left, right        key j is seen by query i iff -left <= j - (i + offset) <= right; none
 //                      on a side where it is negative
 //   output             [B, N, Tq, Ev] storage; 0 for a query that sees no key

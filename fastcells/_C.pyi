@@ -17,6 +17,7 @@ def explain_cpu(
     is_training: bool,
     has_rows: bool,
     weights: dtype | None = None,
+    is_rowwise: bool = False,
 ) -> tuple[str, str, str]: ...
 def explain_cuda(
     cell: str,

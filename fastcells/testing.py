@@ -44,10 +44,14 @@ class LayerProblem:
         )  # fmt: skip
 
     def variables(self) -> dict[str, Tensor]:
-        """What can be differentiated, by name: what is None is left out."""
+        """What can be differentiated, by name: what is None is left out, and so is noise."""
         named = {"input": self.input, "h_0": self.h_0, "c_0": self.c_0}
         named |= dict(zip(self._weight_names(), self.weights, strict=True))
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        return {
+            name: tensor
+            for name, tensor in named.items()
+            if tensor is not None and not name.startswith("noise")
+        }
 
     def _weight_names(self) -> list[str]:
         suffixes = ("", "_reverse")[: self.directions]
@@ -56,8 +60,9 @@ class LayerProblem:
     def with_variables(self, tensors: Iterable[Tensor]) -> LayerProblem:
         """The same problem on other tensors, in the order of variables()."""
         named = dict(zip(self.variables(), tensors, strict=True))
-        states = {name: named.pop(name, None) for name in ("input", "h_0", "c_0")}
-        return replace(self, **states, weights=list(named.values()))
+        states = {name: named.get(name) for name in ("input", "h_0", "c_0")}
+        mine = zip(self._weight_names(), self.weights, strict=True)
+        return replace(self, **states, weights=[named.get(name, weight) for name, weight in mine])
 
     def to(self, dtype: torch.dtype) -> LayerProblem:
         """The same problem with its variables rounded to `dtype`."""
@@ -74,6 +79,16 @@ def _names_of(cell: str, bias: bool, is_projected: bool) -> list[str]:
     return names + (["bias_ih"] if bias else []) + (["skip_scale"] if cell == "sru" else [])
 
 
+def _norm_shapes(norm: str, rows: int, hidden: int, has_c: bool) -> dict[str, int]:
+    """Of what normalises one direction."""
+    if not norm:
+        return {}
+    kind, _, carried = norm.partition(" ")
+    gains = {"parts": ("norm_ih", "norm_hh"), "gates": ("norm_gates",)}[kind]
+    of_c = ("norm_carried_c" if carried else "norm_c", "norm_c_bias") if has_c else ()
+    return dict.fromkeys(gains, rows) | dict.fromkeys(of_c, hidden)
+
+
 def make_layer_problem(
     cell: str,
     directions: int,
@@ -88,10 +103,15 @@ def make_layer_problem(
     lengths: bool = False,
     resets: bool = False,
     seed: int = 0,
+    norm: str = "",
+    rates: tuple[float, ...] | None = None,
 ) -> LayerProblem:
     """A random layer and its input, at the scale of trained ones, on the CPU. A cell that reads its
     input as it is has I = H.
 
+    `norm` is "parts" or "gates": LayerNormLSTM's two forms, with a normalised c where there is one,
+    which with "parts carried" is carried on.
+    `rates` are those of dropout, zoneout of h and of c, and 1 in training.
     `lengths` begin with T, 0 and about T/2, `resets` with a reset at step 0 of the first row.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -102,6 +122,7 @@ def make_layer_problem(
     facts, width = CELLS[cell], proj_size or H
     I = H if facts.reads_input else I
     names = _names_of(cell, bias, proj_size > 0)
+    names += [*_norm_shapes(norm, 1, 1, facts.states == 2)] + (["noise"] if rates else [])
     weights = []
     for _ in range(directions):
         rows = facts.gates * H
@@ -110,6 +131,11 @@ def make_layer_problem(
             weights += [normal(rows, width, scale=width**-0.5)]
             weights += [normal(rows, scale=0.5), normal(rows, scale=0.5)] if bias else []
             weights += [normal(proj_size, H, scale=H**-0.5)] if proj_size else []
+            shapes = _norm_shapes(norm, rows, H, facts.states == 2)
+            weights += [normal(shape, scale=0.5) + 1 for shape in shapes.values()]
+            if rates is not None:
+                seed_of_noise = torch.randint(2**53, (1,), generator=generator).double()
+                weights += [torch.cat((seed_of_noise, torch.tensor(rates).double()))]
         else:
             units = normal(facts.unit_weights * H, scale=0.5).clamp(-0.9, 0.9)
             weights += [units] if facts.unit_weights else []

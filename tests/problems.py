@@ -77,6 +77,18 @@ def run_reference(problem, want_cells=True):
     return results if want_cells else (*results[:3], None)
 
 
+def run_plainly(problem):
+    """The reference in the tensors' own dtype, as a loop of torch would run."""
+    compute = reference._compute_dtype
+    reference._compute_dtype = lambda dtype: dtype
+    try:
+        output, h_n, c_n, cells = run_reference(problem)
+        wide = compute(problem.input.dtype)
+        return output, h_n, c_n, None if cells is None else cells.to(wide)
+    finally:
+        reference._compute_dtype = compute
+
+
 def torch_layer(problem):
     """torch.nn's layer of the problem's sizes, and the problem's weights under its names."""
     kind, options = TORCH_LAYERS[problem.cell]

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "attention/args.h"
-#include "attention/philox.h"
+#include "math/philox.h"
 
 namespace fastcells {
 

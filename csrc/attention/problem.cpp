@@ -4,9 +4,9 @@
 #include <array>
 #include <vector>
 
-#include "attention/philox.h"
 #include "checks.h"
 #include "dense.h"
+#include "math/philox.h"
 
 namespace fastcells {
 namespace {

@@ -1,6 +1,7 @@
 #include "recurrent/engine.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 namespace fastcells {
 
@@ -30,9 +31,38 @@ LayerOutputs empty_outputs(const Layer& layer, Keep keep) {
     outputs.cells = at::empty({s.T, s.B, s.D * s.H}, storage.dtype(layer.arithmetic()));
   }
   if (keep == Keep::kEverything) {
-    outputs.saved = at::empty({s.D, s.T, s.B, s.saved * s.H}, storage);
+    outputs.saved =
+        at::empty({s.D, s.T, s.B, s.saved * s.H}, storage.dtype(layer.storage_of_saved()));
   }
   return outputs;
+}
+
+void pass_states(const at::Tensor& initial, const at::Tensor& last) {
+  if (!last.defined()) return;
+  if (initial.defined()) {
+    last.copy_(initial);
+  } else {
+    last.zero_();
+  }
+}
+InputGradients nothing_back(const Layer& layer, const LayerGradients& grads,
+                            const LayerNeeds& needs) {
+  const auto& s = layer.sizes;
+  const auto options = layer.input.options();
+  InputGradients result;
+  if (needs.input) result.input = at::zeros({s.T, s.B, s.I}, options);
+  if (needs.h_0) pass_states(grads.h_n, result.h_0 = at::empty({s.D, s.B, s.H}, options));
+  if (needs.c_0) pass_states(grads.c_n, result.c_0 = at::empty({s.D, s.B, s.H}, options));
+  for (int64_t d = 0; d < s.D; ++d) {
+    DirectionWeights weights = layer.weights[d], zeros;
+    PerWeight<bool> wanted = needs.weights[d];
+    for_each_weight(weights, [&](const char* name, const at::Tensor& weight) {
+      if (*find_weight(wanted, name))
+        *find_weight(zeros, name) = at::zeros(weight.sizes(), options);
+    });
+    result.weights.push_back(zeros);
+  }
+  return result;
 }
 
 }  // namespace fastcells

@@ -48,6 +48,11 @@ class Engine {
 
 // Uninitialised results of a forward pass: what `keep` does not ask for is undefined.
 LayerOutputs empty_outputs(const Layer& layer, Keep keep);
+// Where no step or no row exists: the initial states (undefined: zeros) are the final ones.
+void pass_states(const at::Tensor& initial, const at::Tensor& last);
+// The way back there.
+InputGradients nothing_back(const Layer& layer, const LayerGradients& grads,
+                            const LayerNeeds& needs);
 // Address of element `index`, or nullptr for an undefined tensor.
 void* pointer(const at::Tensor& tensor, int64_t index = 0);
 

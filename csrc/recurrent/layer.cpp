@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "dense.h"
+#include "recurrent/rowwise/noise.h"
 
 namespace fastcells {
 
@@ -13,12 +14,12 @@ const std::vector<CellFacts>& all_cells() {
     for_each_cell([&](auto tag, CellKind kind) {
       using Cell = typename decltype(tag)::type;
       all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
-                      Cell::kTwoProducts, false, 0, false});
+                      Cell::kTwoProducts, false, 0, false, requires { Cell::kOutputGate; }});
     });
     for_each_elementwise_cell([&](auto tag, CellKind kind) {
       using Cell = typename decltype(tag)::type;
       all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, true, false,
-                      true, Cell::kUnitWeights, Cell::kReadsInput});
+                      true, Cell::kUnitWeights, Cell::kReadsInput, false});
     });
     return all;
   }();
@@ -54,18 +55,47 @@ void check_optional(const char* op, const char* name, const char* letters, const
 
 namespace {
 
+std::string known_names() {
+  std::string known;
+  PerWeight<int> all;
+  for_each_weight(all,
+                  [&](const char* name, int) { (known += known.empty() ? "" : ", ") += name; });
+  return known;
+}
+
+// What only some layers have: no elementwise cell, and no narrow or projected one.
+void check_row_names(const char* op, const DirectionWeights& w, const CellFacts& cell) {
+  const bool has_norm = w.norm_ih.defined() || w.norm_hh.defined() || w.norm_gates.defined();
+  const bool norms_c = w.norm_c.defined() || w.norm_carried_c.defined();
+  if (!has_norm && !norms_c && !w.norm_c_bias.defined() && !w.noise.defined()) return;
+  TORCH_CHECK_VALUE(!cell.is_elementwise && !w.weight_hr.defined() && !w.scale_ih.defined(), op,
+                    ": norms and noise are of dense cells without a projection or narrow weights");
+  TORCH_CHECK_VALUE(
+      w.norm_ih.defined() == w.norm_hh.defined() &&
+          !(w.norm_hh.defined() && w.norm_gates.defined()),
+      op, ": names must hold norm_ih and norm_hh together, or norm_gates, or none of them");
+  TORCH_CHECK_VALUE(!w.norm_gates.defined() || cell.additive, op,
+                    ": norm_gates is of a cell whose ",
+                    "gates take the sum of both products, not of a ", cell.name);
+  TORCH_CHECK_VALUE(!cell.two_products, op, ": a ", cell.name, " takes no norms and no noise");
+  TORCH_CHECK_VALUE(!norms_c || cell.has_output_gate, op,
+                    ": norm_c and norm_carried_c are of an lstm, not of a ", cell.name);
+  TORCH_CHECK_VALUE(
+      !(w.norm_c.defined() && w.norm_carried_c.defined()) && (norms_c || !w.norm_c_bias.defined()),
+      op, ": names must hold norm_c or norm_carried_c, and norm_c_bias beside one");
+}
+
 // The weights of one direction under their names. Throws for a name that is unknown or comes twice.
 DirectionWeights named_weights(const char* op, at::TensorList list, const WeightNames& names,
                                const CellFacts& cell) {
   DirectionWeights weights;
   for (size_t k = 0; k < names.size(); ++k) {
     at::Tensor* const place = find_weight(weights, names[k]);
-    TORCH_CHECK_VALUE(
-        place && !place->defined(), op, ": names must be different ones of ",
-        "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, skip_scale, got '",
-        names[k], place ? "' twice" : "'");
+    TORCH_CHECK_VALUE(place && !place->defined(), op, ": names must be different ones of ",
+                      known_names(), ", got '", names[k], place ? "' twice" : "'");
     *place = list[k];
   }
+  check_row_names(op, weights, cell);
   if (cell.is_elementwise) {
     bool fits = weights.weight_ih.defined() &&
                 weights.weight_hh.defined() == (cell.unit_weights > 0) &&
@@ -126,6 +156,19 @@ void check_unit_weights(const char* op, const DirectionWeights& w, const CellFac
               directions == 2 ? ", or D*H" : "", ", got ", I);
 }
 
+void check_noise(const char* op, const at::Tensor& noise) {
+  check_shape(op, "noise", "(5,)", noise, {Noise::kCount});
+  check_dtype(op, "noise", noise, at::kDouble);
+  TORCH_CHECK(noise.is_cpu() && noise.is_contiguous(), op,
+              ": noise must be contiguous on the CPU, got ", noise.device());
+  const auto* const x = noise.const_data_ptr<double>();
+  const bool fits =
+      x[0] >= 0 && x[0] < 9007199254740992.0 &&
+      std::all_of(x + 1, x + Noise::kCount, [](double p) { return p >= 0 && p <= 1; });
+  TORCH_CHECK_VALUE(fits, op, ": noise must hold a seed in 0 .. 2^53 - 1 and probabilities, got ",
+                    c10::Join(", ", std::vector<double>(x, x + Noise::kCount)));
+}
+
 DirectionWeights check_weights(const char* op, DirectionWeights weights, const CellFacts& cell,
                                const at::Tensor& input, int64_t directions) {
   if (cell.is_elementwise) {
@@ -138,8 +181,8 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
     });
     return weights;
   }
-  const auto& [weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, skip_scale] =
-      weights;
+  const at::Tensor &weight_ih = weights.weight_ih, &weight_hh = weights.weight_hh;
+  const at::Tensor &bias_ih = weights.bias_ih, &weight_hr = weights.weight_hr;
   TORCH_CHECK(weight_ih.dim() == 2 && weight_hh.dim() == 2, op,
               ": weight_ih and weight_hh must have shapes (G*H, I) and (G*H, P), got ",
               shape_text(weight_ih.sizes()), " and ", shape_text(weight_hh.sizes()));
@@ -151,8 +194,13 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
   check_shape(op, "weight_hh", "(G*H, P)", weight_hh, {rows, weight_hr.defined() ? P : H});
   if (bias_ih.defined()) {
     check_shape(op, "bias_ih", "(G*H,)", bias_ih, {rows});
-    check_shape(op, "bias_hh", "(G*H,)", bias_hh, {rows});
+    check_shape(op, "bias_hh", "(G*H,)", weights.bias_hh, {rows});
   }
+  for_each_weight(weights, [&](const std::string_view name, const at::Tensor& weight) {
+    if (!weight.defined() || !name.starts_with("norm_")) return;
+    const bool is_of_c = name.starts_with("norm_c");
+    check_shape(op, name.data(), is_of_c ? "(H,)" : "(G*H,)", weight, {is_of_c ? H : rows});
+  });
   if (weight_hr.defined()) {
     TORCH_CHECK(cell.states == 2, op, ": a projection needs an lstm, got a ", cell.name);
     check_shape(op, "weight_hr", "(P, H)", weight_hr, {P, H});
@@ -160,6 +208,7 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
   const at::ScalarType narrow = check_quantized(op, weights, input, rows);
   for_each_weight(weights, [&](const char* name, at::Tensor& weight) {
     if (!weight.defined()) return;
+    if (std::string_view(name) == "noise") return check_noise(op, weight);
     const bool is_matrix = std::string_view(name).starts_with("weight_");
     check_dtype(op, name, weight, is_matrix ? narrow : input.scalar_type());
     check_device(op, name, weight, input.device(), "input");
@@ -205,11 +254,18 @@ Layer check_layer(const char* op, const LayerArguments& a) {
                      layer.weights[d].weight_hh.sizes() == layer.weights[0].weight_hh.sizes()),
                 op, ": both directions must have weights of the same shapes");
   }
+  TORCH_CHECK_NOT_IMPLEMENTED(!layer.is_rowwise() || a.input.is_cpu(), op,
+                              ": norms and noise have no kernels on ", a.input.device());
   LayerSizes& s = layer.sizes;
   s.T = a.input.size(0), s.B = a.input.size(1), s.I = a.input.size(2), s.D = D;
   s.G = layer.cell.gates, s.H = layer.weights[0].weight_ih.size(0) / s.G;
   s.P = layer.cell.is_elementwise ? s.H : layer.weights[0].weight_hh.size(1);
-  s.saved = layer.cell.saved + (layer.is_projected() ? 1 : 0);
+  // The products as they come, where they are normalised.
+  if (layer.is_normalised()) {
+    s.saved = (layer.weights[0].norm_gates.defined() ? 1 : 2) * s.G;
+  } else {
+    s.saved = layer.cell.saved + (layer.is_projected() ? 1 : 0);
+  }
   TORCH_CHECK(!(a.c_0 && a.c_0->defined()) || layer.cell.states == 2, op, ": a ", layer.cell.name,
               " has no cell state, but c_0 was given");
   layer.h_0 = contiguous_or_undefined(a.h_0);

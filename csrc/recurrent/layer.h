@@ -19,7 +19,8 @@ struct CellFacts {
   bool additive, two_products;
   bool is_elementwise;  // no W_hh: weight_hh is a vector of `unit_weights` values a unit
   int unit_weights;
-  bool reads_input;  // a unit reads a column of the input as it is
+  bool reads_input;      // a unit reads a column of the input as it is
+  bool has_output_gate;  // h' = output(o, c'), where c' may be normalised first
 };
 
 // Throws, with the list of known names, for an unknown one.
@@ -44,6 +45,16 @@ struct PerWeight {
   T scale_hh{};  // [G*H]
   // Of a cell that reads the input as it is: the factor of each unit's column, or absent: 1.
   T skip_scale{};  // [H]
+  // Of layer normalisation: the gains of W x and of W h, each over all gates; or that of their sum,
+  // gate by gate; and gain and shift of c on its way to h.
+  T norm_ih{};         // [G*H], together with norm_hh
+  T norm_hh{};         // [G*H]
+  T norm_gates{};      // [G*H], in the place of both
+  T norm_c{};          // [H], or absent: c is not normalised
+  T norm_carried_c{};  // [H], in the place of norm_c: the normalised c is carried on, too
+  T norm_c_bias{};     // [H], or absent
+  // float64 [5]: what is drawn at each call, recurrent/rowwise/noise.h. On the CPU.
+  T noise{};
 };
 using DirectionWeights = PerWeight<at::Tensor>;  // contiguous; undefined where absent
 
@@ -56,6 +67,11 @@ void for_each_weight(PerWeight<T>& weights, const F& f) {
   f("weight_hr", weights.weight_hr);
   f("scale_ih", weights.scale_ih), f("scale_hh", weights.scale_hh);
   f("skip_scale", weights.skip_scale);
+  f("norm_ih", weights.norm_ih), f("norm_hh", weights.norm_hh);
+  f("norm_gates", weights.norm_gates);
+  f("norm_c", weights.norm_c), f("norm_carried_c", weights.norm_carried_c);
+  f("norm_c_bias", weights.norm_c_bias);
+  f("noise", weights.noise);
 }
 // The member of that name, or nullptr.
 template <class T>
@@ -81,8 +97,23 @@ struct Layer {
   bool is_projected() const { return weights[0].weight_hr.defined(); }
   // Whether weights are narrower than the other tensors: inference on a CPU alone.
   bool is_quantized() const { return weights[0].weight_ih.scalar_type() != input.scalar_type(); }
+  // Whether a cell needs more than its own unit: a normalisation over units, or noise.
+  bool is_rowwise() const {
+    return is_normalised() || normalises_c() || weights[0].noise.defined();
+  }
+  bool is_normalised() const {
+    return weights[0].norm_hh.defined() || weights[0].norm_gates.defined();
+  }
+  bool normalises_c() const {
+    return weights[0].norm_c.defined() || weights[0].norm_carried_c.defined();
+  }
   // Arithmetic and cell state: double for float64, float otherwise.
   at::ScalarType arithmetic() const;
+  // Of what is kept for the way back. Products that are normalised keep their precision: the gates
+  // are computed from them again, and must fall on the same side of a kink.
+  at::ScalarType storage_of_saved() const {
+    return is_normalised() ? arithmetic() : input.scalar_type();
+  }
   Rows rows(int64_t direction) const;
   // Where the columns of the input begin that units of a direction read as they are: of an input
   // of H columns all, of one of D*H the direction's own.

@@ -46,7 +46,7 @@ LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
   check_optional(kBackward, "output", "(T, B, D*P)", outputs.output, {s.T, s.B, s.D * s.P}, dtype,
                  layer.input);
   check_optional(kBackward, "saved", "(D, T, B, S*H)", outputs.saved,
-                 {s.D, s.T, s.B, s.saved * s.H}, dtype, layer.input);
+                 {s.D, s.T, s.B, s.saved * s.H}, layer.storage_of_saved(), layer.input);
   if (layer.cell.states == 2) {
     outputs.cells = given.cells.contiguous();
     check_optional(kBackward, "cells", "(T, B, D*H)", outputs.cells, {s.T, s.B, s.D * s.H},

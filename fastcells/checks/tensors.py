@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FLOATING", "can_be_looked_at", "check_flag", "check_kind", "check_mask"]
+__all__ = ["FLOATING", "can_be_looked_at", "check_flag", "check_kind", "check_mask", "check_rates"]
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -48,6 +50,15 @@ def check_flag(name: str, what: str, value: object) -> None:
     """True or False, and nothing that only counts as one of them."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: {what} must be a bool, got {type(value).__name__}")
+
+
+def check_rates(name: str, rates: dict[str, object]) -> None:
+    """Probabilities, by the names of the arguments."""
+    for what, rate in rates.items():
+        if not isinstance(rate, Real) or isinstance(rate, bool):
+            raise TypeError(f"{name}: {what} must be a number, got {type(rate).__name__}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"{name}: {what} must lie in 0 .. 1, got {rate}")
 
 
 def check_mask(

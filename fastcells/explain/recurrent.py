@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import _extension
 from ..checks.packed import check_packed
 from ..functional.autocast import autocast_dtypes
-from ..functional.routing import choose_route, needs_grad
+from ..functional.routing import choose_route, needs_grad, takes_whole_rows
 from ..ops.recurrent import is_frozen
 
 __all__ = ["Explanation", "explain_recurrent"]
@@ -22,8 +22,8 @@ __all__ = ["Explanation", "explain_recurrent"]
 class Explanation:
     """The answer of :func:`explain`; `str()` gives it in a few lines."""
 
-    #: "cpu sequence", "cpu step", "cpu stepwise", "cpu elementwise", "cuda stepwise",
-    #: "cpu dot attention", "cpu additive attention", "cpu scan" or "reference"
+    #: "cpu sequence", "cpu step", "cpu stepwise", "cpu elementwise", "cpu rowwise",
+    #: "cuda stepwise", "cpu dot attention", "cpu additive attention", "cpu scan" or "reference"
     kernel: str
     cell: str  # or "dot attention", "additive attention", "linear scan"
     dtype: torch.dtype  # storage of the tensors, after autocast
@@ -43,6 +43,7 @@ _ENGINES = {
     "cpu step": "a step at a time, the weights read where they lie",
     "cuda sequence": "all steps in one kernel, W_hh on the chip",
     "cpu elementwise": "each lane, a unit of a row, walks through time with its state in registers",
+    "cpu rowwise": "all steps in one team of threads, a row's gates together, on packed weights",
     "cuda elementwise": "a thread a lane, which walks through time with its state in registers",
     "stepwise": (
         "input product for all steps at once, then a matrix product and a fused step kernel per "
@@ -66,7 +67,8 @@ def explain_recurrent(
         check_packed(type(layer).__name__, input)
     data = input.data if isinstance(input, PackedSequence) else input
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
-    route = choose_route((data, *states, *layer.parameters()))
+    names = _names_of(layer)
+    route = choose_route((data, *states, *layer.parameters()), layer.cell, names)
     if isinstance(input, PackedSequence):
         is_packed = data.shape[0] != len(input.batch_sizes) * int(input.batch_sizes[0])
     else:
@@ -82,7 +84,9 @@ def explain_recurrent(
     if device in ("cpu", "cuda"):
         tensors = (data, *states, *layer.parameters())
         has_rows = lengths is not None or resets is not None
-        engine, plan, why_not = _ask(device, layer, input, dtype, tensors, has_rows)
+        engine, plan, why_not = _ask(
+            device, layer, input, dtype, tensors, has_rows, takes_whole_rows(names)
+        )
     notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
     if why_not:
         notes.append(f"not the sequence engine: {why_not}")
@@ -91,13 +95,22 @@ def explain_recurrent(
         notes.append(f"weights in {weights}, packed once; arithmetic and cell state in float32")
     elif dtype in (torch.float16, torch.bfloat16):
         notes.append("arithmetic and cell state in float32")
-    if engine in ("sequence", "elementwise") and any(
+    if engine in ("sequence", "elementwise", "rowwise") and any(
         map(is_frozen, layer.parameters(recurse=False))
     ):
         notes.append("weights frozen: their packs are not hashed")
     if isinstance(input, PackedSequence):
         notes.append("the PackedSequence is padded first; lengths= saves both copies")
     return Explanation(f"{device} {engine}", layer.cell, dtype, route.reason, tuple(notes), plan)
+
+
+def _names_of(layer: nn.Module) -> str:
+    """Of the weights of one direction, and of what is drawn at a call."""
+    if isinstance(layer, nn.RNNCellBase):
+        return " ".join(dict(layer.named_parameters(recurse=False)))
+    names = [name.removesuffix("_l0") for name in layer._all_weights[0]]
+    is_drawn = layer.regularisation._replace(weight_dropout=0.0).is_at_work(layer.training)
+    return " ".join(names + ["noise"] * is_drawn)
 
 
 def _ask(
@@ -107,6 +120,7 @@ def _ask(
     dtype: torch.dtype,
     tensors: Sequence[Tensor],
     has_rows: bool,  # lengths or resets
+    is_rowwise: bool,
 ) -> tuple[str, str, str]:
     """Engine, plan and why not a faster engine, of the (first) layer."""
     is_cell = isinstance(layer, nn.RNNCellBase)
@@ -131,4 +145,4 @@ def _ask(
     )
     if device == "cuda":
         return _extension._C.explain_cuda(*question)
-    return _extension._C.explain_cpu(*question, has_rows, weights)
+    return _extension._C.explain_cpu(*question, has_rows, weights, is_rowwise)

@@ -69,7 +69,9 @@ class Recurrent(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
-        if all(dim is None for dim in in_dims[9:]):
+        # Masks are drawn by the place in the batch, and each slice is a batch of its own.
+        is_drawn = "noise" in args[2].split()
+        if all(dim is None for dim in in_dims[9:]) and not is_drawn:
             return _vmap_as_batch(info.batch_size, in_dims, args)
         return vmap_as_loop(Recurrent, info.batch_size, in_dims, args)
 

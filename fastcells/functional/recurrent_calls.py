@@ -60,7 +60,7 @@ def run_layer(
     if dtypes is not None:
         input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
     tensors = (input, h_0, c_0, *weights)
-    if not choose_route(tensors).is_kernel:
+    if not choose_route(tensors, cell, names).is_kernel:
         ops.check_layer("recurrent_forward", input, h_0, c_0, weights, names, lengths, resets)
         checks.check_range_of_lengths(lengths, input.shape[0])
         weights, names = _dequantized(weights, names, input.dtype)
@@ -110,7 +110,7 @@ def run_step(
     dtypes = autocast_dtypes(cell, input, h, "weight_hr" in names, is_packed=True)
     if dtypes is not None:
         input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
-    if not choose_route((input, h, c, *weights)).is_kernel:
+    if not choose_route((input, h, c, *weights), cell, names).is_kernel:
         ops.check_layer("recurrent_step", input, h, c, weights, names)
         weights, names = _dequantized(weights, names, input.dtype)
         with without_autocast(input):

@@ -24,6 +24,7 @@ __all__ = [
     "is_functionalized",
     "is_traced",
     "needs_grad",
+    "takes_whole_rows",
     "torch_is_faster",
     "uses_forward_mode",
 ]
@@ -81,10 +82,27 @@ def _functionalizes_others() -> bool:
     return bool(levels) and _functionalize() in levels and not is_functionalized()
 
 
-def choose_route(tensors: Sequence[Tensor | None]) -> Route:
-    """The one place that decides between the recurrent kernels and fastcells.reference."""
+#: Weights of a cell that looks at a whole row, or that draws masks.
+_OF_ROWS = {"norm_hh", "norm_gates", "norm_c", "norm_carried_c", "noise"}
+
+
+def takes_whole_rows(names: str) -> bool:
+    """Whether a layer with weights of these names needs more of a row than each unit by itself."""
+    return not _OF_ROWS.isdisjoint(names.split())
+
+
+def choose_route(tensors: Sequence[Tensor | None], cell: str = "", names: str = "") -> Route:
+    """The one place that decides between the recurrent kernels and fastcells.reference; `names` are
+    those of the weights of one direction."""
     device = next(t for t in tensors if t is not None).device
     why_not = "" if recurrent.has_kernels(device) else f"no kernels for {device.type}"
+    named = set(names.split())
+    if not why_not and takes_whole_rows(names):
+        what = "normalised layers and layers with zoneout or recurrent dropout"
+        if device.type == "cuda":
+            why_not = f"no kernels of {what} on cuda"
+        elif "weight_hr" in named or cell == "gru_reset_before":
+            why_not = f"no kernels of {what} with a projection or the reset in front of the product"
     return _route(tensors, why_not)
 
 

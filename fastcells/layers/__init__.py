@@ -5,6 +5,8 @@ from .cells import GRUCell, LSTMCell, RNNCell
 from .elementwise import QRNN, RGLRU, DiagonalGRU, DiagonalLSTM, IndRNN, MinGRU, MinLSTM
 from .freezing import freeze, frozen, unfreeze
 from .multihead import MultiheadAttention
+from .normalised import LayerNormGRU, LayerNormLSTM, LayerNormRNN
+from .normalised_cells import LayerNormGRUCell, LayerNormLSTMCell, LayerNormRNNCell
 from .quantized import quantize
 from .recurrent import GRU, LSTM, RNN
 from .sru import SRU
@@ -22,6 +24,12 @@ __all__ = [
     "GRUCell",
     "IndRNN",
     "LSTMCell",
+    "LayerNormGRU",
+    "LayerNormGRUCell",
+    "LayerNormLSTM",
+    "LayerNormLSTMCell",
+    "LayerNormRNN",
+    "LayerNormRNNCell",
     "MinGRU",
     "MinLSTM",
     "MultiheadAttention",

@@ -18,7 +18,7 @@ from ..functional.recurrent_calls import run_module_step, run_step
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
-class _RecurrentCell(Unscriptable, nn.RNNCellBase):
+class RecurrentCell(Unscriptable, nn.RNNCellBase):
     """What the three cells share: check, run one step, drop the batch again."""
 
     cell: str  # name of the kernels' cell
@@ -63,7 +63,7 @@ class _RecurrentCell(Unscriptable, nn.RNNCellBase):
         return weights
 
 
-class RNNCell(_RecurrentCell):
+class RNNCell(RecurrentCell):
     """One step of an Elman network, in the place of :class:`torch.nn.RNNCell`.
 
     Equation: :class:`fastcells.RNN`. Source and errors: :class:`torch.nn.RNNCell`.
@@ -97,7 +97,7 @@ class RNNCell(_RecurrentCell):
         return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
 
 
-class LSTMCell(_RecurrentCell):
+class LSTMCell(RecurrentCell):
     """One step of an LSTM, in the place of :class:`torch.nn.LSTMCell`.
 
     Equations: :class:`fastcells.LSTM`. Source and errors: :class:`torch.nn.LSTMCell`.
@@ -131,7 +131,7 @@ class LSTMCell(_RecurrentCell):
         return self._step(input, None if hx is None else list(hx), 2, ["hx[0]", "hx[1]"])
 
 
-class GRUCell(_RecurrentCell):
+class GRUCell(RecurrentCell):
     """One step of a GRU, in the place of :class:`torch.nn.GRUCell`.
 
     Equations, and `variant`, which torch has not: :class:`fastcells.GRU`. Source and errors:

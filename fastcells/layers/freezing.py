@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..functional.recurrent_calls import freeze_weights
-from .cells import _RecurrentCell
+from .cells import RecurrentCell
 from .recurrent_base import RecurrentLayer
 
 __all__ = ["freeze", "frozen", "unfreeze"]
@@ -67,7 +67,7 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
 def _set(module: nn.Module, name: str, is_frozen: bool) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"{name}: module must be a torch.nn.Module, got {type(module).__name__}")
-    layers = [m for m in module.modules() if isinstance(m, RecurrentLayer | _RecurrentCell)]
+    layers = [m for m in module.modules() if isinstance(m, RecurrentLayer | RecurrentCell)]
     if not layers:
         raise TypeError(
             f"{name}: {type(module).__name__} holds no recurrent layer or cell of fastcells"

@@ -14,11 +14,14 @@ from ..checks import recurrent as checks
 from ..functional.autocast import without_autocast
 from ..functional.graphs import Proxy
 from ..functional.recurrent_calls import trust_weights
+from ..functional.regularisation import Regularisation
 from ..functional.routing import needs_grad
-from .cells import GRUCell, LSTMCell, RNNCell, _RecurrentCell
+from .cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .elementwise_base import ElementwiseLayer
+from .normalised_cells import LayerNormCell
 from .recurrent import GRU, LSTM, RNN
 from .recurrent_base import RecurrentLayer
+from .shaped import ShapedLayer
 
 __all__ = [
     "QuantizedGRU",
@@ -76,7 +79,7 @@ def quantize(module: nn.Module, dtype: torch.dtype = torch.int8) -> nn.Module:
         raise TypeError(f"quantize: module must be a torch.nn.Module, got {type(module).__name__}")
     if dtype not in DTYPES:
         raise ValueError(f"quantize: dtype must be torch.int8 or torch.bfloat16, got {dtype}")
-    kinds = (RecurrentLayer, _RecurrentCell, nn.RNNBase, nn.RNNCellBase)
+    kinds = (RecurrentLayer, RecurrentCell, nn.RNNBase, nn.RNNCellBase)
     found = {
         name: m
         for name, m in module.named_modules()
@@ -101,12 +104,19 @@ def _quantized(layer: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
     kind = type(layer)
     if parametrize.is_parametrized(layer):
         kind = kind.__mro__[1]
+    if isinstance(layer, ShapedLayer | LayerNormCell):
+        raise TypeError(f"quantize: {name} is a {kind.__name__}, for which there are no kernels")
     if kind not in _KINDS:
         raise TypeError(
             f"quantize: {name} is a {kind.__name__}, a subclass whose own ways a copy would not "
             "have. Quantize the layer before it is wrapped"
         )
     refused = f"quantize: {name} is a {kind.__name__} with "
+    rates = layer.regularisation if isinstance(layer, RecurrentLayer) else Regularisation()
+    if rates.is_at_work(is_training=False):
+        raise ValueError(
+            f"{refused}zoneout, which counts in evaluation and for which there are no kernels"
+        )
     if getattr(layer, "proj_size", 0):
         raise ValueError(f"{refused}proj_size={layer.proj_size}, for which there are no kernels")
     if getattr(layer, "variant", None) == "reset_before":

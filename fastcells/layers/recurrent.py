@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..functional.recurrent import gru_cell_name
-from .recurrent_base import RecurrentLayer, WithCellStates
+from .recurrent_base import RecurrentLayer, WithCellStates, rates_of
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -26,6 +26,19 @@ class RNN(RecurrentLayer):
             the gates of one layer at a time. Gradients are the same. Without gradients, and on
             the reference, it changes nothing. The attribute may be set at any time.
 
+        zoneout: probability that a unit of h keeps its old value at a step, drawn anew for each
+            unit, row and step (Krueger et al. 2016); in evaluation h is `zoneout * old + (1 -
+            zoneout) * new`.
+        recurrent_dropout: probability that a unit of h enters :math:`W_{hh} h` as 0, else it is
+            divided by 1 minus that; one mask for all steps of a row (Gal, Ghahramani 2016; Keras).
+            Nothing in evaluation.
+        weight_dropout: the same of the elements of :math:`W_{hh}`, one mask a call for all rows and
+            steps (Merity et al. 2018). Nothing in evaluation.
+
+    Masks come from torch's generator of the CPU: `torch.manual_seed` repeats them. All three hold
+    in every layer and direction, each with masks of its own, and beside lengths, resets and
+    recompute; second derivatives are of the same masks. The attributes may be set at any time.
+
     Args of a call:
         lengths: int64 `[B]`, on the input's device, each in 0..T: the steps of each row. Outputs
             past a row's end are 0, and what stands there in the input has no effect; final states
@@ -43,9 +56,11 @@ class RNN(RecurrentLayer):
     Raises:
         ValueError, RuntimeError, TypeError: as torch.nn.RNN; for lengths and resets of another
             shape, dtype or device, and for either beside a PackedSequence; for a recompute that is
-            not a bool.
+            not a bool; for a rate outside 0 .. 1.
 
-    Source: Elman (1990), "Finding structure in time"; :class:`torch.nn.RNN`.
+    Source: Elman (1990), "Finding structure in time"; :class:`torch.nn.RNN`. Zoneout:
+    https://arxiv.org/abs/1606.01305; the dropouts: https://arxiv.org/abs/1512.05287,
+    https://arxiv.org/abs/1708.02182.
 
     Example:
         >>> layer = fastcells.RNN(10, 20, nonlinearity="relu")
@@ -66,6 +81,9 @@ class RNN(RecurrentLayer):
         dtype: torch.dtype | None = None,
         *,
         recompute: bool = False,
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -76,6 +94,7 @@ class RNN(RecurrentLayer):
         super().__init__(
             f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
             dropout, bidirectional, device=device, dtype=dtype, recompute=recompute,
+            rates=rates_of(zoneout, recurrent_dropout, weight_dropout),
         )  # fmt: skip
         self.nonlinearity = nonlinearity
 
@@ -102,7 +121,8 @@ class LSTM(WithCellStates, RecurrentLayer):
         unit_forget_bias: at initialisation b_ih of the forget gate is 1 and its b_hh 0, so that
             the cell remembers (Gers et al. 2000; Jozefowicz et al. 2015). Default: torch's
             initialisation.
-        recompute: as for :class:`RNN`.
+        zoneout, recurrent_dropout, weight_dropout, recompute: as for :class:`RNN`.
+        zoneout_c: as zoneout, of c, with masks of its own; h is that of the new c.
 
     Args of a call:
         lengths, resets: as for :class:`RNN`.
@@ -144,12 +164,17 @@ class LSTM(WithCellStates, RecurrentLayer):
         *,
         unit_forget_bias: bool = False,
         recompute: bool = False,
+        zoneout: float = 0.0,
+        zoneout_c: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
     ) -> None:
         if unit_forget_bias and not bias:
             raise ValueError("LSTM: unit_forget_bias=True needs bias=True, got bias=False")
         super().__init__(
             "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout,
             bidirectional, proj_size, device=device, dtype=dtype, recompute=recompute,
+            rates=rates_of(zoneout, recurrent_dropout, weight_dropout, zoneout_c=zoneout_c),
         )  # fmt: skip
         if unit_forget_bias:
             self.unit_forget_bias = True
@@ -190,7 +215,7 @@ class GRU(RecurrentLayer):
             "article": :math:`n = r \odot \tanh(W_{in} x + b_{in} + (1 - z) \odot (W_{hn} h +
             b_{hn}))`, as printed in the article that this project implements, which calls z the
             update gate and r the merge gate.
-        recompute: as for :class:`RNN`.
+        zoneout, recurrent_dropout, weight_dropout, recompute: as for :class:`RNN`.
 
     Args of a call:
         lengths, resets: as for :class:`RNN`.
@@ -222,6 +247,9 @@ class GRU(RecurrentLayer):
         *,
         variant: str = "reset_after",
         recompute: bool = False,
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -229,6 +257,7 @@ class GRU(RecurrentLayer):
         super().__init__(
             "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device=device, dtype=dtype, recompute=recompute,
+            rates=rates_of(zoneout, recurrent_dropout, weight_dropout),
         )  # fmt: skip
         self.variant = variant
 

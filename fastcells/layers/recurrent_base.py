@@ -8,13 +8,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import recurrent as checks
 from ..checks.packed import check_packed
-from ..checks.tensors import check_flag, check_kind
+from ..checks.tensors import check_flag, check_kind, check_rates
 from ..functional.graphs import Proxy, Unscriptable, module_node
 from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent_calls import run_module_packed, run_module_stack, run_stack
+from ..functional.regularisation import Regularisation
 from .packed import pack, pad
 
-__all__ = ["RecurrentLayer", "WithCellStates"]
+__all__ = ["RecurrentLayer", "WithCellStates", "rates_of"]
 
 
 class RecurrentLayer(Unscriptable, nn.RNNBase):
@@ -27,12 +28,29 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
 
     cell: str  # name of the kernels' cell
     has_cell_state = False
-    recompute = False  # also of a layer that was pickled before it had one
+    # Also of a layer that was pickled before it had them.
+    recompute = False
+    zoneout = zoneout_c = recurrent_dropout = weight_dropout = 0.0
 
-    def __init__(self, *arguments, recompute: bool, **options) -> None:
+    def __init__(self, *arguments, recompute: bool, rates: dict[str, float], **options) -> None:
         check_flag(type(self).__name__, "recompute", recompute)
+        check_rates(type(self).__name__, rates)
         super().__init__(*arguments, **options)
         self.recompute = recompute
+        self._set_rates(rates)
+
+    def _set_rates(self, rates: dict[str, float]) -> None:
+        """Rates of :class:`Regularisation`; those that are 0 stay class attributes."""
+        for name, rate in rates.items():
+            if rate != 0:
+                setattr(self, name, float(rate))
+
+    @property
+    def regularisation(self) -> Regularisation:
+        """The rates that hold, which may be set at any time."""
+        return Regularisation(
+            self.zoneout, self.zoneout_c, self.recurrent_dropout, self.weight_dropout
+        )
 
     def flatten_parameters(self) -> None:
         """Does nothing: the kernels take parameters as they lie."""
@@ -92,6 +110,10 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         """The same in one call of C++; None where only Python can tell."""
         states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
         if want_cells or len(states) != 2 or (states[0] is None) != (hx is None):
+            return None
+        if self.zoneout or self.zoneout_c:
+            return None
+        if self.training and (self.recurrent_dropout or self.weight_dropout):
             return None
         if not isinstance(input, PackedSequence):
             done = run_module_stack(self, self.cell, input, *states, lengths, resets)
@@ -168,6 +190,12 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             names.append(" ".join(name.removesuffix(f"_l{index}") for name in listed))
             layers.append(weights[start : start + len(listed) * directions])
             start += len(listed) * directions
+        rates = self.regularisation
+        if rates.is_at_work(self.training):
+            for index, layer in enumerate(layers):
+                layers[index], names[index] = rates.applied(
+                    layer, names[index], directions, self.training
+                )
         dropout = self.dropout if self.training else 0.0
         return run_stack(
             self._cells(), directions, input, h_0, c_0, layers, names, lengths, resets,
@@ -215,7 +243,11 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         return states if self.has_cell_state else (states[0], None)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (", recompute=True" if self.recompute else "")
+        rates = self.regularisation._asdict().items()
+        shown = [f", {name}={rate}" for name, rate in rates if rate]
+        return (
+            super().extra_repr() + (", recompute=True" if self.recompute else "") + "".join(shown)
+        )
 
 
 class WithCellStates:
@@ -239,3 +271,11 @@ class WithCellStates:
         if return_cell_states:
             return output, (h_n, c_n), cells
         return output, (h_n, c_n)
+
+
+def rates_of(
+    zoneout: float, recurrent_dropout: float, weight_dropout: float, **more: float
+) -> dict[str, float]:
+    """The rates of a layer by the names of its arguments."""
+    dropouts = {"recurrent_dropout": recurrent_dropout, "weight_dropout": weight_dropout}
+    return {"zoneout": zoneout, **more, **dropouts}

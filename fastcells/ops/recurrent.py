@@ -166,16 +166,20 @@ def check_layer(
     resets: Tensor | None = None,
 ) -> None:
     """Devices and dtypes as the op's kernels want them, for what takes a kernel's place."""
-    check_device(op, input, h_0=h_0, c_0=c_0, weight=weights, lengths=lengths, resets=resets)
+    named = names.split()
+    of_device = [w for i, w in enumerate(weights) if named[i % len(named)] != "noise"]
+    check_device(op, input, h_0=h_0, c_0=c_0, weight=of_device, lengths=lengths, resets=resets)
     if input.dtype not in DTYPES:
         raise TypeError(
             f"fastcells::{op}: dtype {input.dtype} is not supported (float32, float64, float16, "
             "bfloat16)"
         )
     check_dtype(op, input.dtype, h_0=h_0, c_0=c_0)
-    named = names.split()
     for index, weight in enumerate(weights):
         name = named[index % len(named)]
+        if name == "noise":
+            check_dtype(op, torch.float64, noise=weight)
+            continue
         is_matrix = name.startswith("weight") and input.dtype == torch.float32
         if not (is_matrix and weight.dtype in NARROW_DTYPES):
             check_dtype(op, input.dtype, **{name: weight})
@@ -188,6 +192,8 @@ def _widths(cell: str, weights: Sequence[Tensor], names: str) -> tuple[int, int,
     facts, named = CELL_FACTS[cell], dict(zip(names.split(), weights, strict=False))
     hidden = named["weight_ih"].shape[0] // facts["gates"]
     width = hidden if facts["is_elementwise"] else named["weight_hh"].shape[1]
+    if "norm_gates" in named or "norm_hh" in named:  # the products as they come
+        return hidden, width, facts["gates"] * (1 if "norm_gates" in named else 2)
     return hidden, width, facts["saved"] + int("weight_hr" in named)
 
 
@@ -196,6 +202,8 @@ def _fake_forward(cell, directions, input, h_0, c_0, weights, names, lengths, re
     steps, batch, _ = input.shape
     hidden, width, saved = _widths(cell, weights, names)
     has_c = CELL_FACTS[cell]["states"] == 2
+    is_normalised = not {"norm_hh", "norm_gates"}.isdisjoint(names.split())
+    kept = arithmetic_dtype(input.dtype) if is_normalised else input.dtype
     cells = input.new_empty(0)
     if has_c and keep != "nothing":
         shape = (steps, batch, directions * hidden)
@@ -205,7 +213,7 @@ def _fake_forward(cell, directions, input, h_0, c_0, weights, names, lengths, re
         input.new_empty(directions, batch, width),
         input.new_empty(directions, batch, hidden) if has_c else input.new_empty(0),
         cells,
-        input.new_empty(directions, steps, batch, saved * hidden)
+        input.new_empty((directions, steps, batch, saved * hidden), dtype=kept)
         if keep == "everything"
         else input.new_empty(0),
     )

@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from .philox import philox
+
 __all__ = ["additive_attention", "additive_scores", "attention", "keep_mask", "scores", "softmax"]
 
 
@@ -98,24 +100,6 @@ def softmax(s: Tensor) -> Tensor:
     return torch.where(sees, torch.softmax(torch.where(sees, s, 0.0), dim=-1), 0.0)
 
 
-def _philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): four
-    32-bit words for each counter, held in int64, whose product wraps as the algorithm wants."""
-    low = 0xFFFFFFFF
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        first, second = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (
-            ((second >> 32) & low) ^ c1 ^ k0,
-            second & low,
-            ((first >> 32) & low) ^ c3 ^ k1,
-            first & low,
-        )
-        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
-    return c0, c1, c2, c3
-
-
 def keep_mask(seed: Tensor, slices: int, rows: int, columns: int, dropout_p: float) -> Tensor:
     """[slices, Tq, Tk]: which weights dropout keeps; slices are B * N, b * N + n.
 
@@ -129,7 +113,7 @@ def keep_mask(seed: Tensor, slices: int, rows: int, columns: int, dropout_p: flo
     row = torch.arange(rows, device=device)[:, None].expand(slices, rows, blocks)
     part = torch.arange(slices, device=device)[:, None, None].expand(slices, rows, blocks)
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    words = torch.stack(_philox((block, row, part, torch.zeros_like(block)), key), dim=-1)
+    words = torch.stack(philox((block, row, part, torch.zeros_like(block)), key), dim=-1)
     return words.flatten(-2)[..., :columns] >= math.ceil(dropout_p * 2**32)
 
 

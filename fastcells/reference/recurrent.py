@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import layer_norm, linear
 
 from . import elementwise as own
+from .noise import Noise
 
 __all__ = [
     "CELLS",
@@ -42,31 +43,71 @@ class Weights(NamedTuple):
     bias_hh: Tensor | None = None  # [G*H]
     weight_hr: Tensor | None = None  # [P, H]: the projection of an LSTM with proj_size
     skip_scale: Tensor | None = None  # [H], of a cell that reads the input as it is; None: 1
+    norm_ih: Tensor | None = None  # [G*H]: gain of the normalised W_ih x
+    norm_hh: Tensor | None = None  # [G*H]: gain of the normalised W_hh h
+    norm_gates: Tensor | None = None  # [G*H], in the place of both: of their sum, gate by gate
+    norm_c: Tensor | None = None  # [H]: gain of c', normalised on its way to h'
+    norm_carried_c: Tensor | None = None  # [H], in its place: what is carried on is normalised, too
+    norm_c_bias: Tensor | None = None  # [H], added to that
+    noise: Tensor | None = None  # float64 [5]: see `noise`
+    dropped: Tensor | None = None  # [B, H]: factors of h in front of W_hh, drawn from noise
+
+
+#: Added to a variance, as in torch.nn.LayerNorm.
+NORM_EPSILON = 1e-5
+
+
+def _parts(x: Tensor, h: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
+    """What a cell takes of x and of h: W_ih x + b_ih and W_hh h + b_hh; with norms
+    LN(W_ih x) norm_ih + b_ih and LN(W_hh h) norm_hh + b_hh (Ba et al. 2016,
+    https://arxiv.org/abs/1607.06450), or with norm_gates b_ih and LN(W_ih x + W_hh h) norm_gates +
+    b_hh, each gate by itself."""
+    if w.dropped is not None:
+        h = h * w.dropped
+    if w.norm_hh is not None:
+        rows = w.weight_hh.shape[:1]
+        x_part = layer_norm(linear(x, w.weight_ih), rows, w.norm_ih, w.bias_ih, NORM_EPSILON)
+        return x_part, layer_norm(linear(h, w.weight_hh), rows, w.norm_hh, w.bias_hh, NORM_EPSILON)
+    if w.norm_gates is not None:
+        total = linear(x, w.weight_ih) + linear(h, w.weight_hh)
+        hidden = h.shape[-1]
+        gates = layer_norm(total.unflatten(-1, (-1, hidden)), (hidden,), eps=NORM_EPSILON)
+        gates = gates.flatten(-2) * w.norm_gates
+        zeros = torch.zeros_like(total)
+        if w.bias_ih is None:
+            return zeros, gates
+        return zeros + w.bias_ih, gates + w.bias_hh
+    return linear(x, w.weight_ih, w.bias_ih), linear(h, w.weight_hh, w.bias_hh)
 
 
 def rnn_tanh_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), torch.nn.RNN."""
-    return torch.tanh(linear(x, w.weight_ih, w.bias_ih) + linear(h, w.weight_hh, w.bias_hh)), None
+    return torch.tanh(torch.add(*_parts(x, h, w))), None
 
 
 def rnn_relu_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """h' = relu(W_ih x + b_ih + W_hh h + b_hh), torch.nn.RNN(nonlinearity="relu")."""
-    return torch.relu(linear(x, w.weight_ih, w.bias_ih) + linear(h, w.weight_hh, w.bias_hh)), None
+    return torch.relu(torch.add(*_parts(x, h, w))), None
 
 
 def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
-    """c' = f c + i g;  h' = W_hr (o tanh(c')), torch.nn.LSTM; W_hr only with proj_size."""
-    gates = linear(x, w.weight_ih, w.bias_ih) + linear(h, w.weight_hh, w.bias_hh)
-    i, f, g, o = gates.chunk(4, dim=-1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    h = torch.sigmoid(o) * torch.tanh(c)
+    """c' = f c + i g;  h' = W_hr (o tanh(c')), torch.nn.LSTM; W_hr only with proj_size. With norm_c
+    h' = o tanh(LN(c') norm_c + norm_c_bias), and with norm_carried_c that is c', too."""
+    i, f, g, o = torch.add(*_parts(x, h, w)).chunk(4, dim=-1)
+    c = inner = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    gain = w.norm_carried_c if w.norm_c is None else w.norm_c
+    if gain is not None:
+        inner = layer_norm(c, c.shape[-1:], gain, w.norm_c_bias, NORM_EPSILON)
+        c = c if w.norm_carried_c is None else inner
+    h = torch.sigmoid(o) * torch.tanh(inner)
     return (h if w.weight_hr is None else linear(h, w.weight_hr)), c
 
 
 def gru_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """n = tanh(x_n + r (W_hn h + b_hn));  h' = (1 - z) n + z h, torch.nn.GRU."""
-    x_r, x_z, x_n = linear(x, w.weight_ih, w.bias_ih).chunk(3, dim=-1)
-    h_r, h_z, h_n = linear(h, w.weight_hh, w.bias_hh).chunk(3, dim=-1)
+    x_part, h_part = _parts(x, h, w)
+    x_r, x_z, x_n = x_part.chunk(3, dim=-1)
+    h_r, h_z, h_n = h_part.chunk(3, dim=-1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
     return (1 - z) * n + z * h, None
@@ -86,8 +127,9 @@ def gru_reset_before_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Te
 
 def gru_article_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """n = r tanh(x_n + (1 - z) (W_hn h + b_hn)): the GRU as the article prints it."""
-    x_r, x_z, x_n = linear(x, w.weight_ih, w.bias_ih).chunk(3, dim=-1)
-    h_r, h_z, h_n = linear(h, w.weight_hh, w.bias_hh).chunk(3, dim=-1)
+    x_part, h_part = _parts(x, h, w)
+    x_r, x_z, x_n = x_part.chunk(3, dim=-1)
+    h_r, h_z, h_n = h_part.chunk(3, dim=-1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = r * torch.tanh(x_n + (1 - z) * h_n)
     return (1 - z) * n + z * h, None
@@ -149,6 +191,10 @@ def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+def _in_arithmetic(w: Weights, compute: torch.dtype) -> Weights:
+    return Weights(*(None if p is None else p.to(compute) for p in w))._replace(noise=w.noise)
+
+
 def _run_direction(
     cell: CellReference,
     input: Tensor,  # [T, B, I]
@@ -162,6 +208,10 @@ def _run_direction(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """One direction over time: all h [T, B, P], the last h, the last c and all c [T, B, H]."""
     steps = input.shape[0]
+    noise = None
+    if weights.noise is not None:
+        noise = Noise(weights.noise, h)
+        weights = weights._replace(dropped=noise.dropped(h))
     outputs: list[Tensor] = [h] * steps
     cells: list[Tensor | None] = [c] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
@@ -175,6 +225,9 @@ def _run_direction(
             c_in = None if c is None else torch.where(cut[:, None], torch.zeros_like(c), c)
         also = () if raw is None else (raw[t],)
         h_new, c_new = cell.step(input[t], h_in, c_in, weights, *also)
+        if noise is not None:
+            h_new = noise.zoned_out(t, h_in, h_new)
+            c_new = None if c_new is None else noise.zoned_out(t, c_in, c_new, is_c=True)
         outputs[t], cells[t] = h_new, c_new
         if lengths is not None:
             exists = (t < lengths)[:, None]
@@ -224,7 +277,7 @@ def recurrent(
         input = torch.where(exists, input, torch.zeros_like(input))
     results = []
     for d, raw in enumerate(split_weights(weights, names)):
-        w = Weights(*(None if p is None else p.to(compute) for p in raw))
+        w = _in_arithmetic(raw, compute)
         hidden = w.weight_ih.shape[0] // described.gates
         h = input.new_zeros(batch, width_of_h(cell, w)) if h_0 is None else h_0[d].to(compute)
         c = None
@@ -251,10 +304,7 @@ def recurrent_step(
     names: str,
 ) -> tuple[Tensor, Tensor | None]:
     """One step of `cell`: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c' (None without c)."""
-    (w,) = split_weights(weights, names)
-    compute = _compute_dtype(input.dtype)
-    w = Weights(*(None if p is None else p.to(compute) for p in w))
-    carried = None if c is None else c.to(compute)
-    input_as_it_is = (input.to(compute),) if CELLS[cell].reads_input else ()
-    h_new, c_new = CELLS[cell].step(input.to(compute), h.to(compute), carried, w, *input_as_it_is)
-    return h_new.to(input.dtype), None if c_new is None else c_new.to(input.dtype)
+    _, h_n, c_n, _ = recurrent(
+        cell, 1, input[None], h[None], None if c is None else c[None], weights, names
+    )
+    return h_n[0], None if c_n is None else c_n[0]

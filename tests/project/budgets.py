@@ -189,8 +189,8 @@ def faults_of(path, text):
 
 # What nvcc compiles, or a C++ test links alone.
 TORCH_FREE = re.compile(
-    r"(math|cpu/simd|recurrent/cells|(recurrent|recurrent/elementwise|attention|scan)/cpu/kernels)/"
-    r"|(storage|host_device|rows)\.h$|attention/(args|position|philox)\.h$|scan/args\.h$"
+    r"(math|cpu/simd|recurrent/cells|(recurrent|recurrent/elementwise|recurrent/rowwise|attention|scan)/cpu/kernels)/"
+    r"|(storage|host_device|rows)\.h$|attention/(args|position)\.h$|scan/args\.h$"
     r"|recurrent/stepwise/(step_|stages)|recurrent/(cpu|cuda|elementwise/cpu)/plan\."
     r"|scan/cpu/plan\.|.*\.(cuh|cu)$"
 )

@@ -24,6 +24,7 @@ from problems import (
     evaluate,
     poisoned_memory,
     run_kernels,
+    run_plainly,
     run_reference,
     small_problem,
     steps_past_ends,
@@ -152,17 +153,6 @@ def test_other_dtypes_are_as_accurate_as_plain_torch(cell, dtype, masks):
     ours = evaluate(run_kernels, problem, rounded_to=dtype)
     for name, result in ours.items():
         assert_as_accurate_as_torch(result, exact[name], plain[name].to(result.dtype), what=name)
-
-
-def run_plainly(problem):
-    compute = reference._compute_dtype
-    reference._compute_dtype = lambda dtype: dtype
-    try:
-        output, h_n, c_n, cells = run_reference(problem)
-        wide = compute(problem.input.dtype)
-        return output, h_n, c_n, None if cells is None else cells.to(wide)
-    finally:
-        reference._compute_dtype = compute
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])

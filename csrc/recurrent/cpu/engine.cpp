@@ -10,6 +10,7 @@
 #include "recurrent/cpu/single_step.h"
 #include "recurrent/cpu/step_kernels.h"
 #include "recurrent/elementwise/engine.h"
+#include "recurrent/rowwise/engine.h"
 #include "recurrent/stepwise/stepwise.h"
 
 namespace fastcells::cpu {
@@ -33,6 +34,7 @@ class CpuEngine final : public Engine {
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
     const SerialInForkedChild guard;
     if (layer.cell.is_elementwise) return elementwise::engine().forward(layer, keep);
+    if (layer.is_rowwise()) return rowwise::engine().forward(layer, keep);
     const CellKernels* kernels = kernels_of(layer);
     check_inference(layer, keep == Keep::kStates || keep == Keep::kEverything);
     if (!kernels && layer.is_quantized()) return nothing_of(layer);
@@ -46,13 +48,14 @@ class CpuEngine final : public Engine {
     if (layer.cell.is_elementwise) {
       return elementwise::engine().backward(layer, outputs, grads, needs);
     }
+    if (layer.is_rowwise()) return rowwise::engine().backward(layer, outputs, grads, needs);
     check_inference(layer, true);
     const CellKernels* kernels = kernels_of(layer);
     return kernels ? sequence_backward(layer, outputs, grads, needs, *kernels)
                    : stepwise().backward(layer, outputs, grads, needs);
   }
   LayerOutputs step(const Layer& layer) const override {
-    if (layer.cell.is_elementwise) return forward(layer, Keep::kNothing);
+    if (layer.cell.is_elementwise || layer.is_rowwise()) return forward(layer, Keep::kNothing);
     const CellKernels* kernels = kernels_of(layer);
     if (!kernels || !is_step(layer, *kernels)) return forward(layer, Keep::kNothing);
     const auto& s = layer.sizes;
@@ -144,8 +147,10 @@ const Engine& engine() {
 }
 
 Choice explain(const CellFacts& cell, Storage storage, WeightStorage weights,
-               const LayerSizes& sizes, bool is_projected, bool is_training, bool has_rows) {
+               const LayerSizes& sizes, bool is_projected, bool is_training, bool has_rows,
+               bool is_rowwise) {
   if (cell.is_elementwise) return elementwise::explain(cell, storage, sizes);
+  if (is_rowwise) return rowwise::explain(cell, storage, sizes, is_training);
   std::string why;
   const CellKernels* kernels = find_kernels(cell, storage, weights, sizes, is_projected, why);
   if (!kernels) return {"stepwise", "", why};

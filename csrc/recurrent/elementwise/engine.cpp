@@ -247,36 +247,6 @@ class ElementwiseEngine final : public Engine {
     if (!is_empty(layer.sizes)) return BackwardPass(layer, outputs, grads, needs).run();
     return nothing_back(layer, grads, needs);
   }
-
- private:
-  // What no step or no row does: the initial states are the final ones.
-  static void pass_states(const at::Tensor& initial, const at::Tensor& last) {
-    if (!last.defined()) return;
-    if (initial.defined()) {
-      last.copy_(initial);
-    } else {
-      last.zero_();
-    }
-  }
-  static InputGradients nothing_back(const Layer& layer, const LayerGradients& grads,
-                                     const LayerNeeds& needs) {
-    const auto& s = layer.sizes;
-    const auto options = layer.input.options();
-    InputGradients result;
-    if (needs.input) result.input = at::zeros({s.T, s.B, s.I}, options);
-    if (needs.h_0) pass_states(grads.h_n, result.h_0 = at::empty({s.D, s.B, s.H}, options));
-    if (needs.c_0) pass_states(grads.c_n, result.c_0 = at::empty({s.D, s.B, s.H}, options));
-    for (int64_t d = 0; d < s.D; ++d) {
-      DirectionWeights weights = layer.weights[d], zeros;
-      PerWeight<bool> wanted = needs.weights[d];
-      for_each_weight(weights, [&](const char* name, const at::Tensor& weight) {
-        if (*find_weight(wanted, name))
-          *find_weight(zeros, name) = at::zeros(weight.sizes(), options);
-      });
-      result.weights.push_back(zeros);
-    }
-    return result;
-  }
 };
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-#include "attention/philox.h"
+#include "math/philox.h"
 
 namespace fastcells {
 

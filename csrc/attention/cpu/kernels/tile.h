@@ -2,10 +2,10 @@
 // the rows and needs no sum across lanes. What both ways share.
 #pragma once
 #include "attention/cpu/kernels/args.h"
-#include "attention/cpu/kernels/philox_lanes.h"
 #include "attention/position.h"
 #include "cpu/simd/attention_product.h"
 #include "cpu/simd/lane_sums.h"
+#include "cpu/simd/philox_lanes.h"
 #include "cpu/simd/transpose.h"
 #include "math/online_softmax.h"
 

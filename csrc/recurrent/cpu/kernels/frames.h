@@ -1,5 +1,5 @@
-// The frames of a chunk of steps on the way back, a row at a step where it exists, and what stood
-// before each of them.
+// The frames of a chunk of steps on the way back, a row at a step where it exists, what stood
+// before each of them, and the gradients of the states between steps.
 #pragma once
 #include "recurrent/cpu/kernels/shape.h"
 
@@ -11,10 +11,11 @@ FC_INLINE const X* row_of(const void* base, int64_t row, int64_t stride) {
   return base ? static_cast<const X*>(base) + row * stride : nullptr;
 }
 
-template <class Cell, class T, class S>
+template <class T, class S>
 class Frames {
  protected:
-  using V = typename Shape<Cell, T, S>::V;
+  using V = Vector<S>;
+  static constexpr int L = V::kLanes;
 
   Frames(const cpu::BackwardArgs& a, void* scratch)
       : a_(a), steps_{a}, arena_{static_cast<char*>(scratch)} {
@@ -72,11 +73,50 @@ class Frames {
   FC_INLINE V units_of(const X* row, int64_t u) const {
     return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
   }
-  FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[Cell::kStates]) const {
+  template <int kStates>
+  FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[kStates]) const {
     state[0] = units_of(from.h, u);
-    if constexpr (Cell::kStates == 2) {
+    if constexpr (kStates == 2) {
       state[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
     }
+  }
+
+  // ---- gradients of the states, carried from step to step ----
+
+  S* carry(void* carries, int64_t r) const {
+    return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
+  }
+  // Units of the carries, whole vectors: the gradients of the final states.
+  template <int kStates>
+  void start_carries(Range units) const {
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      for (int64_t u = units.first; u < units.last; u += L) {
+        store(carry(a_.carry_dh, r) + u, given(a_.d_h_n, b, u));
+        if (kStates == 2) store(carry(a_.carry_dc, r) + u, given(a_.d_c_n, b, u));
+      }
+    }
+  }
+  // What is left in the carries belongs to the initial states.
+  template <int kStates>
+  void finish_carries(Range units) const {
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      const bool cut = steps_.cut_initial(b);
+      for (int64_t u = units.first; u < at_most(units.last, a_.H); u += L) {
+        put_initial(a_.d_h_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dh, r) + u));
+        if (kStates == 2) {
+          put_initial(a_.d_c_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dc, r) + u));
+        }
+      }
+    }
+  }
+  V given(const void* grads, int64_t b, int64_t u) const {
+    if (!grads || u >= a_.H) return V(S(0));
+    return load_lanes<V>(static_cast<const T*>(grads) + b * a_.H + u, a_.H - u);
+  }
+  void put_initial(void* grads, int64_t b, int64_t u, V x) const {
+    if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
   }
 
   const cpu::BackwardArgs& a_;

@@ -1,27 +1,26 @@
 // The gates of a chunk on the way back, where the way forward did not keep them: of all its frames
 // at once, because every h is known.
 #pragma once
-#include "recurrent/cpu/kernels/frames.h"
-#include "recurrent/cpu/kernels/weights.h"
+#include "recurrent/cpu/kernels/chunk_products.h"
 
 namespace fastcells {
 namespace {
 
 template <class Cell, class T, class P>
-class GatesAgain : protected Frames<Cell, T, typename P::S> {
+class GatesAgain : protected ChunkProducts<T, P> {
   using S = typename P::S;
   using Element = typename P::Row;
   using Sh = Shape<Cell, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Sh::G;
-  using Base = Frames<Cell, T, S>;
+  using Base = ChunkProducts<T, P>;
 
  protected:
   using Base::a_, Base::arena_, Base::place_;
   using Base::frames_, Base::frame_step_, Base::frame_row_;
   using Base::input_row, Base::entering, Base::load_entering;
 
-  GatesAgain(const cpu::BackwardArgs& a, void* scratch) : Base(a, scratch) {
+  GatesAgain(const cpu::BackwardArgs& a, void* scratch) : Base(a, Cell::kGates, scratch) {
     if (a.saved) return;
     Arena& arena = arena_;
     const int64_t block = at_most(a.chunk_frames, kBlockFrames);

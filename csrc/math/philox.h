@@ -1,8 +1,9 @@
 // Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011): four random words from a counter and a
 // key, on host and device. Torch-free.
 //
-// Dropout keeps the weight of query i and key j of head n in batch row b iff word j % 4 at counter
-// (j / 4, i, b * N + n, 0) is at least p * 2^32: a matter of position alone, whatever the tiles.
+// What is dropped is a matter of position alone, whatever the tiles. Attention keeps the weight of
+// query i and key j of head n in batch row b iff word j % 4 at counter (j / 4, i, b * N + n, 0) is at
+// least p * 2^32; a recurrent layer's masks: recurrent/rowwise/noise.h.
 #pragma once
 #include <cstdint>
 

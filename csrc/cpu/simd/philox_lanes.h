@@ -1,6 +1,6 @@
-// Philox for the lanes of a panel: the same words as attention/philox.h, several at once.
+// Philox for the lanes of a panel: the same words as math/philox.h, several at once.
 #pragma once
-#include "attention/philox.h"
+#include "math/philox.h"
 #include "cpu/simd/vector.h"
 
 namespace fastcells {

@@ -1,0 +1,312 @@
+// One direction of a layer through time, where a cell needs its whole row: a thread's rows and
+// units.
+//
+//   for each chunk of steps:  x_gates = input W_ih^T                own columns, all its frames
+//     for each step:          h_gates = h W_hh^T                    own columns        barrier
+//                             the row's moments; the cell           own units
+//                             (where c is normalised: barrier; its moments; h)
+//                             zoneout; store                                           barrier
+//
+// The first barrier is needed because a normalisation reads its whole row, and because columns are
+// dealt out by panels and units by gates. With a thread a group of rows there are none.
+#pragma once
+#include "recurrent/rowwise/cpu/kernels/gates.h"
+
+namespace fastcells {
+namespace {
+
+template <class Cell, class T, class P>
+class RowwiseForward {
+  using S = typename P::S;
+  using Sh = Shape<Columns, T, S>;
+  using V = typename Sh::V;
+  static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
+
+ public:
+  static std::size_t scratch_bytes(const rowwise::ForwardArgs& a) {
+    return RowwiseForward(a, nullptr).arena_.used;
+  }
+
+  RowwiseForward(const rowwise::ForwardArgs& a, const cpu::Place& place)
+      : RowwiseForward(a, place.scratch) {
+    place_ = &place, group_ = &place.groups[place.group];
+    const Range own = share_of(divide_up(a.H, C), place.rank, place.threads);
+    units_ = {own.first * C, own.last * C};
+    columns_ = share_of(divide_up(G * a.H, C), place.rank, place.threads);
+  }
+
+  void run() {
+    start();
+    wait(place_->group_barrier);
+    for (int64_t i = 0; i < a_.T; ++i) {
+      if (i == end_) begin_chunk(i);
+      const int64_t t = steps_.step(i), n = group_->active[t];
+      run_step(t, n);
+      frame_ += n;
+    }
+  }
+
+ private:
+  RowwiseForward(const rowwise::ForwardArgs& a, void* scratch)
+      : a_(a),
+        gates_{a.row, static_cast<const S*>(a.bias_ih), static_cast<const S*>(a.bias_hh), a.H},
+        steps_{a},
+        arena_{static_cast<char*>(scratch)} {
+    rows_ = arena_.take<const S*>(a.chunk_frames > a.B ? a.chunk_frames : a.B);
+    if (sizeof(T) != sizeof(S)) converted_ = arena_.take<S>(a.chunk_frames * a.I);
+    kept_h_ = arena_.take<S>(a.padded_H + kMaskBlock);
+    kept_c_ = arena_.take<S>(a.padded_H + kMaskBlock);
+    frame_step_ = arena_.take<int64_t>(a.chunk_frames);
+    frame_row_ = arena_.take<int64_t>(a.chunk_frames);
+  }
+
+  // ---- places ----
+
+  S* carry(void* carries, int64_t r) const {
+    return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
+  }
+  S* x_gates(int64_t f) const {
+    const int64_t row = place_->group * a_.chunk_frames + f;
+    return static_cast<S*>(a_.x_gates) + row * a_.row.padded_gates;
+  }
+  S* x_moments(int64_t f) const {
+    return static_cast<S*>(a_.x_moments) + 2 * (place_->group * a_.chunk_frames + f);
+  }
+  S* h_gates(int64_t r) const {
+    return static_cast<S*>(a_.h_gates) + (group_->first + r) * a_.row.padded_gates;
+  }
+  const S* dropped(int64_t r) const {
+    return static_cast<const S*>(a_.row.dropped) + group_->order[r] * a_.padded_H;
+  }
+  // c on its way to h, and the gate that waits for it.
+  S* new_c(int64_t r) const { return carry(a_.new_c, r); }
+  S* output_gate(int64_t r) const { return carry(a_.new_c, a_.B + r); }
+  // X: S where there is a norm, else T.
+  template <class X>
+  X* saved_row(int64_t t, int64_t b) const {
+    return a_.saved ? static_cast<X*>(a_.saved) + (t * a_.B + b) * a_.saved_stride : nullptr;
+  }
+
+  // ---- the start ----
+
+  // Own units of the initial states, as carries and as what a row without steps ends with.
+  void start() {
+    draw_dropped(a_.row, *group_, a_.padded_H, units_, kept_h_);
+    for (int64_t r = 0; r < group_->rows; ++r) {
+      const int64_t b = group_->order[r];
+      const bool cut = steps_.cut_initial(b);
+      for (int64_t u = units_.first; u < units_.last; u += L) {
+        start_state(a_.h_0, a_.h_n, b, u, cut, carry(a_.carry_h, r));
+        if (kStates == 2) start_state(a_.c_0, a_.c_n, b, u, cut, carry(a_.carry_c, r));
+        if (a_.row.dropped) drop(r, u);
+      }
+    }
+  }
+  void start_state(const void* initial, void* last, int64_t b, int64_t u, bool cut, S* to) const {
+    const int64_t n = a_.H - u, at = b * a_.H + u;
+    const V x = initial && n > 0 ? load_lanes<V>(static_cast<const T*>(initial) + at, n) : V(S(0));
+    if (n > 0) store_lanes(static_cast<T*>(last) + at, x, n);
+    store(to + u, cut ? V(S(0)) : x);
+  }
+  FC_INLINE void drop(int64_t r, int64_t u) const {
+    store(carry(a_.carry_dropped, r) + u, load(carry(a_.carry_h, r) + u) * load(dropped(r) + u));
+  }
+
+  // ---- the input's products ----
+
+  // The steps from i on whose frames fit a chunk.
+  void begin_chunk(int64_t i) {
+    int64_t frames = 0;
+    for (end_ = i; end_ < a_.T; ++end_) {
+      const int64_t t = steps_.step(end_), n = group_->active[t];
+      if (end_ > i && frames + n > a_.chunk_frames) break;
+      for (int64_t r = 0; r < n; ++r, ++frames) {
+        const int64_t b = group_->order[r];
+        const T* const row = static_cast<const T*>(a_.input) + (t * a_.B + b) * a_.I;
+        rows_[frames] = as_arithmetic(row, a_.I, converted_ + (converted_ ? frames * a_.I : 0));
+        frame_step_[frames] = t, frame_row_[frames] = b;
+      }
+    }
+    frame_ = 0;
+    const bool has_bias = a_.row.norm == Norm::kNone;
+    multiply_columns<P>(columns_, frames, rows_, a_.I, a_.panels_ih,
+                        has_bias ? a_.bias_ih : nullptr, x_gates(0), a_.row.padded_gates);
+    if (a_.row.norm == Norm::kParts) {
+      wait(place_->group_barrier);
+      const Range own = share_of(frames, place_->rank, place_->threads);
+      for (int64_t f = own.first; f < own.last; ++f) finish_input(f);
+    }
+  }
+  // Moments of a frame's W x, which the way back wants as it is.
+  void finish_input(int64_t f) const {
+    const S* const row = x_gates(f);
+    const auto of = moments_of<V>(G * a_.H, [&](int64_t j) { return load(row + j); });
+    x_moments(f)[0] = of.mean, x_moments(f)[1] = of.scale;
+    S* const to = saved_row<S>(frame_step_[f], frame_row_[f]);
+    for (int64_t j = 0; to && j < G * a_.H; j += L) {
+      store_lanes(to + j, load(row + j), G * a_.H - j);
+    }
+  }
+
+  // ---- one step ----
+
+  void run_step(int64_t t, int64_t n) {
+    for (int64_t r = 0; r < n; ++r) {
+      rows_[r] = carry(a_.row.dropped ? a_.carry_dropped : a_.carry_h, r);
+    }
+    const bool has_bias = a_.row.norm == Norm::kNone;
+    multiply_columns<P>(columns_, n, rows_, a_.H, a_.panels_hh, has_bias ? a_.bias_hh : nullptr,
+                        h_gates(0), a_.row.padded_gates);
+    wait(place_->group_barrier);
+    const auto cells = [&](int64_t r) { run_cells(t, r); };
+    if (HasOutputGate<Cell> && a_.row.norm_c) {
+      in_stages(n, place_->group_barrier, cells, [&](int64_t r) { run_output(t, r); });
+    } else {
+      in_stages(n, place_->group_barrier, cells);
+    }
+    for (int64_t r = n; r < group_->rows; ++r) clear_absent(t, group_->order[r]);
+  }
+
+  // The cell on own units of a row, up to the new states.
+  void run_cells(int64_t t, int64_t r) {
+    const S* const x_row = x_gates(frame_ + r);
+    const S* const h_row = h_gates(r);
+    RowMoments<S> moments;
+    if (a_.row.norm == Norm::kParts) {
+      moments.of[0] = {x_moments(frame_ + r)[0], x_moments(frame_ + r)[1]};
+    }
+    gates_.find_moments([&](int64_t j) { return load(x_row + j); },
+                        [&](int64_t j) { return load(h_row + j); }, moments);
+    const Kept kept = kept_row(t, r);
+    for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
+      V x[G], g[G], state[kStates], saved[Cell::kSaved];
+      const auto raw = [](const S* row) {
+        return [row](int64_t j, int64_t n) { return load_lanes<V>(row + j, n); };
+      };
+      gates_.load(raw(x_row), raw(h_row), moments, u, x, g);
+      load_states(r, u, state);
+      Cell::forward(x, g, state, saved);
+      if (a_.saved) save(t, group_->order[r], x_row, h_row, u, saved);
+      if constexpr (HasOutputGate<Cell>) {
+        if (a_.row.norm_c) {
+          store(new_c(r) + u, state[1]);
+          store(output_gate(r) + u, saved[Cell::kOutputGate]);
+          continue;
+        }
+      }
+      store_states(t, r, u, kept, state);
+    }
+  }
+  // h of own units, of a row whose c is normalised.
+  void run_output(int64_t t, int64_t r) {
+    if constexpr (HasOutputGate<Cell>) {
+      const S* const c = new_c(r);
+      const auto of = moments_of<V>(a_.H, [&](int64_t j) { return load(c + j); });
+      const Kept kept = kept_row(t, r);
+      for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
+        const int64_t n = a_.H - u;
+        V inner = (load(c + u) - V(of.mean)) * V(of.scale) * gates_.at(a_.row.norm_c, u, n);
+        if (a_.row.norm_c_bias) inner = inner + gates_.at(a_.row.norm_c_bias, u, n);
+        const V state[2] = {Cell::output(load(output_gate(r) + u), inner),
+                            a_.row.carries_norm ? inner : load(c + u)};
+        store_states(t, r, u, kept, state);
+      }
+    }
+  }
+
+  // Factors of the old states, or nullptr.
+  struct Kept {
+    const S *h, *c;
+  };
+  Kept kept_row(int64_t t, int64_t r) {
+    const Noise& noise = a_.row.noise;
+    const int64_t b = group_->order[r];
+    return {
+        zoneout_row(noise, NoiseKind::kZoneoutH, t, b, units_, kept_h_),
+        kStates == 2 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
+  }
+  FC_INLINE void load_states(int64_t r, int64_t u, V (&state)[kStates]) const {
+    state[0] = load(carry(a_.carry_h, r) + u);
+    if constexpr (kStates == 2) state[1] = load(carry(a_.carry_c, r) + u);
+  }
+  FC_INLINE static V blend(const S* kept, int64_t u, V old, V state) {
+    if (!kept) return state;
+    const V part = load(kept + u);
+    return part * old + (V(S(1)) - part) * state;
+  }
+  // Where W x or W h is normalised both are saved as they come, or their sum; else what the cell
+  // saves.
+  FC_INLINE void save(int64_t t, int64_t b, const S* x_row, const S* h_row, int64_t u,
+                      const V (&saved)[Cell::kSaved]) const {
+    const int64_t n = a_.H - u;
+    if (a_.row.norm == Norm::kNone) {
+      FC_UNROLL
+      for (int k = 0; k < Cell::kSaved; ++k) {
+        store_lanes(saved_row<T>(t, b) + k * a_.H + u, saved[k], n);
+      }
+      return;
+    }
+    const bool is_sum = a_.row.norm == Norm::kGates;
+    S* const to = saved_row<S>(t, b);
+    FC_UNROLL
+    for (int k = 0; k < G; ++k) {
+      const int64_t j = k * a_.H + u;
+      const V h = load_lanes<V>(h_row + j, n);
+      store_lanes(to + (is_sum ? 0 : G * a_.H) + j, is_sum ? load_lanes<V>(x_row + j, n) + h : h,
+                  n);
+    }
+  }
+
+  FC_INLINE void store_states(int64_t t, int64_t r, int64_t u, const Kept& kept,
+                              const V (&state)[kStates]) const {
+    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
+    const bool cut = steps_.cut_after(t, b), last = steps_.is_last(t, b);
+    S* const carried_h = carry(a_.carry_h, r) + u;
+    const V h = rounded_to<T>(blend(kept.h, u, load(carried_h), state[0]));
+    store(carried_h, cut ? V(S(0)) : h);
+    if (a_.row.dropped) drop(r, u);
+    store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, h, n);
+    if (last) store_lanes(static_cast<T*>(a_.h_n) + b * a_.H + u, h, n);
+    if constexpr (kStates == 2) {
+      S* const carried_c = carry(a_.carry_c, r) + u;
+      const V c = blend(kept.c, u, load(carried_c), state[1]);
+      store(carried_c, cut ? V(S(0)) : c);
+      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, c, n);
+      if (last) store_lanes(static_cast<T*>(a_.c_n) + b * a_.H + u, c, n);
+    }
+  }
+
+  // Zeros where a row has no step.
+  void clear_absent(int64_t t, int64_t b) const {
+    const V zero(S(0));
+    const int64_t row = t * a_.B + b;
+    for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
+      const int64_t n = a_.H - u;
+      store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, zero, n);
+      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, zero, n);
+      for (int64_t j = u; a_.saved && j < a_.saved_stride; j += a_.H) {
+        if (a_.row.norm == Norm::kNone) {
+          store_lanes(saved_row<T>(t, b) + j, zero, n);
+        } else {
+          store_lanes(saved_row<S>(t, b) + j, zero, n);
+        }
+      }
+    }
+  }
+
+  const rowwise::ForwardArgs& a_;
+  const RowGates<Cell, S> gates_;
+  const Steps steps_;
+  Arena arena_;
+  const cpu::Place* place_ = nullptr;
+  const cpu::RowGroup* group_ = nullptr;
+  Range units_{}, columns_{};         // of this thread; columns by panels
+  int64_t end_ = 0, frame_ = 0;       // the chunk's end, the frame of the step's first row
+  const S** rows_;                    // [max(chunk frames, B)]
+  S* converted_ = nullptr;            // [chunk frames][I] of 16-bit storage
+  S *kept_h_, *kept_c_;               // [padded H + block]
+  int64_t *frame_step_, *frame_row_;  // [chunk frames] t, b
+};
+
+}  // namespace
+}  // namespace fastcells

@@ -1,0 +1,14 @@
+// The CPU's engine of layers whose cells look at whole rows: layer normalisation, zoneout, dropout
+// of the h that enters the product. Any dense cell of one product a step; the kernels:
+// cpu/kernels/.
+#pragma once
+#include "recurrent/engine.h"
+
+namespace fastcells::rowwise {
+
+const Engine& engine();
+
+// For `explain`.
+Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_training);
+
+}  // namespace fastcells::rowwise
