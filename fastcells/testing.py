@@ -74,7 +74,8 @@ def _names_of(cell: str, bias: bool, is_projected: bool) -> list[str]:
     facts = CELLS[cell]
     if facts.unit_weights is None:
         names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if bias else [])
-        return names + (["weight_hr"] if is_projected else [])
+        names += ["weight_hr"] if is_projected else []
+        return names + (["unit_weights"] if facts.vectors else [])
     names = ["weight_ih"] + (["weight_hh"] if facts.unit_weights else [])
     return names + (["bias_ih"] if bias else []) + (["skip_scale"] if cell == "sru" else [])
 
@@ -122,7 +123,7 @@ def make_layer_problem(
     facts, width = CELLS[cell], proj_size or H
     I = H if facts.reads_input else I
     names = _names_of(cell, bias, proj_size > 0)
-    names += [*_norm_shapes(norm, 1, 1, facts.states == 2)] + (["noise"] if rates else [])
+    names += [*_norm_shapes(norm, 1, 1, cell == "lstm")] + (["noise"] if rates else [])
     weights = []
     for _ in range(directions):
         rows = facts.gates * H
@@ -131,7 +132,8 @@ def make_layer_problem(
             weights += [normal(rows, width, scale=width**-0.5)]
             weights += [normal(rows, scale=0.5), normal(rows, scale=0.5)] if bias else []
             weights += [normal(proj_size, H, scale=H**-0.5)] if proj_size else []
-            shapes = _norm_shapes(norm, rows, H, facts.states == 2)
+            weights += [normal(facts.vectors * H, scale=0.5)] if facts.vectors else []
+            shapes = _norm_shapes(norm, rows, H, cell == "lstm")
             weights += [normal(shape, scale=0.5) + 1 for shape in shapes.values()]
             if rates is not None:
                 seed_of_noise = torch.randint(2**53, (1,), generator=generator).double()

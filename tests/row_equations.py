@@ -8,7 +8,7 @@ import math
 
 import torch
 
-GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_article": 3}
+GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "lstm_peephole": 4, "gru": 3, "gru_article": 3}
 
 
 def sigma(x):
@@ -59,13 +59,16 @@ def after(noise, kind, t, b, old, new):
 # ---- cells: a = what comes from x, g = what comes from h, each [G][H] ----
 
 
-def step(cell, a, g, h, c, on_the_way):
+def step(cell, a, g, h, c, p, on_the_way):
     s = [x + y for x, y in zip(a, g, strict=True)]
     if cell.startswith("rnn"):
         return (torch.tanh if cell == "rnn_tanh" else torch.relu)(s[0]), c
     if cell == "lstm":
         new = sigma(s[1]) * c + sigma(s[0]) * torch.tanh(s[2])
         return sigma(s[3]) * torch.tanh(on_the_way(new)), new
+    if cell == "lstm_peephole":
+        new = sigma(s[1] + p[1] * c) * c + sigma(s[0] + p[0] * c) * torch.tanh(s[2])
+        return sigma(s[3] + p[2] * new) * torch.tanh(new), new
     r, z = sigma(s[0]), sigma(s[1])
     if cell == "gru":
         n = torch.tanh(a[2] + r * g[2])
@@ -92,6 +95,8 @@ def run_row(cell, reverse, b, input, h, c, w, length, resets):
     T, H = input.shape[0], h.numel()
     outputs, cells = [[torch.zeros_like(h)] * T for _ in range(2)]
 
+    peepholes = w["unit_weights"].chunk(3) if "unit_weights" in w else None
+
     def on_the_way(new):
         gain = w.get("norm_c", w.get("norm_carried_c"))
         return new if gain is None else normalised(new) * gain + w["norm_c_bias"]
@@ -103,7 +108,7 @@ def run_row(cell, reverse, b, input, h, c, w, length, resets):
         noise = w.get("noise")
         inner = h if noise is None else entering(noise, b, h)
         a, g = parts_of(cell, w, input[t, b], inner)
-        new_h, new_c = step(cell, a, g, h, c, on_the_way)
+        new_h, new_c = step(cell, a, g, h, c, peepholes, on_the_way)
         if "norm_carried_c" in w:
             new_c = on_the_way(new_c)
         if noise is not None:
@@ -115,7 +120,7 @@ def run_row(cell, reverse, b, input, h, c, w, length, resets):
 
 def run_equations(problem):
     """A LayerProblem: output, h_n, c_n, all c; the last two None without c."""
-    names, has_c = problem.names.split(), problem.cell == "lstm"
+    names, has_c = problem.names.split(), "lstm" in problem.cell
     T, B = problem.input.shape[:2]
     results = []
     for d in range(problem.directions):

@@ -1,4 +1,4 @@
-"""Time the layers that look at whole rows on a CPU: layer normalisation, zoneout, recurrent dropout.
+"""Time the layers that look at whole rows on a CPU: normalisation, zoneout, recurrent dropout.
 
 Peers: a scripted loop of torch over the steps, its input product and the normalisation of that for
 all steps at once, as one writes it today; and our own plain layer of the same size. Inference and

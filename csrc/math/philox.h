@@ -2,8 +2,8 @@
 // key, on host and device. Torch-free.
 //
 // What is dropped is a matter of position alone, whatever the tiles. Attention keeps the weight of
-// query i and key j of head n in batch row b iff word j % 4 at counter (j / 4, i, b * N + n, 0) is at
-// least p * 2^32; a recurrent layer's masks: recurrent/rowwise/noise.h.
+// query i and key j of head n in batch row b iff word j % 4 at counter (j / 4, i, b * N + n, 0) is
+// at least p * 2^32; a recurrent layer's masks: recurrent/rowwise/noise.h.
 #pragma once
 #include <cstdint>
 

@@ -21,6 +21,12 @@ const std::vector<CellFacts>& all_cells() {
       all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, true, false,
                       true, Cell::kUnitWeights, Cell::kReadsInput, false});
     });
+    for_each_row_cell([&](auto tag, CellKind kind) {
+      using Cell = typename decltype(tag)::type;
+      all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
+                      Cell::kTwoProducts, false, Cell::kUnitWeights, false,
+                      requires { Cell::kOutputGate; }});
+    });
     return all;
   }();
   return *cells;
@@ -65,6 +71,13 @@ std::string known_names() {
 
 // What only some layers have: no elementwise cell, and no narrow or projected one.
 void check_row_names(const char* op, const DirectionWeights& w, const CellFacts& cell) {
+  const bool has_units = !cell.is_elementwise && cell.unit_weights > 0;
+  TORCH_CHECK_VALUE(w.unit_weights.defined() == has_units &&
+                        !(has_units && w.weight_hr.defined()) &&
+                        !(has_units && w.scale_ih.defined()),
+                    op, ": names of a ", cell.name,
+                    has_units ? " must hold unit_weights, " : " hold no unit_weights, ",
+                    "and no projection or narrow weights beside them");
   const bool has_norm = w.norm_ih.defined() || w.norm_hh.defined() || w.norm_gates.defined();
   const bool norms_c = w.norm_c.defined() || w.norm_carried_c.defined();
   if (!has_norm && !norms_c && !w.norm_c_bias.defined() && !w.noise.defined()) return;
@@ -195,6 +208,9 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
   if (bias_ih.defined()) {
     check_shape(op, "bias_ih", "(G*H,)", bias_ih, {rows});
     check_shape(op, "bias_hh", "(G*H,)", weights.bias_hh, {rows});
+  }
+  if (weights.unit_weights.defined()) {
+    check_shape(op, "unit_weights", "(V*H,)", weights.unit_weights, {cell.unit_weights * H});
   }
   for_each_weight(weights, [&](const std::string_view name, const at::Tensor& weight) {
     if (!weight.defined() || !name.starts_with("norm_")) return;

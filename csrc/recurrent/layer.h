@@ -17,8 +17,8 @@ struct CellFacts {
   const char* name;
   int gates, states, saved;
   bool additive, two_products;
-  bool is_elementwise;  // no W_hh: weight_hh is a vector of `unit_weights` values a unit
-  int unit_weights;
+  bool is_elementwise;   // no W_hh: weight_hh is a vector of `unit_weights` values a unit
+  int unit_weights;      // also of a row cell, beside W_hh
   bool reads_input;      // a unit reads a column of the input as it is
   bool has_output_gate;  // h' = output(o, c'), where c' may be normalised first
 };
@@ -53,6 +53,8 @@ struct PerWeight {
   T norm_c{};          // [H], or absent: c is not normalised
   T norm_carried_c{};  // [H], in the place of norm_c: the normalised c is carried on, too
   T norm_c_bias{};     // [H], or absent
+  // Of a row cell: its vectors.
+  T unit_weights{};  // [V*H]
   // float64 [5]: what is drawn at each call, recurrent/rowwise/noise.h. On the CPU.
   T noise{};
 };
@@ -71,7 +73,7 @@ void for_each_weight(PerWeight<T>& weights, const F& f) {
   f("norm_gates", weights.norm_gates);
   f("norm_c", weights.norm_c), f("norm_carried_c", weights.norm_carried_c);
   f("norm_c_bias", weights.norm_c_bias);
-  f("noise", weights.noise);
+  f("unit_weights", weights.unit_weights), f("noise", weights.noise);
 }
 // The member of that name, or nullptr.
 template <class T>
@@ -99,11 +101,12 @@ struct Layer {
   bool is_quantized() const { return weights[0].weight_ih.scalar_type() != input.scalar_type(); }
   // Whether a cell needs more than its own unit: a normalisation over units, or noise.
   bool is_rowwise() const {
-    return is_normalised() || normalises_c() || weights[0].noise.defined();
+    return is_normalised() || normalises_c() || weights[0].noise.defined() || is_row_cell();
   }
   bool is_normalised() const {
     return weights[0].norm_hh.defined() || weights[0].norm_gates.defined();
   }
+  bool is_row_cell() const { return !cell.is_elementwise && cell.unit_weights > 0; }
   bool normalises_c() const {
     return weights[0].norm_c.defined() || weights[0].norm_carried_c.defined();
   }

@@ -83,7 +83,7 @@ def _functionalizes_others() -> bool:
 
 
 #: Weights of a cell that looks at a whole row, or that draws masks.
-_OF_ROWS = {"norm_hh", "norm_gates", "norm_c", "norm_carried_c", "noise"}
+_OF_ROWS = {"norm_hh", "norm_gates", "norm_c", "norm_carried_c", "unit_weights", "noise"}
 
 
 def takes_whole_rows(names: str) -> bool:
@@ -98,7 +98,7 @@ def choose_route(tensors: Sequence[Tensor | None], cell: str = "", names: str = 
     why_not = "" if recurrent.has_kernels(device) else f"no kernels for {device.type}"
     named = set(names.split())
     if not why_not and takes_whole_rows(names):
-        what = "normalised layers and layers with zoneout or recurrent dropout"
+        what = "layers with norms, peepholes, zoneout or recurrent dropout"
         if device.type == "cuda":
             why_not = f"no kernels of {what} on cuda"
         elif "weight_hr" in named or cell == "gru_reset_before":

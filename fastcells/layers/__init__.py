@@ -7,6 +7,7 @@ from .freezing import freeze, frozen, unfreeze
 from .multihead import MultiheadAttention
 from .normalised import LayerNormGRU, LayerNormLSTM, LayerNormRNN
 from .normalised_cells import LayerNormGRUCell, LayerNormLSTMCell, LayerNormRNNCell
+from .peephole import PeepholeLSTM
 from .quantized import quantize
 from .recurrent import GRU, LSTM, RNN
 from .sru import SRU
@@ -33,6 +34,7 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "MultiheadAttention",
+    "PeepholeLSTM",
     "RNNCell",
     "SelfAttention",
     "freeze",

@@ -49,6 +49,7 @@ class Weights(NamedTuple):
     norm_c: Tensor | None = None  # [H]: gain of c', normalised on its way to h'
     norm_carried_c: Tensor | None = None  # [H], in its place: what is carried on is normalised, too
     norm_c_bias: Tensor | None = None  # [H], added to that
+    unit_weights: Tensor | None = None  # [V*H], of a cell with vectors of its own
     noise: Tensor | None = None  # float64 [5]: see `noise`
     dropped: Tensor | None = None  # [B, H]: factors of h in front of W_hh, drawn from noise
 
@@ -103,6 +104,15 @@ def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tens
     return (h if w.weight_hr is None else linear(h, w.weight_hr)), c
 
 
+def lstm_peephole_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
+    """i and f see p_i c and p_f c, o sees p_o c': Gers and Schmidhuber 2000; Graves 2013,
+    https://arxiv.org/abs/1308.0850, equations 7 to 11. p_i, p_f, p_o are `unit_weights`."""
+    i, f, g, o = torch.add(*_parts(x, h, w)).chunk(4, dim=-1)
+    p_i, p_f, p_o = w.unit_weights.chunk(3)
+    new = torch.sigmoid(f + p_f * c) * c + torch.sigmoid(i + p_i * c) * torch.tanh(g)
+    return torch.sigmoid(o + p_o * new) * torch.tanh(new), new
+
+
 def gru_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """n = tanh(x_n + r (W_hn h + b_hn));  h' = (1 - z) n + z h, torch.nn.GRU."""
     x_part, h_part = _parts(x, h, w)
@@ -142,6 +152,7 @@ class CellReference(NamedTuple):
     gates: int
     states: int  # 1: h; 2: h and c
     unit_weights: int | None = None  # V of an elementwise cell; None: W_hh is a matrix
+    vectors: int = 0  # V of a cell with W_hh and vectors of its own
     reads_input: bool = False  # the step takes H columns of the input as they are, too
 
 
@@ -153,6 +164,7 @@ CELLS: dict[str, CellReference] = {
     "gru": CellReference(gru_step, gates=3, states=1),
     "gru_reset_before": CellReference(gru_reset_before_step, gates=3, states=1),
     "gru_article": CellReference(gru_article_step, gates=3, states=1),
+    "lstm_peephole": CellReference(lstm_peephole_step, gates=4, states=2, vectors=3),
     "indrnn_tanh": CellReference(own.indrnn_step(torch.tanh), 1, 1, 1),
     "indrnn_relu": CellReference(own.indrnn_step(torch.relu), 1, 1, 1),
     "sru": CellReference(own.sru_step, 3, 2, 2, reads_input=True),

@@ -27,6 +27,7 @@ import cells
 import functional
 import mixing
 import multihead
+import own_layers
 import quantizing
 import scanning
 import shapes
@@ -35,7 +36,7 @@ import attention
 import recurrent
 
 TOPICS = [recurrent, cells, functional, attention, multihead, autocasting, shapes, mixing,
-          quantizing, scanning]  # fmt: skip
+          quantizing, scanning, own_layers]  # fmt: skip
 TARGETS = {name: target for topic in TOPICS for name, target in topic.TARGETS.items()}
 EXAMPLES = 40  # of a run, which has a seed of its own: a run is not ended before
 

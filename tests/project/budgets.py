@@ -189,7 +189,9 @@ def faults_of(path, text):
 
 # What nvcc compiles, or a C++ test links alone.
 TORCH_FREE = re.compile(
-    r"(math|cpu/simd|recurrent/cells|(recurrent|recurrent/elementwise|recurrent/rowwise|attention|scan)/cpu/kernels)/"
+    r"(math|cpu/simd|recurrent/cells)/"
+    r"|(recurrent|recurrent/elementwise|recurrent/rowwise|attention|scan)/cpu/kernels/"
+    r"|recurrent/rowwise/noise\.h$"
     r"|(storage|host_device|rows)\.h$|attention/(args|position)\.h$|scan/args\.h$"
     r"|recurrent/stepwise/(step_|stages)|recurrent/(cpu|cuda|elementwise/cpu)/plan\."
     r"|scan/cpu/plan\.|.*\.(cuh|cu)$"

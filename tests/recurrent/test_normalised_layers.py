@@ -6,7 +6,6 @@ import pickle
 
 import pytest
 import torch
-from torch.nn.functional import layer_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import fastcells
@@ -32,6 +31,7 @@ REGULARISED = {
     "gru_reset_before": lambda **o: fastcells.GRU(3, 5, variant="reset_before", **o),
     "lstm_projected": lambda **o: fastcells.LSTM(3, 5, proj_size=2, **o),
     "norm_lstm": lambda **o: fastcells.LayerNormLSTM(3, 5, **o),
+    "peephole": lambda **o: fastcells.PeepholeLSTM(3, 5, **o),
     "norm_gru": lambda **o: fastcells.LayerNormGRU(3, 5, **o),
 }
 each_regularised = pytest.mark.parametrize("kind", REGULARISED)
@@ -141,6 +141,23 @@ def test_what_runs_is_told():
     assert fastcells.explain(plain.eval(), x).kernel == "cpu sequence"
     told = fastcells.explain(fastcells.GRU(3, 6, variant="reset_before", zoneout=0.1), x)
     assert told.kernel == "reference" and "reset in front of the product" in told.reason
+
+
+def test_a_peephole_lstm_is_the_equations_on_its_parameters():
+    layer = fastcells.PeepholeLSTM(3, 6, bidirectional=True, dtype=torch.float64)
+    x, lengths = torch.randn(5, 3, 3, dtype=torch.float64), torch.tensor([5, 0, 3])
+    weights = [getattr(layer, name) for names in layer._all_weights for name in names]
+    zeros = torch.zeros(2, 3, 6, dtype=torch.float64)
+    names = " ".join(name.removesuffix("_l0") for name in layer._all_weights[0])
+    problem = LayerProblem("lstm_peephole", 2, x, zeros, zeros, weights, names, lengths)
+    output, h_n, c_n, cells = run_equations(problem)
+    found, states, found_cells = layer(x, lengths=lengths, return_cell_states=True)
+    for a, b in zip((found, *states, found_cells), (output, h_n, c_n, cells), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    grads = torch.autograd.grad(found.sum(), layer.parameters())
+    assert all(grad.abs().sum() > 0 for grad in grads)
+    assert layer.unit_weights_l0.shape == (18,)
+    assert fastcells.explain(layer, x).kernel == "cpu rowwise"
 
 
 # ---- regularisation ----
@@ -279,98 +296,6 @@ def test_compiled_and_mapped_with_masks(kind):
     torch.testing.assert_close(same[0], same[1])
     different, _ = torch.func.vmap(layer, randomness="different")(many[:1].expand(2, -1, -1, -1))
     assert not torch.equal(different[0], different[1])
-
-
-# ---- other packages ----
-
-
-def test_hastes_weights_give_hastes_outputs():
-    """haste's forms: kernels [I, G*H], one order of gates, LN without a shift."""
-    I, H, T, B = 3, 5, 6, 2
-    x = torch.randn(T, B, I)
-    state = {
-        "kernel": torch.randn(I, 4 * H), "recurrent_kernel": torch.randn(H, 4 * H),
-        "bias": torch.randn(4 * H), "gamma": torch.randn(2, 4 * H), "gamma_h": torch.randn(H),
-        "beta_h": torch.randn(H),
-    }  # fmt: skip
-    h = c = torch.zeros(B, H)
-    expected = []
-    for t in range(T):
-        v = layer_norm(x[t] @ state["kernel"], (4 * H,), state["gamma"][0]) + state["bias"]
-        v = v + layer_norm(h @ state["recurrent_kernel"], (4 * H,), state["gamma"][1])
-        i, g, f, o = v.chunk(4, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(layer_norm(c, (H,), state["gamma_h"], state["beta_h"]))
-        expected.append(h)
-    found, _ = fastcells.LayerNormLSTM.from_haste(state)(x)
-    torch.testing.assert_close(found, torch.stack(expected))
-    with pytest.raises(ValueError, match="must hold kernel, recurrent_kernel, bias, gamma"):
-        fastcells.LayerNormLSTM.from_haste({"kernel": state["kernel"]})
-
-
-def test_hastes_gru():
-    I, H, T, B = 3, 5, 6, 2
-    x = torch.randn(T, B, I)
-    state = {
-        "kernel": torch.randn(I, 3 * H), "recurrent_kernel": torch.randn(H, 3 * H),
-        "bias": torch.randn(3 * H), "recurrent_bias": torch.randn(3 * H),
-        "gamma": torch.randn(2, 3 * H),
-    }  # fmt: skip
-    h, expected = torch.zeros(B, H), []
-    for t in range(T):
-        vx = layer_norm(x[t] @ state["kernel"], (3 * H,), state["gamma"][0]) + state["bias"]
-        vh = layer_norm(h @ state["recurrent_kernel"], (3 * H,), state["gamma"][1])
-        (zx, rx, gx), (zh, rh, gh) = vx.chunk(3, 1), (vh + state["recurrent_bias"]).chunk(3, 1)
-        z = torch.sigmoid(zx + zh)
-        h = z * h + (1 - z) * torch.tanh(gx + torch.sigmoid(rx + rh) * gh)
-        expected.append(h)
-    found, _ = fastcells.LayerNormGRU.from_haste(state)(x)
-    torch.testing.assert_close(found, torch.stack(expected))
-
-
-def custom_state(I, H):
-    state = {"weight_ih": torch.randn(4 * H, I), "weight_hh": torch.randn(4 * H, H)}
-    for which, width in (("i", 4 * H), ("h", 4 * H), ("c", H)):
-        state |= {f"layernorm_{which}.{part}": torch.randn(width) for part in ("weight", "bias")}
-    return state
-
-
-def run_custom(state, x):
-    """A layer of torch's benchmarks/fastrnns/custom_lstms.py: c itself is normalised."""
-    H = state["weight_hh"].shape[1]
-    h = c = torch.zeros(x.shape[1], H)
-    outputs = []
-
-    def norm(v, which):
-        shift = state[f"layernorm_{which}.bias"]
-        return layer_norm(v, v.shape[-1:], state[f"layernorm_{which}.weight"], shift)
-
-    for step in x:
-        v = norm(step @ state["weight_ih"].t(), "i") + norm(h @ state["weight_hh"].t(), "h")
-        i, f, g, o = v.chunk(4, 1)
-        c = norm(torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g), "c")
-        h = torch.sigmoid(o) * torch.tanh(c)
-        outputs.append(h)
-    return torch.stack(outputs), c
-
-
-def test_custom_lstms_weights_give_its_outputs():
-    cells = [custom_state(3, 4), custom_state(4, 4)]
-    x = torch.randn(6, 2, 3)
-    middle, c_first = run_custom(cells[0], x)
-    expected, c_last = run_custom(cells[1], middle)
-    stack = {f"layers.{k}.cell.{n}": w for k, cell in enumerate(cells) for n, w in cell.items()}
-    found, (_, c_n) = fastcells.LayerNormLSTM.from_custom_lstms(stack)(x)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(c_n, torch.stack([c_first, c_last]))
-    one, _ = fastcells.LayerNormLSTM.from_custom_lstms(cells[0])(x)
-    torch.testing.assert_close(one, middle)
-    both = {f"layers.0.directions.{d}.cell.{n}": w for d in (0, 1) for n, w in cells[0].items()}
-    two, _ = fastcells.LayerNormLSTM.from_custom_lstms(both)(x)
-    backward = run_custom(cells[0], x.flip(0))[0].flip(0)
-    torch.testing.assert_close(two, torch.cat([middle, backward], -1))
-    with pytest.raises(ValueError, match=r"got layers\.0\.cell\.bias"):
-        fastcells.LayerNormLSTM.from_custom_lstms({"layers.0.cell.bias": x})
 
 
 # ---- what is refused ----

@@ -34,13 +34,15 @@ FORMS = {
     "carried": {"norm": "parts carried", "rates": (0.0, 0.0, 0.3, 1.0)},
     "noise": {"rates": (0.3, 0.4, 0.2, 1.0)},
     "evaluated": {"norm": "parts", "rates": (0.3, 0.4, 0.2, 0.0)},
+    "bare": {},
 }
 CASES = [
     pytest.param(cell, form, id=f"{cell}-{form}")
     for cell in GATES
     for form in FORMS
     if cell == "lstm" or form != "carried"
-    if cell in ("rnn_tanh", "rnn_relu", "lstm") or form != "gates"
+    if "gru" not in cell or form != "gates"
+    if cell == "lstm_peephole" or form != "bare"
 ]
 each_case = pytest.mark.parametrize(("cell", "form"), CASES)
 #: One cell of each kind of the way back: with c and without, additive and not.

@@ -15,6 +15,15 @@
 //                 gradient of the new state and leaves as the part of the previous state's
 //                 gradient that passes no product (W_hh^T dg is the engine's work). next holds c
 //                 alone: a cell that reads its new h saves it
+//   kOutputGate   may be left out: h' = output(o, c') of saved[kOutputGate], so that c' may be
+//                 normalised in between (lstm.h has what else that takes)
+//
+// Row cells are dense ones with vectors of their own, which the row-wise engine alone runs:
+//
+//   kUnitWeights  V, values of the vector unit_weights [V*H] per hidden unit
+//   forward       (x, g, u, state in and out, saved out)
+//   backward      (saved, u, prev, next, d_state in and out, dx out, dg out, du out)
+//   new_c         c' of saved and c, where a cell has c
 //
 // Elementwise cells see their own unit alone: no W_hh. In the place of g come the unit's weights u
 // (rows k*H + unit of the vector weight_hh [V*H]) and, raw, a column of the input as it is.
@@ -32,6 +41,7 @@
 #include "recurrent/cells/gru.h"
 #include "recurrent/cells/indrnn.h"
 #include "recurrent/cells/lstm.h"
+#include "recurrent/cells/lstm_peephole.h"
 #include "recurrent/cells/minimal.h"
 #include "recurrent/cells/rg_lru.h"
 #include "recurrent/cells/rnn.h"
@@ -48,5 +58,6 @@ using Cells = CellList<RNN<Tanh>, RNN<ReLU>, LSTM, GRU, GRUResetBefore, GRUArtic
 using ElementwiseCells = CellList<IndRNN<Tanh>, IndRNN<ReLU>, SRU<false>, SRU<true>, QRNN,
                                   MinGRU<Positive>, MinGRU<Identity>, MinLSTM<Positive>,
                                   MinLSTM<Identity>, RGLRU, DiagonalGRU, DiagonalLSTM>;
+using RowCells = CellList<PeepholeLSTM>;
 
 }  // namespace fastcells

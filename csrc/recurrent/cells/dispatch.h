@@ -5,7 +5,8 @@
 
 namespace fastcells {
 
-// Position in the lists of cells/cells.h: the dense cells first.
+// Position in the lists of cells/cells.h: the dense cells first, then the elementwise, then the row
+// cells.
 enum class CellKind : int {};
 
 // Calls f(TypeTag<Cell>, kind) for every cell, in the order of the list.
@@ -21,6 +22,17 @@ void for_each_cell(F&& f) {
 template <class F>
 void for_each_elementwise_cell(F&& f) {
   for_each_cell_in(ElementwiseCells{}, Cells::kCount, f);
+}
+template <class F>
+void for_each_row_cell(F&& f) {
+  for_each_cell_in(RowCells{}, Cells::kCount + ElementwiseCells::kCount, f);
+}
+
+// Vectors of a row cell, 0 of a dense one.
+template <class Cell>
+constexpr int vectors_of() {
+  if constexpr (requires { Cell::kUnitWeights; }) return Cell::kUnitWeights;
+  return 0;
 }
 
 // Elements of the array of a cell's unit weights.

@@ -42,7 +42,7 @@ double step_seconds(const Problem& p, const Machine& m, int row_groups, int unit
   const double cells = double(share.rows) * double(share.units) / m.lanes * kCellSecondsPerVector;
   // Added up, for the first rows wait for the weights, and the others find them in the cache.
   return (flops + input) / (kFlopsPerLane * m.lanes * p.terms) + bytes / bandwidth + cells +
-         (unit_threads > 1 ? kBarrierSeconds : 0);
+         (unit_threads > 1 ? p.barriers * kBarrierSeconds : 0);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ struct Problem {
   bool is_training;       // with a way back
   double narrowness = 1;  // bytes of the arithmetic type to those of a weight in a panel
   int terms = 1;          // products that a lane sums in one instruction
+  int barriers = 1;       // of a step, where threads share the units
 };
 
 struct Plan {

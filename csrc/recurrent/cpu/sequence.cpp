@@ -42,7 +42,7 @@ Plan plan_layer(const CellKernels& kernels, const CellFacts& cell, Storage stora
                 const LayerSizes& s, bool is_training) {
   const int bytes = storage == Storage::kFloat64 ? sizeof(double) : sizeof(float);
   return cpu::plan({cell.gates, int(s.D), bytes, kernels.panel_units, s.T, s.B, s.I, s.H,
-                    is_training, kernels.narrowness, kernels.terms},
+                    is_training, kernels.narrowness, kernels.terms, kernels.barriers},
                    {available_threads(), kernels.lanes, cache_bytes()});
 }
 

@@ -63,6 +63,7 @@ class Pass {
     row.carries_norm = w.norm_carried_c.defined();
     row.norm_c = hold(row.carries_norm ? w.norm_carried_c : w.norm_c);
     row.norm_c_bias = hold(w.norm_c_bias);
+    row.unit_weights = hold(w.unit_weights);
     if (row.noise.drops()) {
       tensors_.push_back(empty({s_.B, padded_}));
       row.dropped = pointer(tensors_.back());
@@ -155,7 +156,7 @@ class BackwardPass : Pass {
     }
     result.h_0 = stored(d_h_0_), result.c_0 = stored(d_c_0_);
     for (int64_t d = 0; d < s_.D; ++d) {
-      add_gradients_of_c(d);
+      add_gradients_of_units(d);
       for_each_weight(d_weights_[d], [&](const char*, at::Tensor& x) { x = stored(x); });
       result.weights.push_back(d_weights_[d]);
     }
@@ -218,7 +219,7 @@ class BackwardPass : Pass {
     DirectionWeights weights = layer_.weights[d], found;
     PerWeight<bool> needs = needs_.weights[d];
     for_each_weight(weights, [&](const std::string_view name, const at::Tensor& weight) {
-      if (*find_weight(needs, name) && !name.starts_with("norm_c")) {
+      if (*find_weight(needs, name) && !name.starts_with("norm_c") && name != "unit_weights") {
         *find_weight(found, name) = at::zeros(weight.sizes(), arithmetic_);
       }
     });
@@ -227,12 +228,19 @@ class BackwardPass : Pass {
     a.d_norm_ih = pointer(found.norm_ih);
     a.d_norm_hh = pointer(found.norm_gates.defined() ? found.norm_gates : found.norm_hh);
     d_weights_.push_back(found);
-    d_norm_c_.emplace_back();
-    if (!a.row.norm_c) return;
-    d_norm_c_.back() = at::zeros({grid_.plan().row_groups, 2, padded_}, arithmetic_);
-    a.d_norm_c = pointer(d_norm_c_.back());
+    // Of vectors of one value a unit: each group's own sum.
+    const auto sums = [&](int64_t vectors) {
+      if (vectors == 0) return at::Tensor();
+      return at::zeros({grid_.plan().row_groups, vectors, padded_}, arithmetic_);
+    };
+    d_norm_c_.push_back(sums(a.row.norm_c ? 2 : 0));
+    d_units_.push_back(sums(layer_.cell.unit_weights));
+    a.d_norm_c = pointer(d_norm_c_.back()), a.d_units = pointer(d_units_.back());
   }
-  void add_gradients_of_c(int64_t d) {
+  void add_gradients_of_units(int64_t d) {
+    if (d_units_[d].defined() && needs_.weights[d].unit_weights) {
+      d_weights_[d].unit_weights = d_units_[d].sum(0).narrow(1, 0, s_.H).reshape(-1);
+    }
     if (!d_norm_c_[d].defined()) return;
     const at::Tensor sums = d_norm_c_[d].sum(0).narrow(1, 0, s_.H);
     const PerWeight<bool>& needs = needs_.weights[d];
@@ -247,7 +255,7 @@ class BackwardPass : Pass {
   const LayerNeeds& needs_;
   std::vector<Buffers> teams_;
   std::vector<BackwardArgs> args_;
-  std::vector<at::Tensor> d_input_, d_norm_c_;
+  std::vector<at::Tensor> d_input_, d_norm_c_, d_units_;
   std::vector<DirectionWeights> d_weights_;
   at::Tensor d_h_0_, d_c_0_;
 };

@@ -30,8 +30,11 @@ template <class Cell>
 struct Trial {
   double x[Cell::kGates], g[Cell::kGates], state[Cell::kStates], weight[Cell::kStates];
   double product;  // kTwoProducts: W_hn as a scalar
+  static constexpr int V = vectors_of<Cell>();
+  double units[V > 0 ? V : 1];  // of a row cell
 
   Trial() : product(uniform(-1, 1)) {
+    fill(units, 1);
     fill(x, 2);
     fill(g, 2);
     fill(state, 1);
@@ -43,7 +46,11 @@ struct Trial {
     if constexpr (Cell::kTwoProducts) {
       g[Cell::kGates - 1] = product * Cell::reset_h(x, g, state[0]);
     }
-    Cell::forward(x, g, next, saved);
+    if constexpr (V > 0) {
+      Cell::forward(x, g, units, next, saved);
+    } else {
+      Cell::forward(x, g, next, saved);
+    }
   }
 
   double loss() {
@@ -70,7 +77,13 @@ struct Trial {
     forward(next, saved);
     for (int k = 0; k < Cell::kStates; ++k) d_state[k] = weight[k];
     next[0] = NAN;  // the contract: no cell reads its new h here
-    Cell::backward(saved, state, next, d_state, dx, dg);
+    if constexpr (V > 0) {
+      double d_units[V];
+      Cell::backward(saved, units, state, next, d_state, dx, dg, d_units);
+      for (int k = 0; k < V; ++k) worst = std::fmax(worst, distance(units[k], d_units[k]));
+    } else {
+      Cell::backward(saved, state, next, d_state, dx, dg);
+    }
     if constexpr (Cell::kTwoProducts) {
       const double d_reset_h = product * dg[Cell::kGates - 1];
       dx[0] = dg[0] = Cell::backward_reset(saved, state[0], d_reset_h, d_state);
@@ -158,6 +171,10 @@ bool check(const char* name) {
 int main() {
   int failed = 0;
   for_each_cell([&](auto tag, CellKind) {
+    using Cell = typename decltype(tag)::type;
+    failed += !check<Trial<Cell>>(Cell::kName);
+  });
+  for_each_row_cell([&](auto tag, CellKind) {
     using Cell = typename decltype(tag)::type;
     failed += !check<Trial<Cell>>(Cell::kName);
   });

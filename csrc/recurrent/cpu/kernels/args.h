@@ -132,6 +132,7 @@ struct CellKernels {
   int plain_columns;  // 2*lanes
   double narrowness;  // a float's bytes to those of a weight in a panel
   int terms;          // products that a lane sums in one instruction
+  int barriers;       // of a step, where threads share the units
   const char* instruction_set;
   bool takes_own_weights;  // a single step may read the weights as they lie
   std::size_t (*gate_panel_bytes)(std::int64_t K);  // of a panel of K steps

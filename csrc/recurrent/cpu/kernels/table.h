@@ -50,7 +50,7 @@ constexpr cpu::CellKernels make_kernels() {
   k.lanes = Sh::L, k.panel_units = Sh::kUnits, k.panel_vectors = Sh::R;
   k.plain_columns = Sh::kColumns;
   k.narrowness = double(sizeof(S)) / sizeof(typename P::Weight);
-  k.terms = Term<typename P::Row>::kProducts;
+  k.terms = Term<typename P::Row>::kProducts, k.barriers = 1;
   k.instruction_set = Instructions::kName;
   k.gate_panel_bytes = [](int64_t K) { return std::size_t(P::template bytes<Sh::R>(K)); };
   k.forward_scratch = forward_scratch<Cell, T, P>, k.forward = forward<Cell, T, P>;

@@ -25,13 +25,14 @@ enum class Norm { kNone, kParts, kGates };
 struct RowArgs {
   Norm norm;
   Noise noise;
-  int64_t padded_gates;     // columns of a row of gates
-  const void* norm_ih;      // A [G*H] gain of W x, or nullptr
-  const void* norm_hh;      // A [G*H] gain of W h, or of the gates' sum
-  const void* norm_c;       // A [H] gain of c on its way to h, or nullptr: not normalised
-  const void* norm_c_bias;  // A [H] or nullptr
-  bool carries_norm;        // the normalised c is the next step's c, too
-  void* dropped;            // A [B][padded H] factors of h in front of the product, or nullptr
+  int64_t padded_gates;      // columns of a row of gates
+  const void* norm_ih;       // A [G*H] gain of W x, or nullptr
+  const void* norm_hh;       // A [G*H] gain of W h, or of the gates' sum
+  const void* norm_c;        // A [H] gain of c on its way to h, or nullptr: not normalised
+  const void* norm_c_bias;   // A [H] or nullptr
+  bool carries_norm;         // the normalised c is the next step's c, too
+  const void* unit_weights;  // A [V*H] of a row cell, else nullptr
+  void* dropped;             // A [B][padded H] factors of h in front of the product, or nullptr
 };
 
 struct ForwardArgs : cpu::ForwardArgs {
@@ -51,6 +52,7 @@ struct BackwardArgs : cpu::BackwardArgs {
   void* c_rows;     // A [B][S + 3][padded H] scratch where c is normalised
   void* d_norm_ih;  // A [G*H] out, or nullptr
   void* d_norm_hh;  // A [G*H] out, or nullptr
+  void* d_units;    // A [groups][V][padded H] zeros, out: of a row cell's vectors
   void* d_norm_c;   // A [groups][2][padded H] zeros, out where c is normalised: gain's, bias's
 };
 
@@ -63,7 +65,7 @@ struct Kernels {
   void (*backward)(const BackwardArgs&, const cpu::Place&);
 };
 
-// nullptr where there is no such cell. `cell` is the place in the list Cells.
+// nullptr where there is no such cell. `cell` is the place in the lists of recurrent/cells/cells.h.
 using FindKernels = const Kernels* (*)(int cell, Storage);
 const Kernels* baseline_kernels(int cell, Storage storage);
 const Kernels* avx2_kernels(int cell, Storage storage);

@@ -21,7 +21,7 @@ class RowwiseBackward : RawGates<Cell, T, P> {
   using Sh = Shape<Columns, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
-  static constexpr int kSaved = Cell::kSaved;
+  static constexpr int kSaved = Cell::kSaved, kVectors = vectors_of<Cell>();
   using Base::arena_, Base::place_, Base::group_, Base::steps_, Base::frames_, Base::group_frame_;
   using Base::carry, Base::chunk_begin, Base::list_frames, Base::list_rows, Base::multiply;
   using Base::entering, Base::load_entering, Base::units_of;
@@ -154,7 +154,7 @@ class RowwiseBackward : RawGates<Cell, T, P> {
     const auto h = [&](int64_t j, int64_t n) { return raw_h(row.frame, j, n); };
     gates_.load([&](int64_t j, int64_t n) { return raw_x(row.frame, j, n); }, h,
                 *moments(row.frame), u, x, g);
-    Cell::forward(x, g, state, saved);
+    gates_.run(x, g, u, state, saved);
   }
   // The gradient of a new state, and that of what the zoneout kept of the old one.
   FC_INLINE V new_gradient(const Row& row, const S* carried, V given, const S* kept, int64_t u,
@@ -182,11 +182,27 @@ class RowwiseBackward : RawGates<Cell, T, P> {
         next[1] = Cell::new_c(saved, prev[1]);
         d_state[1] = new_dc(row, u, of_old[1]);
       }
-      Cell::backward(saved, prev, next, d_state, dx, dg);
+      if constexpr (kVectors > 0) {
+        V units[kVectors], d_units[kVectors];
+        gates_.load_units(u, units);
+        Cell::backward(saved, units, prev, next, d_state, dx, dg, d_units);
+        add_units(u, d_units);
+      } else {
+        Cell::backward(saved, prev, next, d_state, dx, dg);
+      }
       store(row.carry_dh + u, d_state[0] + of_old[0]);
       if constexpr (kStates == 2) store(row.carry_dc + u, d_state[1] + of_old[1]);
       store_gates(row.dx, u, dx);
       if (!Cell::kAdditive) store_gates(row.dg, u, dg);
+    }
+  }
+  template <int kCount>
+  FC_INLINE void add_units(int64_t u, const V (&d_units)[kCount]) const {
+    FC_UNROLL
+    for (int k = 0; k < kCount; ++k) {
+      S* const to =
+          static_cast<S*>(args_.d_units) + (place_->group * kCount + k) * args_.padded_H + u;
+      store(to, load(to) + d_units[k]);
     }
   }
   FC_INLINE void store_gates(S* to, int64_t u, const V (&values)[G]) const {

@@ -185,7 +185,7 @@ class RowwiseForward {
       };
       gates_.load(raw(x_row), raw(h_row), moments, u, x, g);
       load_states(r, u, state);
-      Cell::forward(x, g, state, saved);
+      gates_.run(x, g, u, state, saved);
       if (a_.saved) save(t, group_->order[r], x_row, h_row, u, saved);
       if constexpr (HasOutputGate<Cell>) {
         if (a_.row.norm_c) {

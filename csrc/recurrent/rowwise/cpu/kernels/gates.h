@@ -1,5 +1,6 @@
 // The gates of a row as its cell takes them, from the products as they come.
 #pragma once
+#include "recurrent/cells/dispatch.h"
 #include "recurrent/cpu/kernels/chunk_products.h"
 #include "recurrent/rowwise/cpu/kernels/rows.h"
 
@@ -21,7 +22,7 @@ struct RowMoments {
 template <class Cell, class S>
 struct RowGates {
   using V = Vector<S>;
-  static constexpr int G = Cell::kGates;
+  static constexpr int G = Cell::kGates, kVectors = vectors_of<Cell>();
 
   const rowwise::RowArgs& row;
   const S *bias_ih, *bias_hh;  // [G*H] or nullptr
@@ -32,6 +33,23 @@ struct RowGates {
   }
   FC_INLINE V bias(const S* values, int64_t j, int64_t n) const {
     return values ? load_lanes<V>(values + j, n) : V(S(0));
+  }
+  // The cell's step; u are its unit's vectors, if it has some.
+  template <int kStates, int kSaved>
+  FC_INLINE void run(const V (&x)[G], const V (&g)[G], int64_t u, V (&state)[kStates],
+                     V (&saved)[kSaved]) const {
+    if constexpr (kVectors > 0) {
+      V units[kVectors];
+      load_units(u, units);
+      Cell::forward(x, g, units, state, saved);
+    } else {
+      Cell::forward(x, g, state, saved);
+    }
+  }
+  template <int kCount>
+  FC_INLINE void load_units(int64_t u, V (&units)[kCount]) const {
+    FC_UNROLL
+    for (int k = 0; k < kCount; ++k) units[k] = at(row.unit_weights, k * H + u, H - u);
   }
   // Moments of W h, or of the gates' sums: h(j) and x(j) are the products at column j.
   template <class X, class Y>

@@ -29,7 +29,8 @@ constexpr rowwise::Kernels make_rowwise_kernels() {
   rowwise::Kernels k{};
   k.packs.lanes = Sh::L, k.packs.panel_units = Sh::kUnits, k.packs.panel_vectors = Sh::R;
   k.packs.plain_columns = Sh::kColumns;
-  k.packs.narrowness = 1, k.packs.terms = 1;
+  // Up to four where c is normalised, two where nothing is: few steps are worth sharing a row for.
+  k.packs.narrowness = 1, k.packs.terms = 1, k.packs.barriers = 4;
   k.packs.instruction_set = Instructions::kName;
   k.packs.gate_panel_bytes = [](int64_t K) { return std::size_t(P::template bytes<Sh::R>(K)); };
   k.packs.plain_panel_bytes = [](int64_t K) {
@@ -66,7 +67,9 @@ const rowwise::Kernels* find_rowwise_in(CellList<Cell...>, int cell, Storage sto
   return found;
 }
 inline const rowwise::Kernels* find_rowwise(int cell, Storage storage) {
-  return find_rowwise_in(Cells{}, cell, storage);
+  constexpr int kFirst = Cells::kCount + ElementwiseCells::kCount;
+  return cell < kFirst ? find_rowwise_in(Cells{}, cell, storage)
+                       : find_rowwise_in(RowCells{}, cell - kFirst, storage);
 }
 
 }  // namespace
