@@ -164,7 +164,6 @@ CELLS: dict[str, CellReference] = {
     "gru": CellReference(gru_step, gates=3, states=1),
     "gru_reset_before": CellReference(gru_reset_before_step, gates=3, states=1),
     "gru_article": CellReference(gru_article_step, gates=3, states=1),
-    "lstm_peephole": CellReference(lstm_peephole_step, gates=4, states=2, vectors=3),
     "indrnn_tanh": CellReference(own.indrnn_step(torch.tanh), 1, 1, 1),
     "indrnn_relu": CellReference(own.indrnn_step(torch.relu), 1, 1, 1),
     "sru": CellReference(own.sru_step, 3, 2, 2, reads_input=True),
@@ -177,6 +176,7 @@ CELLS: dict[str, CellReference] = {
     "rg_lru": CellReference(own.rg_lru_step, 2, 1, 1, reads_input=True),
     "diagonal_gru": CellReference(own.diagonal_gru_step, 3, 1, 3),
     "diagonal_lstm": CellReference(own.diagonal_lstm_step, 3, 2, 3),
+    "lstm_peephole": CellReference(lstm_peephole_step, gates=4, states=2, vectors=3),
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 from comparing import (
+    FLOORS,
     NAN,
     assert_near,
     assert_same_bits,
@@ -92,7 +93,11 @@ def layers_equal_the_reference(case):
     ours = evaluate(run_kernels, problem, dtype)
     exact = evaluate(run_reference, problem, torch.float64)
     plain = evaluate(run_plainly, problem, dtype)
-    assert_near(*([each[n] for n in ours] for each in (ours, exact, plain)), list(ours), dtype)
+    # Of a norm of one value the gradient is exactly 0, and a difference of roundings here.
+    some = [name for name in ours if exact[name].abs().amax() > 1e-9]
+    assert_near(*([each[n] for n in some] for each in (ours, exact, plain)), some, dtype)
+    none = [name for name in ours if name not in some]
+    assert all(ours[name].abs().amax() < 1e3 * FLOORS[dtype] for name in none), none
     if problem.lengths is None:
         return
     absent = torch.arange(problem.input.shape[0])[:, None] >= problem.lengths

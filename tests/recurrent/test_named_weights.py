@@ -56,7 +56,10 @@ def test_the_order_of_the_weights_changes_no_step(cell, proj_size):
         assert got is want is None or got.equal(want)
 
 
-KNOWN = "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, skip_scale"
+KNOWN = (
+    "weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, scale_ih, scale_hh, skip_scale, norm_ih, "
+    "norm_hh, norm_gates, norm_c, norm_carried_c, norm_c_bias, unit_weights, noise"
+)
 BOTH = "names must hold weight_ih and weight_hh, and bias_ih and bias_hh or neither, got "
 # Names for the four weights of each direction, or for as many of them as there are names.
 REFUSED = {

@@ -15,7 +15,10 @@ from fastcells.reference import recurrent as reference
 from problems import run_kernels, small_problem
 
 KNOWN = ", ".join(reference.CELLS)
-OTHERS = [c for c, facts in reference.CELLS.items() if facts.unit_weights is None and c != "lstm"]
+#: Those with W_hh and without c.
+OTHERS = [
+    c for c, facts in reference.CELLS.items() if facts.unit_weights is None and facts.states == 1
+]
 COUNT = (
     "weights must hold weight_ih, weight_hh, bias_ih, bias_hh for each of {} directions, got {} "
     "tensors"
