@@ -178,7 +178,8 @@ def test_no_kernel_can_be_taken_for_another_instruction_sets():
     for name in ("baseline", "avx2", "avx512"):
         expected |= {f"fastcells::cpu::{name}_{table}" for table in whole}
         expected.add(f"fastcells::cpu::{name}_scan(fastcells::ScanStorage)")
-        expected.add(f"fastcells::elementwise::{name}_kernels(int, fastcells::Storage)")
+        for engine in ("elementwise", "rowwise"):
+            expected.add(f"fastcells::{engine}::{name}_kernels(int, fastcells::Storage)")
     assert set(exported) == expected
 
 

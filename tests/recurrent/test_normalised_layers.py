@@ -115,6 +115,15 @@ def test_packed_stacked_saved_and_copied(kind):
         assert torch.equal(same(x, lengths=lengths)[0], expected)
 
 
+@pytest.fixture
+def own_traces():
+    """torch.compile counts what it compiled of one function, over all tests of a process."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("own_traces")
 @each_layer
 def test_compiled_vmapped_and_differentiated_twice(kind):
     layer = make(kind, 3, 4)
@@ -283,6 +292,7 @@ def test_layers_and_directions_draw_masks_of_their_own():
     assert len({tuple(h.flatten().tolist()) for h in h_n}) == 4
 
 
+@pytest.mark.usefixtures("own_traces")
 @each_regularised
 def test_compiled_and_mapped_with_masks(kind):
     layer = REGULARISED[kind](zoneout=0.3, recurrent_dropout=0.3, weight_dropout=0.3)

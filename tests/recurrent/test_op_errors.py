@@ -15,7 +15,6 @@ from fastcells.reference import recurrent as reference
 from problems import run_kernels, small_problem
 
 KNOWN = ", ".join(reference.CELLS)
-#: Those with W_hh and without c.
 OTHERS = [
     c for c, facts in reference.CELLS.items() if facts.unit_weights is None and facts.states == 1
 ]
