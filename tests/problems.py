@@ -22,7 +22,8 @@ each_cell = pytest.mark.parametrize(
 each_dense_cell = pytest.mark.parametrize(
     ("cell", "proj_size"),
     [pytest.param(cell, 0, id=cell) for cell, facts in reference.CELLS.items()
-     if facts.unit_weights is None and not facts.vectors] + [pytest.param("lstm", 3, id="lstm_proj")],
+     if facts.unit_weights is None and not facts.vectors]
+    + [pytest.param("lstm", 3, id="lstm_proj")],
 )  # fmt: skip
 #: Those that carry c on alone: h_0 has no effect, and no gradient but zero.
 IGNORING_H = ("sru", "sru_skip", "qrnn", "min_lstm", "min_lstm_identity")
