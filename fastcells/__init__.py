@@ -1,8 +1,9 @@
 """Recurrent and attention layers in the place of torch.nn's, on compiled kernels."""
 
-from . import functional, reference
+from . import cells, functional, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
+from .equations import CellError, cell
 from .explain import explain
 from .functional import additive_attention, linear_scan, scaled_dot_product_attention
 from .layers import (
@@ -37,6 +38,7 @@ __all__ = [
     "RNN",
     "SRU",
     "AdditiveAttention",
+    "CellError",
     "DiagonalGRU",
     "DiagonalLSTM",
     "FastcellsBuildWarning",
@@ -50,6 +52,8 @@ __all__ = [
     "SelfAttention",
     "__version__",
     "additive_attention",
+    "cell",
+    "cells",
     "explain",
     "freeze",
     "frozen",

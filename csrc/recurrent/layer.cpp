@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "dense.h"
+#include "recurrent/compiled/registry.h"
 
 namespace fastcells {
 
@@ -25,9 +26,22 @@ const std::vector<CellFacts>& all_cells() {
   return *cells;
 }
 
-const CellFacts& find_cell(std::string_view name) {
+CellFacts find_cell(std::string_view name) {
   for (const CellFacts& cell : all_cells()) {
     if (cell.name == name) return cell;
+  }
+  int place;
+  if (const auto* const own = compiled::find(name, place)) {
+    return {CellKind(compiled::kFirst + place),
+            own->name,
+            own->gates,
+            own->states,
+            own->saved,
+            own->additive,
+            false,
+            own->is_elementwise,
+            own->unit_weights,
+            false};
   }
   std::string known;
   for (const CellFacts& cell : all_cells()) (known += known.empty() ? "" : ", ") += cell.name;
@@ -168,6 +182,14 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
   return weights;
 }
 
+// A compiled cell has the kernels that were loaded: of a CPU, and of some storages.
+void check_compiled(const char* op, const CellFacts& cell, Storage storage,
+                    const at::Tensor& input) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !compiled::is_compiled(cell.kind) || (input.is_cpu() && compiled::find(cell.kind, storage)),
+      op, ": ", cell.name, " has no kernels for ", input.scalar_type(), " on ", input.device());
+}
+
 at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
   return tensor && tensor->defined() ? dense(*tensor) : at::Tensor();
 }
@@ -195,6 +217,7 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   Layer layer;
   layer.cell = find_cell(a.cell);
   layer.storage = storage_of(op, a.input.scalar_type());
+  check_compiled(op, layer.cell, layer.storage, a.input);
   layer.input = dense(a.input);
   for (int64_t d = 0; d < D; ++d) {
     layer.weights.push_back(

@@ -66,7 +66,7 @@ def explain_recurrent(
         check_packed(type(layer).__name__, input)
     data = input.data if isinstance(input, PackedSequence) else input
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
-    route = choose_route((data, *states, *layer.parameters()))
+    route = choose_route((data, *states, *layer.parameters()), layer.cell)
     if isinstance(input, PackedSequence):
         is_packed = data.shape[0] != len(input.batch_sizes) * int(input.batch_sizes[0])
     else:

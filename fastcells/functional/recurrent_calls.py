@@ -60,7 +60,7 @@ def run_layer(
     if dtypes is not None:
         input, h_0, c_0, *weights = cast((input, h_0, c_0, *weights), dtypes.storage)
     tensors = (input, h_0, c_0, *weights)
-    if not choose_route(tensors).is_kernel:
+    if not choose_route(tensors, cell).is_kernel:
         ops.check_layer("recurrent_forward", input, h_0, c_0, weights, names, lengths, resets)
         checks.check_range_of_lengths(lengths, input.shape[0])
         weights, names = _dequantized(weights, names, input.dtype)
@@ -83,7 +83,7 @@ def run_layer(
             output, h_n, c_n, cells, _ = ops.recurrent_forward(
                 cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep
             )
-    if reference.CELLS[cell].states == 1:
+    if reference.find_cell(cell).states == 1:
         return output, h_n, None, None
     if dtypes is not None:
         c_n = c_n.to(dtypes.cell_state)
@@ -110,7 +110,7 @@ def run_step(
     dtypes = autocast_dtypes(cell, input, h, "weight_hr" in names, is_packed=True)
     if dtypes is not None:
         input, h, c, *weights = cast((input, h, c, *weights), dtypes.storage)
-    if not choose_route((input, h, c, *weights)).is_kernel:
+    if not choose_route((input, h, c, *weights), cell).is_kernel:
         ops.check_layer("recurrent_step", input, h, c, weights, names)
         weights, names = _dequantized(weights, names, input.dtype)
         with without_autocast(input):
@@ -206,7 +206,7 @@ def run_stack(
         c_n.append(c)
         if dropout > 0 and not is_last:
             input = torch.nn.functional.dropout(input, dropout)
-    has_c = reference.CELLS[kinds[0]].states == 2
+    has_c = reference.find_cell(kinds[0]).states == 2
     return input, _join(h_n), _join(c_n) if has_c else None, cells
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..ops import attention, is_compiled, recurrent, why_not_compiled
+from ..ops import attention, compiled_cells, is_compiled, recurrent, why_not_compiled
 
 __all__ = [
     "Route",
@@ -81,11 +81,16 @@ def _functionalizes_others() -> bool:
     return bool(levels) and _functionalize() in levels and not is_functionalized()
 
 
-def choose_route(tensors: Sequence[Tensor | None]) -> Route:
+def choose_route(tensors: Sequence[Tensor | None], cell: str = "") -> Route:
     """The one place that decides between the recurrent kernels and fastcells.reference."""
-    device = next(t for t in tensors if t is not None).device
+    first = next(t for t in tensors if t is not None)
+    device = first.device
     why_not = "" if recurrent.has_kernels(device) else f"no kernels for {device.type}"
-    return _route(tensors, why_not)
+    route = _route(tensors, why_not)
+    if not route.is_kernel or not compiled_cells.is_declared(cell):
+        return route
+    why_not = compiled_cells.why_no_kernels(cell, device.type, first.dtype)
+    return Route(False, why_not) if why_not else route
 
 
 def choose_attention_route(tensors: Sequence[Tensor | None], head_width: int = 0) -> Route:

@@ -26,6 +26,8 @@ __all__ = [
     "CELLS",
     "CellReference",
     "Weights",
+    "declare",
+    "find_cell",
     "recurrent",
     "recurrent_step",
     "split_weights",
@@ -42,6 +44,7 @@ class Weights(NamedTuple):
     bias_hh: Tensor | None = None  # [G*H]
     weight_hr: Tensor | None = None  # [P, H]: the projection of an LSTM with proj_size
     skip_scale: Tensor | None = None  # [H], of a cell that reads the input as it is; None: 1
+    unit_parameters: Tensor | None = None  # [V*H], of a dense cell from equations
 
 
 def rnn_tanh_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
@@ -101,6 +104,7 @@ class CellReference(NamedTuple):
     states: int  # 1: h; 2: h and c
     unit_weights: int | None = None  # V of an elementwise cell; None: W_hh is a matrix
     reads_input: bool = False  # the step takes H columns of the input as they are, too
+    carried: int = 1  # states that stand side by side in c, [B, carried*H]
 
 
 #: Every cell of the project by its name; the test lists are made from it.
@@ -126,9 +130,23 @@ CELLS: dict[str, CellReference] = {
 }
 
 
+#: Cells from equations (fastcells.equations), by their names.
+_DECLARED: dict[str, CellReference] = {}
+
+
+def declare(name: str, cell: CellReference) -> None:
+    """Makes a cell from equations known."""
+    _DECLARED[name] = cell
+
+
+def find_cell(name: str) -> CellReference:
+    """A cell of the project, or one from equations. KeyError for an unknown name."""
+    return CELLS[name] if name in CELLS else _DECLARED[name]
+
+
 def width_of_h(cell: str, weights: Weights) -> int:
     """P: H, or the rows of the projection."""
-    described = CELLS[cell]
+    described = find_cell(cell)
     if described.unit_weights is None:
         return weights.weight_hh.shape[1]
     return weights.weight_ih.shape[0] // described.gates
@@ -201,7 +219,7 @@ def recurrent(
     """One layer of `cell` in one or both directions.
 
     Args:
-        cell: a name of :data:`CELLS`.
+        cell: a name of :data:`CELLS`, or of a cell from equations.
         directions: D, 1 or 2; the second direction runs from each row's end to its start.
         input: `[T, B, I]`.
         h_0, c_0: `[D, B, P]`, `[D, B, H]`, or None for zeros.
@@ -214,7 +232,7 @@ def recurrent(
         output `[T, B, D*P]`, h_n `[D, B, P]`, c_n `[D, B, H]`, cells `[T, B, D*H]`; the last two
         None for a cell without c. Dtypes are the input's, but cells of 16-bit storage are float32.
     """
-    described = CELLS[cell]
+    described = find_cell(cell)
     storage, compute = input.dtype, _compute_dtype(input.dtype)
     batch = input.shape[1]
     input = input.to(compute)
@@ -229,7 +247,8 @@ def recurrent(
         h = input.new_zeros(batch, width_of_h(cell, w)) if h_0 is None else h_0[d].to(compute)
         c = None
         if described.states == 2:
-            c = input.new_zeros(batch, hidden) if c_0 is None else c_0[d].to(compute)
+            width = described.carried * hidden
+            c = input.new_zeros(batch, width) if c_0 is None else c_0[d].to(compute)
         raw = None
         if described.reads_input:  # of D*H columns each direction reads its own
             raw = input if input.shape[2] == hidden else input.narrow(2, d * hidden, hidden)
@@ -252,9 +271,10 @@ def recurrent_step(
 ) -> tuple[Tensor, Tensor | None]:
     """One step of `cell`: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c' (None without c)."""
     (w,) = split_weights(weights, names)
+    described = find_cell(cell)
     compute = _compute_dtype(input.dtype)
     w = Weights(*(None if p is None else p.to(compute) for p in w))
     carried = None if c is None else c.to(compute)
-    input_as_it_is = (input.to(compute),) if CELLS[cell].reads_input else ()
-    h_new, c_new = CELLS[cell].step(input.to(compute), h.to(compute), carried, w, *input_as_it_is)
+    input_as_it_is = (input.to(compute),) if described.reads_input else ()
+    h_new, c_new = described.step(input.to(compute), h.to(compute), carried, w, *input_as_it_is)
     return h_new.to(input.dtype), None if c_new is None else c_new.to(input.dtype)

@@ -44,9 +44,14 @@ struct CellList {
   static constexpr int kCount = sizeof...(Cell);
 };
 
+#if defined(FASTCELLS_ONE_CELL)  // that is compiled by itself: recurrent/compiled/export.h
+using Cells = CellList<>;
+using ElementwiseCells = CellList<>;
+#else
 using Cells = CellList<RNN<Tanh>, RNN<ReLU>, LSTM, GRU, GRUResetBefore, GRUArticle>;
 using ElementwiseCells = CellList<IndRNN<Tanh>, IndRNN<ReLU>, SRU<false>, SRU<true>, QRNN,
                                   MinGRU<Positive>, MinGRU<Identity>, MinLSTM<Positive>,
                                   MinLSTM<Identity>, RGLRU, DiagonalGRU, DiagonalLSTM>;
+#endif
 
 }  // namespace fastcells
