@@ -1,6 +1,8 @@
 """Recurrent and attention layers in the place of torch.nn's, on compiled kernels."""
 
-from . import cells, functional, reference
+import importlib
+
+from . import functional, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
 from .equations import CellError, cell
@@ -65,3 +67,10 @@ __all__ = [
     "scaled_dot_product_attention",
     "unfreeze",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`fastcells.cells`, whose equations are traced when it is first asked for."""
+    if name == "cells":
+        return importlib.import_module(".cells", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

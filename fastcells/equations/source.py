@@ -298,7 +298,12 @@ def _wrapped(line: str) -> list[str]:
         code, comment = line.split("  // ", 1)
         return [*textwrap.wrap(comment, COLUMNS, initial_indent=" " * indent + "// ",
                                subsequent_indent=" " * indent + "// "), code]  # fmt: skip
-    return textwrap.wrap(
-        line, COLUMNS, initial_indent="", subsequent_indent=" " * (indent + 4),
-        break_long_words=False, break_on_hyphens=False, drop_whitespace=True,
-    )  # fmt: skip
+    glued = line.replace("const A (&", "const\xa0A\xa0(&").replace("A (&", "A\xa0(&")
+    parts = textwrap.wrap(
+        glued,
+        COLUMNS,
+        subsequent_indent=" " * (indent + 4),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [part.replace("\xa0", " ") for part in parts]

@@ -73,17 +73,15 @@ extern "C" void elementary(int which, const float* in, float* out, int count) {
 
 
 def programs():
-    """One for each operation and each recurrent part, among others at random."""
+    """One for each operation, among others at random."""
     draw = random.Random(0)
-    for recurrent in ("dense", "vector"):
-        for operation in OPERATIONS:
-            steps = [
-                (draw.choice(list(OPERATIONS)), draw.randrange(30), draw.randrange(30), 0.4)
-                for _ in range(3)
-            ]
-            yield Program(
-                recurrent, (*steps, (operation, draw.randrange(7), draw.randrange(10), 2.5))
-            )
+    for number, operation in enumerate(OPERATIONS):
+        recurrent = ("dense", "vector")[number % 2]
+        steps = [
+            (draw.choice(list(OPERATIONS)), draw.randrange(30), draw.randrange(30), 0.4)
+            for _ in range(3)
+        ]
+        yield Program(recurrent, (*steps, (operation, draw.randrange(7), draw.randrange(10), 2.5)))
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +99,7 @@ def library(cells, tmp_path_factory):
         text += f"namespace cell_{k} {{\n{body}}}\n"
         struct = f"cell_{k}::fastcells::equations::{struct_name(done.specification.name)}"
         for name, arithmetic, number in (
-            ("number", "double", "double"), ("single", "float", "float"),
-            ("vector", "Vector<float>", "float"), ("pair", "Pair<Vector<float>>", "float"),
+            ("number", "double", "double"), ("pair", "Pair<Vector<float>>", "float"),
         ):  # fmt: skip
             text += (
                 f'extern "C" void {name}_{k}(const {number}* const* in, {number}* const* out) '
@@ -146,11 +143,10 @@ def test_every_operation_in_float64_is_autograds(library, cells):
             )
 
 
-@pytest.mark.parametrize("arithmetic", ["single", "vector", "pair"])
-def test_every_operation_in_float32_is_as_accurate_as_torch(library, cells, arithmetic):
+def test_every_operation_in_float32_is_as_accurate_as_torch(library, cells):
     torch.manual_seed(1)
     for k, (program, done) in enumerate(zip(programs(), cells, strict=True)):
-        found = run(library, f"{arithmetic}_{k}", done, torch.float32)
+        found = run(library, f"pair_{k}", done, torch.float32)
         torchs = in_float32(program, done)
         for key, expected in expected_of(done).items():
             assert_as_accurate_as_torch(

@@ -44,9 +44,8 @@ struct CellList {
   static constexpr int kCount = sizeof...(Cell);
 };
 
-#if defined(FASTCELLS_ONE_CELL)  // that is compiled by itself: recurrent/compiled/export.h
-using Cells = CellList<>;
-using ElementwiseCells = CellList<>;
+#if defined(FASTCELLS_LISTS)  // a file of other cells: recurrent/compiled/export.h, or a test's
+#include FASTCELLS_LISTS
 #else
 using Cells = CellList<RNN<Tanh>, RNN<ReLU>, LSTM, GRU, GRUResetBefore, GRUArticle>;
 using ElementwiseCells = CellList<IndRNN<Tanh>, IndRNN<ReLU>, SRU<false>, SRU<true>, QRNN,

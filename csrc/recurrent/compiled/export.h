@@ -1,7 +1,7 @@
 // What the one source file of a compiled cell includes, behind one of
 // cpu/simd/{baseline,avx2,avx512}.h and in front of the cell's struct. Torch-free.
 #pragma once
-#define FASTCELLS_ONE_CELL  // no kernels of the built-in cells are compiled here
+#define FASTCELLS_LISTS "recurrent/compiled/no_cells.h"  // none of the built-in cells' kernels
 #include "cpu/simd/elementary.h"
 #include "recurrent/compiled/library.h"
 #include "recurrent/cpu/kernels/table.h"
