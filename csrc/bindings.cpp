@@ -14,6 +14,7 @@
 #include "cpu/instruction_set.h"
 #include "ops.h"
 #include "recurrent/at_once.h"
+#include "recurrent/compiled/registry.h"
 #include "recurrent/cpu/engine.h"
 #include "recurrent/cpu/packs.h"
 #include "recurrent/elementwise/engine.h"
@@ -161,6 +162,12 @@ py::dict cells() {
   return all;
 }
 
+// Takes the library of a compiled cell, whose function `entry` (its address) gives it.
+void take_cell(std::uintptr_t entry) {
+  using Entry = const fastcells::compiled::CellLibrary* (*)();
+  fastcells::compiled::take(*reinterpret_cast<Entry>(entry)());
+}
+
 // A layer as `explain` asks for it: sizes are T, B, I, H.
 fastcells::LayerSizes sizes_of(const fastcells::CellFacts& cell, int64_t directions,
                                const std::array<int64_t, 4>& sizes) {
@@ -244,5 +251,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("is_frozen", &fastcells::cpu::is_frozen, "Whether a weight is frozen.");
   m.def("packed_bytes", &fastcells::cpu::packed_bytes,
         "Bytes of weights packed for the CPU kernels, of weights that are alive.");
+  m.def("take_cell", &take_cell, py::arg("entry"),
+        "Takes a compiled cell: the address of its library's function, compiled/library.h.");
   m.def("cells", &cells, "Gates, states and saved values of every cell the kernels know.");
 }

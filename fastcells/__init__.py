@@ -1,8 +1,11 @@
 """Recurrent and attention layers in the place of torch.nn's, on compiled kernels."""
 
+import importlib
+
 from . import functional, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
+from .equations import CellError, cell
 from .explain import explain
 from .functional import additive_attention, linear_scan, scaled_dot_product_attention
 from .layers import (
@@ -44,6 +47,7 @@ __all__ = [
     "RNN",
     "SRU",
     "AdditiveAttention",
+    "CellError",
     "DiagonalGRU",
     "DiagonalLSTM",
     "FastcellsBuildWarning",
@@ -64,6 +68,8 @@ __all__ = [
     "SelfAttention",
     "__version__",
     "additive_attention",
+    "cell",
+    "cells",
     "explain",
     "freeze",
     "frozen",
@@ -75,3 +81,10 @@ __all__ = [
     "scaled_dot_product_attention",
     "unfreeze",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`fastcells.cells`, whose equations are traced when it is first asked for."""
+    if name == "cells":
+        return importlib.import_module(".cells", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

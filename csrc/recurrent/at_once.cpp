@@ -177,7 +177,7 @@ py::object step_of_module(const std::string& name, py::handle input, py::handle 
       t.bias_ih.defined() != t.bias_hh.defined()) {
     return py::none();
   }
-  const CellFacts& cell = find_cell(name);
+  const CellFacts cell = find_cell(name);
   at::Tensor h_new, c_new;
   const auto run = [&] {
     if (!tensor.need_grad && step_at_once(cell, t, h_new, c_new)) return true;

@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "dense.h"
+#include "recurrent/compiled/registry.h"
 #include "recurrent/rowwise/noise.h"
 
 namespace fastcells {
@@ -32,9 +33,23 @@ const std::vector<CellFacts>& all_cells() {
   return *cells;
 }
 
-const CellFacts& find_cell(std::string_view name) {
+CellFacts find_cell(std::string_view name) {
   for (const CellFacts& cell : all_cells()) {
     if (cell.name == name) return cell;
+  }
+  int place;
+  if (const auto* const own = compiled::find(name, place)) {
+    return {CellKind(compiled::kFirst + place),
+            own->name,
+            own->gates,
+            own->states,
+            own->saved,
+            own->additive,
+            false,
+            own->is_elementwise,
+            own->unit_weights,
+            false,
+            false};
   }
   std::string known;
   for (const CellFacts& cell : all_cells()) (known += known.empty() ? "" : ", ") += cell.name;
@@ -81,6 +96,9 @@ void check_row_names(const char* op, const DirectionWeights& w, const CellFacts&
   const bool has_norm = w.norm_ih.defined() || w.norm_hh.defined() || w.norm_gates.defined();
   const bool norms_c = w.norm_c.defined() || w.norm_carried_c.defined();
   if (!has_norm && !norms_c && !w.norm_c_bias.defined() && !w.noise.defined()) return;
+  TORCH_CHECK_VALUE(
+      !compiled::is_compiled(cell.kind) || !(has_norm || norms_c || w.noise.defined()), op,
+      ": a cell from equations takes no norms and no noise");
   TORCH_CHECK_VALUE(!cell.is_elementwise && !w.weight_hr.defined() && !w.scale_ih.defined(), op,
                     ": norms and noise are of dense cells without a projection or narrow weights");
   TORCH_CHECK_VALUE(
@@ -233,6 +251,14 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
   return weights;
 }
 
+// A compiled cell has the kernels that were loaded: of a CPU, and of some storages.
+void check_compiled(const char* op, const CellFacts& cell, Storage storage,
+                    const at::Tensor& input) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !compiled::is_compiled(cell.kind) || (input.is_cpu() && compiled::find(cell.kind, storage)),
+      op, ": ", cell.name, " has no kernels for ", input.scalar_type(), " on ", input.device());
+}
+
 at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {
   return tensor && tensor->defined() ? dense(*tensor) : at::Tensor();
 }
@@ -260,6 +286,7 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   Layer layer;
   layer.cell = find_cell(a.cell);
   layer.storage = storage_of(op, a.input.scalar_type());
+  check_compiled(op, layer.cell, layer.storage, a.input);
   layer.input = dense(a.input);
   for (int64_t d = 0; d < D; ++d) {
     layer.weights.push_back(

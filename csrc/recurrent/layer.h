@@ -24,7 +24,7 @@ struct CellFacts {
 };
 
 // Throws, with the list of known names, for an unknown one.
-const CellFacts& find_cell(std::string_view name);
+CellFacts find_cell(std::string_view name);
 const std::vector<CellFacts>& all_cells();
 
 struct LayerSizes {

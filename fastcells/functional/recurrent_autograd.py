@@ -53,7 +53,7 @@ class Recurrent(torch.autograd.Function):
         cell, directions, names, _, input, h_0, c_0, lengths, resets, *weights = inputs
         output, _, c_n, cells, saved = outputs
         ctx.cell, ctx.directions, ctx.names = cell, directions, names
-        has_c = reference.CELLS[cell].states == 2
+        has_c = reference.find_cell(cell).states == 2
         ctx.mark_non_differentiable(saved, *(() if has_c else (c_n, cells)))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(input, h_0, c_0, lengths, resets, output, cells, saved, *weights)

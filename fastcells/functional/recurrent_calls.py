@@ -83,7 +83,7 @@ def run_layer(
             output, h_n, c_n, cells, _ = ops.recurrent_forward(
                 cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep
             )
-    if reference.CELLS[cell].states == 1:
+    if reference.find_cell(cell).states == 1:
         return output, h_n, None, None
     if dtypes is not None:
         c_n = c_n.to(dtypes.cell_state)
@@ -206,7 +206,7 @@ def run_stack(
         c_n.append(c)
         if dropout > 0 and not is_last:
             input = torch.nn.functional.dropout(input, dropout)
-    has_c = reference.CELLS[kinds[0]].states == 2
+    has_c = reference.find_cell(kinds[0]).states == 2
     return input, _join(h_n), _join(c_n) if has_c else None, cells
 
 

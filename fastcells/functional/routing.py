@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..ops import attention, is_compiled, recurrent, why_not_compiled
+from ..ops import attention, compiled_cells, is_compiled, recurrent, why_not_compiled
 
 __all__ = [
     "Route",
@@ -94,7 +94,8 @@ def takes_whole_rows(names: str) -> bool:
 def choose_route(tensors: Sequence[Tensor | None], cell: str = "", names: str = "") -> Route:
     """The one place that decides between the recurrent kernels and fastcells.reference; `names` are
     those of the weights of one direction."""
-    device = next(t for t in tensors if t is not None).device
+    first = next(t for t in tensors if t is not None)
+    device = first.device
     why_not = "" if recurrent.has_kernels(device) else f"no kernels for {device.type}"
     named = set(names.split())
     if not why_not and takes_whole_rows(names):
@@ -103,7 +104,11 @@ def choose_route(tensors: Sequence[Tensor | None], cell: str = "", names: str = 
             why_not = f"no kernels of {what} on cuda"
         elif "weight_hr" in named or cell == "gru_reset_before":
             why_not = f"no kernels of {what} with a projection or the reset in front of the product"
-    return _route(tensors, why_not)
+    route = _route(tensors, why_not)
+    if not route.is_kernel or not compiled_cells.is_declared(cell):
+        return route
+    why_not = compiled_cells.why_no_kernels(cell, device.type, first.dtype)
+    return Route(False, why_not) if why_not else route
 
 
 def choose_attention_route(tensors: Sequence[Tensor | None], head_width: int = 0) -> Route:

@@ -185,11 +185,15 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
     def _run_stack(self, weights, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
         directions = 2 if self.bidirectional else 1
         layers, names, start = [], [], 0
-        for index in range(self.num_layers):
-            listed = self._all_weights[index * directions]
-            names.append(" ".join(name.removesuffix(f"_l{index}") for name in listed))
-            layers.append(weights[start : start + len(listed) * directions])
-            start += len(listed) * directions
+        for index, listed in enumerate(self._all_weights):
+            plain = [name[: name.rindex("_l")] for name in listed]
+            own = dict(zip(plain, weights[start : start + len(listed)], strict=True))
+            start += len(listed)
+            own = self._as_ops_take(own)
+            if index % directions == 0:
+                layers.append([])
+                names.append(" ".join(own))
+            layers[-1] += own.values()
         rates = self.regularisation
         if rates.is_at_work(self.training):
             for index, layer in enumerate(layers):
@@ -201,6 +205,10 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             self._cells(), directions, input, h_0, c_0, layers, names, lengths, resets,
             dropout, want_cells, is_packed, self.recompute,
         )  # fmt: skip
+
+    def _as_ops_take(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of one direction under the names of the ops."""
+        return weights
 
     def _cells(self) -> str | list[str]:
         """The cell of every layer, or of each."""

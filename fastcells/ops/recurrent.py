@@ -104,7 +104,7 @@ def freeze_weights(cell: str, weight: Tensor, bias: Tensor | None, is_frozen: bo
     """The user's word on the memory of a weight of gates and of its bias: :func:`fastcells.freeze`.
     Packs them, or takes the word back."""
     if _C is not None:
-        _C.freeze(weight, bias, cell, is_frozen)
+        _C.freeze(weight, bias, cell if cell in CELL_FACTS else "", is_frozen)
 
 
 def trust_weights(weights: Sequence[Tensor]) -> None:

@@ -27,6 +27,8 @@ __all__ = [
     "CELLS",
     "CellReference",
     "Weights",
+    "declare",
+    "find_cell",
     "recurrent",
     "recurrent_step",
     "split_weights",
@@ -154,6 +156,7 @@ class CellReference(NamedTuple):
     unit_weights: int | None = None  # V of an elementwise cell; None: W_hh is a matrix
     vectors: int = 0  # V of a cell with W_hh and vectors of its own
     reads_input: bool = False  # the step takes H columns of the input as they are, too
+    carried: int = 1  # states that stand side by side in c, [B, carried*H]
 
 
 #: Every cell of the project by its name; the test lists are made from it.
@@ -180,9 +183,23 @@ CELLS: dict[str, CellReference] = {
 }
 
 
+#: Cells from equations (fastcells.equations), by their names.
+_DECLARED: dict[str, CellReference] = {}
+
+
+def declare(name: str, cell: CellReference) -> None:
+    """Makes a cell from equations known."""
+    _DECLARED[name] = cell
+
+
+def find_cell(name: str) -> CellReference:
+    """A cell of the project, or one from equations. KeyError for an unknown name."""
+    return CELLS[name] if name in CELLS else _DECLARED[name]
+
+
 def width_of_h(cell: str, weights: Weights) -> int:
     """P: H, or the rows of the projection."""
-    described = CELLS[cell]
+    described = find_cell(cell)
     if described.unit_weights is None:
         return weights.weight_hh.shape[1]
     return weights.weight_ih.shape[0] // described.gates
@@ -266,7 +283,7 @@ def recurrent(
     """One layer of `cell` in one or both directions.
 
     Args:
-        cell: a name of :data:`CELLS`.
+        cell: a name of :data:`CELLS`, or of a cell from equations.
         directions: D, 1 or 2; the second direction runs from each row's end to its start.
         input: `[T, B, I]`.
         h_0, c_0: `[D, B, P]`, `[D, B, H]`, or None for zeros.
@@ -279,7 +296,7 @@ def recurrent(
         output `[T, B, D*P]`, h_n `[D, B, P]`, c_n `[D, B, H]`, cells `[T, B, D*H]`; the last two
         None for a cell without c. Dtypes are the input's, but cells of 16-bit storage are float32.
     """
-    described = CELLS[cell]
+    described = find_cell(cell)
     storage, compute = input.dtype, _compute_dtype(input.dtype)
     batch = input.shape[1]
     input = input.to(compute)
@@ -294,7 +311,8 @@ def recurrent(
         h = input.new_zeros(batch, width_of_h(cell, w)) if h_0 is None else h_0[d].to(compute)
         c = None
         if described.states == 2:
-            c = input.new_zeros(batch, hidden) if c_0 is None else c_0[d].to(compute)
+            width = described.carried * hidden
+            c = input.new_zeros(batch, width) if c_0 is None else c_0[d].to(compute)
         raw = None
         if described.reads_input:  # of D*H columns each direction reads its own
             raw = input if input.shape[2] == hidden else input.narrow(2, d * hidden, hidden)

@@ -225,6 +225,7 @@ CPP_ARROWS = [
 ]
 # Who may import whom; a file that is not here (explain, testing, __init__) may import anything.
 IMPORTS = {
+    "equations": {"layers", "functional", "checks", "ops", "reference", "_extension"},
     "layers": {"functional", "checks"},
     "functional": {"checks", "ops", "reference"},
     "ops": {"_extension"},

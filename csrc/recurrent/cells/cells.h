@@ -23,7 +23,7 @@
 //   kUnitWeights  V, values of the vector unit_weights [V*H] per hidden unit
 //   forward       (x, g, u, state in and out, saved out)
 //   backward      (saved, u, prev, next, d_state in and out, dx out, dg out, du out)
-//   new_c         c' of saved and c, where a cell has c
+//   new_c         c' of saved and c, where a cell has c; without it there is no zoneout of c
 //
 // Elementwise cells see their own unit alone: no W_hh. In the place of g come the unit's weights u
 // (rows k*H + unit of the vector weight_hh [V*H]) and, raw, a column of the input as it is.
@@ -54,10 +54,14 @@ struct CellList {
   static constexpr int kCount = sizeof...(Cell);
 };
 
+#if defined(FASTCELLS_LISTS)  // a file of other cells: recurrent/compiled/export.h, or a test's
+#include FASTCELLS_LISTS
+#else
 using Cells = CellList<RNN<Tanh>, RNN<ReLU>, LSTM, GRU, GRUResetBefore, GRUArticle>;
 using ElementwiseCells = CellList<IndRNN<Tanh>, IndRNN<ReLU>, SRU<false>, SRU<true>, QRNN,
                                   MinGRU<Positive>, MinGRU<Identity>, MinLSTM<Positive>,
                                   MinLSTM<Identity>, RGLRU, DiagonalGRU, DiagonalLSTM>;
 using RowCells = CellList<PeepholeLSTM>;
+#endif
 
 }  // namespace fastcells

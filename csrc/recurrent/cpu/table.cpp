@@ -1,5 +1,6 @@
 // The kernels of the instruction set in use, or of what it contains.
 #include "cpu/instruction_set.h"
+#include "recurrent/compiled/registry.h"
 #include "recurrent/cpu/kernels/args.h"
 
 namespace fastcells::cpu {
@@ -36,6 +37,10 @@ const CellKernels* find_narrow(int cell, Storage storage, WeightStorage weights)
 }  // namespace
 
 const CellKernels* find_kernels(int cell, Storage storage, WeightStorage weights) {
+  if (compiled::is_compiled(CellKind(cell))) {
+    const auto* const own = compiled::find(CellKind(cell), storage);
+    return own && weights == WeightStorage::kAsTensors ? own->dense : nullptr;
+  }
   const CellKernels* const whole = table().find(cell, storage, weights);
   return whole ? whole : find_narrow(cell, storage, weights);
 }

@@ -11,6 +11,7 @@
 #include "cpu/memory.cpp"
 #include "cpu/team.cpp"
 #include "dense.cpp"
+#include "recurrent/compiled/registry.cpp"
 #include "recurrent/cpu/packs.cpp"
 #include "recurrent/cpu/plan.cpp"
 #include "recurrent/cpu/sequence.cpp"

@@ -77,6 +77,7 @@ class RowwiseBackward : RawGates<Cell, T, P> {
     const T* d_output;
     const S* d_cells;
     Entering entering;
+    const S* c;                // as it was carried on
     const S *kept_h, *kept_c;  // factors of the old states, or nullptr
     S *carry_dh, *carry_dc;
     S *dx, *dg;  // [G*H]
@@ -94,6 +95,7 @@ class RowwiseBackward : RawGates<Cell, T, P> {
     x.carry_dh = carry(args_.carry_dh, r);
     if constexpr (kStates == 2) {
       x.d_cells = row_of<S>(args_.d_cells, at, args_.cells_stride);
+      x.c = row_of<S>(args_.cells, at, args_.cells_stride);
       x.kept_c = zoneout_row(args_.row.noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_);
       x.carry_dc = carry(args_.carry_dc, r);
     }
@@ -179,7 +181,12 @@ class RowwiseBackward : RawGates<Cell, T, P> {
       next[0] = V(S(0));
       d_state[0] = new_dh(row, u, of_old[0]);
       if constexpr (kStates == 2) {
-        next[1] = Cell::new_c(saved, prev[1]);
+        // A cell that cannot give c' again has no zoneout of it.
+        if constexpr (requires { Cell::new_c(saved, prev[1]); }) {
+          next[1] = Cell::new_c(saved, prev[1]);
+        } else {
+          next[1] = units_of(row.c, u);
+        }
         d_state[1] = new_dc(row, u, of_old[1]);
       }
       if constexpr (kVectors > 0) {

@@ -1,0 +1,229 @@
+"""Time cells from equations on a CPU: beside the built-in kernels, and beside loops of plain torch.
+
+Three questions. What does it cost that the kernels were printed from Python and not written by
+hand? LSTM, GRU and DiagonalGRU as equations beside the built-in layers. What is won over writing
+the cell as a loop? The LLTM of PyTorch's tutorial beside torch.jit.script's loop and a loop of
+steps that torch.compile made. How long does the first call take, compiled and from the cache? All
+take turns in one process, T is 60.
+
+Run it with `python -m benchmarks.own_cells`; it prints the tables of docs/own_cells.md.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn.functional import elu, linear
+
+import fastcells
+from benchmarks.harness import measure
+
+T = 60
+SHAPES = ((1, 64), (16, 256), (64, 512))  # B, H = I
+QUICK_SHAPES = ((2, 16),)
+
+
+@fastcells.cell(gates="i f g o", states="c")
+def lstm(x, h, state, p):
+    """torch.nn.LSTM."""
+    i, f, g = torch.sigmoid(x.i + h.i), torch.sigmoid(x.f + h.f), torch.tanh(x.g + h.g)
+    o = torch.sigmoid(x.o + h.o)
+    c = f * state.c + i * g
+    return o * torch.tanh(c), c
+
+
+@fastcells.cell(gates="r z n")
+def gru(x, h, state, p):
+    """torch.nn.GRU."""
+    r, z = torch.sigmoid(x.r + h.r), torch.sigmoid(x.z + h.z)
+    n = torch.tanh(x.n + r * h.n)
+    return n + z * (h.prev - n)
+
+
+@fastcells.cell(gates="r z n", recurrent="vector", recurrent_gates="r z", parameters={"u": 0.5})
+def diagonal_gru(x, h, state, p):
+    """fastcells.DiagonalGRU."""
+    r, z = torch.sigmoid(x.r + h.r), torch.sigmoid(x.z + h.z)
+    n = torch.tanh(x.n + p.u * (r * h.prev))
+    return n + z * (h.prev - n)
+
+
+BUILT_IN = {
+    "LSTM": (lstm, fastcells.LSTM),
+    "GRU": (gru, fastcells.GRU),
+    "DiagonalGRU": (diagonal_gru, fastcells.DiagonalGRU),
+}
+
+
+def lltm_step(gates, h, c, weight_hh, bias_hh):
+    """One step of the LLTM in plain torch: new h and c."""
+    i, o, g = (gates + linear(h, weight_hh, bias_hh)).chunk(3, dim=-1)
+    c = c + torch.sigmoid(i) * elu(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def lltm_loop(x, weight_ih, weight_hh, bias_ih, bias_hh):
+    """All h of the LLTM, as torch.jit.script takes it."""
+    gates = torch.nn.functional.linear(x, weight_ih, bias_ih)
+    h = torch.zeros(x.shape[1], weight_hh.shape[1])
+    c = torch.zeros_like(h)
+    outputs = []
+    for t in range(x.shape[0]):
+        step = gates[t] + torch.nn.functional.linear(h, weight_hh, bias_hh)
+        i, o, g = step.chunk(3, dim=-1)
+        c = c + torch.sigmoid(i) * torch.nn.functional.elu(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        outputs.append(h)
+    return torch.stack(outputs)
+
+
+def compiled_loop():
+    """The same loop of a step that torch.compile made."""
+    step = torch.compile(lltm_step, fullgraph=True, dynamic=False)
+
+    def loop(x, weight_ih, weight_hh, bias_ih, bias_hh):
+        h = c = x.new_zeros(x.shape[1], weight_hh.shape[1])
+        outputs = []
+        for gates in linear(x, weight_ih, bias_ih):
+            h, c = step(gates, h, c, weight_hh, bias_hh)
+            outputs.append(h)
+        return torch.stack(outputs)
+
+    return loop
+
+
+def trained(run, x, parameters):
+    """A call that computes all gradients of run(x)'s sum."""
+
+    def call():
+        total = run(x).sum()
+        torch.autograd.grad(total, [x, *parameters])
+
+    return call
+
+
+def without_gradients(run, x):
+    """A call for inference."""
+
+    def call():
+        with torch.no_grad():
+            run(x)
+
+    return call
+
+
+def median(calls, rounds):
+    """{name: median seconds}."""
+    return {name: timing.median for name, timing in measure(calls, rounds).items()}
+
+
+def beside_built_in(shapes, rounds):
+    """The table of equations beside the built-in kernels."""
+    table = Table(title="Equations beside the built-in kernels: time of the built-in over theirs")
+    for column in ("cell", "B", "H", "inference", "training"):
+        table.add_column(column, justify="right")
+    for name, (own, built_in) in BUILT_IN.items():
+        for batch, hidden in shapes:
+            mine, theirs = own(hidden, hidden), built_in(hidden, hidden)
+            x = torch.randn(T, batch, hidden, requires_grad=True)
+            ratios = []
+            for is_training in (False, True):
+                calls = {}
+                for what, layer in (("own", mine), ("built-in", theirs)):
+                    run = lambda x, layer=layer: layer(x)[0]  # noqa: E731
+                    calls[what] = (
+                        trained(run, x, list(layer.parameters()))
+                        if is_training
+                        else without_gradients(run, x)
+                    )
+                found = median(calls, rounds)
+                ratios.append(f"{found['built-in'] / found['own']:.2f}")
+            table.add_row(name, str(batch), str(hidden), *ratios)
+    return table
+
+
+def beside_loops(shapes, rounds, with_compile):
+    """The table of the LLTM beside loops."""
+    table = Table(title="LLTM, training: milliseconds, and the loop's time over ours")
+    columns = ["B", "H", "ours (ms)", "scripted loop (ms)", "x"]
+    columns += ["torch.compile'd steps (ms)", "x"] if with_compile else []
+    for column in columns:
+        table.add_column(column, justify="right")
+    scripted = torch.jit.script(lltm_loop)
+    for batch, hidden in shapes:
+        layer = fastcells.cells.lltm(hidden, hidden)
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        weights = [getattr(layer, name) for name in names]
+        x = torch.randn(T, batch, hidden, requires_grad=True)
+        runs = {"ours": lambda x, layer=layer: layer(x)[0]}
+        runs["scripted"] = lambda x, w=weights: scripted(x, *w)
+        if with_compile:
+            loop = compiled_loop()
+            runs["compiled"] = lambda x, w=weights, loop=loop: loop(x, *w)
+        for name, run in runs.items():
+            for _ in range(3):  # torch.jit optimises in its second call
+                error = (run(x) - runs["ours"](x)).abs().max().item()
+            if error > 1e-3:
+                raise SystemExit(f"{name} is off by {error}")
+        found = median({n: trained(run, x, weights) for n, run in runs.items()}, rounds)
+        row = [str(batch), str(hidden), f"{found.pop('ours') * 1e3:.2f}"]
+        ours = float(row[-1]) / 1e3
+        for seconds in found.values():
+            row += [f"{seconds * 1e3:.1f}", f"{seconds / ours:.1f}"]
+        table.add_row(*row)
+    return table
+
+
+FIRST_CALL = """
+import time, torch, fastcells
+layer, x = fastcells.cells.lltm(8, 8), torch.randn(4, 2, 8)
+start = time.perf_counter()
+layer(x)
+print(time.perf_counter() - start)
+"""
+
+
+def first_calls():
+    """Seconds of the first call in a process: with an empty cache, and with a filled one."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"FASTCELLS_CACHE": folder}
+        found = []
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST_CALL], env=environment, check=True,
+                capture_output=True, text=True,
+            )  # fmt: skip
+            found.append(float(done.stdout))
+    return found
+
+
+def main(arguments=None):
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one small shape: does it run")
+    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    options = parser.parse_args(arguments)
+    shapes = QUICK_SHAPES if options.quick else SHAPES
+    rounds = 7 if options.quick else options.rounds
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(
+        f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, "
+        f"{fastcells._extension._C.instruction_set()}"
+    )
+    if not options.quick:
+        compiled, cached = first_calls()
+        console.print(f"First call of the LLTM: compiled {compiled:.1f} s, cached {cached:.3f} s")
+    console.print(beside_built_in(shapes, rounds))
+    console.print(beside_loops(shapes, rounds, not (options.quick or options.no_compile)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+#include "recurrent/compiled/registry.h"
+
+#include <atomic>
+#include <mutex>
+
+namespace fastcells::compiled {
+namespace {
+
+constexpr int kMost = 4096, kStorages = 4;
+
+// Entries are only added: whoever reads a count sees all entries below it.
+struct Entry {
+  const CellLibrary* first = nullptr;
+  std::atomic<const CellLibrary*> of_storage[kStorages] = {};
+};
+Entry entries[kMost];
+std::atomic<int> count{0};
+std::mutex mutex;
+
+}  // namespace
+
+const CellLibrary* find(std::string_view name, int& place) {
+  const int known = count.load(std::memory_order_acquire);
+  for (place = 0; place < known; ++place) {
+    if (entries[place].first->name == name) return entries[place].first;
+  }
+  return nullptr;
+}
+
+const CellLibrary* find(CellKind kind, Storage storage) {
+  const int place = int(kind) - kFirst;
+  if (place < 0 || place >= count.load(std::memory_order_acquire)) return nullptr;
+  return entries[place].of_storage[int(storage)].load(std::memory_order_acquire);
+}
+
+void take(const CellLibrary& library) {
+  if (library.layout != kLayout) {
+    throw std::invalid_argument(std::string("fastcells: the library of ") + library.name +
+                                " was compiled against other headers than this module");
+  }
+  const std::lock_guard lock(mutex);
+  int place;
+  if (!find(library.name, place)) {
+    if (place == kMost) throw std::invalid_argument("fastcells: too many compiled cells");
+    entries[place].first = &library;
+    count.store(place + 1, std::memory_order_release);
+  }
+  entries[place].of_storage[int(library.storage)].store(&library, std::memory_order_release);
+}
+
+}  // namespace fastcells::compiled

@@ -1,0 +1,22 @@
+// The cells that were compiled by themselves and loaded: they stand behind the built-in ones, and
+// stay. Torch-free.
+#pragma once
+#include "recurrent/cells/dispatch.h"
+#include "recurrent/compiled/library.h"
+
+namespace fastcells::compiled {
+
+// The first CellKind of a compiled cell.
+constexpr int kFirst = Cells::kCount + ElementwiseCells::kCount + RowCells::kCount;
+constexpr bool is_compiled(CellKind kind) { return int(kind) >= kFirst; }
+
+// Takes a library, which stays loaded: the first of a cell, or one of another storage. Throws
+// std::invalid_argument where it was compiled against other headers.
+void take(const CellLibrary& library);
+
+// The library of a cell's first storage, or nullptr; the place of the cell among the compiled ones.
+const CellLibrary* find(std::string_view name, int& place);
+// The library of a storage, or nullptr.
+const CellLibrary* find(CellKind kind, Storage storage);
+
+}  // namespace fastcells::compiled

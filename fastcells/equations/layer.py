@@ -1,0 +1,274 @@
+"""A cell from equations as a layer with nn.RNNBase's interface, and as one step.
+
+Letters: T steps, B batch, I input, H hidden units, D directions, L layers, N states beside h.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..checks import recurrent as checks
+from ..checks.tensors import check_kind
+from ..functional.graphs import Proxy, module_node
+from ..functional.processes import settle_in_forked_child
+from ..functional.recurrent_calls import run_module_step, run_step
+from ..layers.cells import _RecurrentCell
+from ..layers.elementwise_base import ElementwiseLayer
+from ..ops import compiled_cells
+from .definition import Definition
+
+__all__ = ["EquationCell", "EquationLayer"]
+
+
+def _check_states(name: str, hx: object, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    """hx as a tuple of states: of a cell with states beside h a tuple, else a tensor."""
+    if len(names) == 1:
+        check_kind(name, "hx", hx)
+        return (hx,)
+    if not isinstance(hx, tuple | list) or len(hx) != len(names):
+        came = type(hx).__name__
+        if isinstance(hx, tuple | list):
+            came += f" of {len(hx)}"
+        raise TypeError(
+            f"{name}: hx must be a tuple ({', '.join(names)}) of {len(names)} tensors, got {came}"
+        )
+    for what, state in zip(names, hx, strict=True):
+        check_kind(name, f"hx: {what}", state)
+    return tuple(hx)
+
+
+class _OfDefinition:
+    """What a definition has under this name, of a class and of its instances."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return getattr(owner.definition, self.name)
+
+
+class _Defined:
+    """What a layer and a cell of one definition share."""
+
+    definition: Definition
+    source = _OfDefinition()
+    picture = _OfDefinition()
+    _instead_of_scripting = ""  # torch.nn has no such layer
+
+    @property
+    def cell(self) -> str:
+        """The cell's name in the ops."""
+        return self.definition.name
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("h", *self.definition.specification.states)
+
+    def _fill_weights(self, weights: dict[str, Tensor]) -> None:
+        """Uniform in +-1/sqrt(H), as torch.nn's, but for what the definition gives a value."""
+        specification = self.definition.specification
+        bound = 1 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0.0
+        with torch.no_grad():
+            for name, weight in weights.items():
+                if name in specification.parameters:
+                    weight.fill_(specification.parameters[name])
+                else:
+                    weight.uniform_(-bound, bound)
+            for gate, value in specification.biases.items():
+                if "bias_ih" in weights:
+                    start = specification.gates.index(gate) * self.hidden_size
+                    weights["bias_ih"][start : start + self.hidden_size] = value
+                    self._zero_recurrent_bias(weights, gate)
+
+    def _zero_recurrent_bias(self, weights: dict[str, Tensor], gate: str) -> None:
+        gates = self.definition.specification.recurrent_gates
+        if "bias_hh" in weights and gate in gates:
+            start = gates.index(gate) * self.hidden_size
+            weights["bias_hh"][start : start + self.hidden_size] = 0
+
+    def _may_run_at_once(self, input: object) -> bool:
+        return (
+            isinstance(input, Tensor)
+            and not self.definition.packs_weights
+            and compiled_cells.is_loaded(self.cell, input.dtype)
+        )
+
+
+class EquationLayer(_Defined, ElementwiseLayer):
+    """A layer of a cell that :func:`fastcells.cell` made of a function.
+
+    Parameters of layer k: `weight_ih_l{k}` `[G*H, I]`, the recurrent `weight_hh_l{k}` `[R*H, H]`
+    (dense) or `[R*H]` (a vector) of R gates, with bias `bias_ih_l{k}` `[G*H]` and of a dense cell
+    `bias_hh_l{k}` `[R*H]`, and each of the definition's parameters as `{name}_l{k}` `[H]`;
+    `_reverse` behind the names of the second direction's.
+
+    Args: those of :class:`torch.nn.RNN`, without nonlinearity and proj_size; `recompute` as
+    :class:`fastcells.LSTM` has it.
+
+    Called with input, hx, lengths, resets as :class:`fastcells.LSTM`. hx and the final states are
+    h, or (h, and each state) of a cell that has states beside it. With return_cell_states also all
+    steps' states of the last layer, `[T, B, D*H]` each: one tensor, or a tuple of several.
+    """
+
+    @property
+    def has_cell_state(self) -> bool:
+        return bool(self.definition.specification.states)
+
+    def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
+        return self.definition.shapes(self._input_width(layer), self.hidden_size, self.bias)
+
+    def _fill(self, layer: int, **weights: Tensor) -> None:
+        self._fill_weights(weights)
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | tuple[Tensor, ...] | None = None,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+        return_cell_states: bool = False,
+    ):
+        """See the class."""
+        if return_cell_states and not self.has_cell_state:
+            raise ValueError(
+                f"{type(self).__name__}: return_cell_states=True, but the cell has no state "
+                "beside h"
+            )
+        done = self._run(input, hx, lengths, resets, return_cell_states)
+        if done is None:
+            return module_node(self, locals())
+        output, h_n, packed, cells = done
+        if not self.has_cell_state:
+            return output, h_n
+        final = (h_n, *self._apart(packed, 1))
+        if not return_cell_states:
+            return output, final
+        return output, final, self._all_states(cells)
+
+    def _apart(self, packed: Tensor, directions: int) -> tuple[Tensor, ...]:
+        """The states that stand side by side for each direction, `[..., D*N*H]`."""
+        count = len(self._names) - 1
+        if count == 1:
+            return (packed,)
+        parts = packed.unflatten(-1, (directions, count, self.hidden_size))
+        return tuple(part.flatten(-2) for part in parts.unbind(-2))
+
+    def _all_states(self, cells: Tensor | PackedSequence):
+        directions = 2 if self.bidirectional else 1
+        data = cells.data if isinstance(cells, PackedSequence) else cells
+        parts = self._apart(data, directions)
+        if isinstance(cells, PackedSequence):
+            parts = tuple(PackedSequence(part, *cells[1:]) for part in parts)
+        return parts if len(parts) > 1 else parts[0]
+
+    def _run_at_once(self, input, hx, lengths, resets, want_cells):
+        data = input.data if isinstance(input, PackedSequence) else input
+        if len(self._names) > 2 or not self._may_run_at_once(data):
+            return None
+        return super()._run_at_once(input, hx, lengths, resets, want_cells)
+
+    def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
+        """Checked h_0 `[L*D, B, H]` and the other states side by side, `[L*D, B, N*H]`."""
+        if hx is None:
+            return None, None
+        states = _check_states(name, hx, self._names)
+        rank = 3 if batch is not None else 2
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        expected = (rows, self.hidden_size) if batch is None else (rows, batch, self.hidden_size)
+        for index, state in enumerate(states):
+            if state.dim() != rank:
+                kind = "batched 3-D" if rank == 3 else "unbatched 2-D"
+                raise RuntimeError(
+                    f"For {kind} input, hx should also be {rank}-D but got {state.dim()}-D tensor"
+                )
+            checks.check_state(state, expected, input, f"[{index}]" if len(states) > 1 else "")
+        if batch is None:
+            states = tuple(state.unsqueeze(1) for state in states)
+        h_0, *others = states
+        return h_0, _side_by_side(others)
+
+    def _as_ops_take(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.definition.packed(weights) if self.definition.packs_weights else weights
+
+
+class EquationCell(_Defined, _RecurrentCell):
+    """One step of a cell that :func:`fastcells.cell` made of a function.
+
+    Parameters as of the layer, without `_l{k}`. Called with input `[B, I]` or `[I]` and hx, h or
+    (h, and each state), `[B, H]` or `[H]`, or None for zeros; gives the same back.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Module.__init__(self)  # torch.nn.RNNCellBase's own makes parameters of other shapes
+        nn.RNNCell(input_size, hidden_size, bias, device="meta")  # refuses what torch.nn refuses
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        for name, shape in self.definition.shapes(input_size, hidden_size, bias).items():
+            weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            self.register_parameter(name, weight)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self._fill_weights(dict(self._parameters))
+
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None):
+        """input `[B, I]`, hx h or (h, and each state) `[B, H]`, None for zeros -> the new ones."""
+        names = self._names
+        done = self._at_once(input, hx)
+        if done is not None:
+            return done
+        if isinstance(input, Proxy):
+            return module_node(self, {"input": input, "hx": hx})
+        settle_in_forked_child()
+        name = type(self).__name__
+        checks.check_cell_input(name, input, self.weight_ih, self.input_size)
+        if hx is None:
+            zeros = input.new_zeros((*input.shape[:-1], self.hidden_size))
+            states = (zeros,) * len(names)
+        else:
+            states = _check_states(name, hx, names)
+        for index, state in enumerate(states):
+            what = f"hx[{index}]" if len(states) > 1 else "hidden"
+            checks.check_cell_hidden(name, state, input, self.hidden_size, index, what)
+        is_batched = input.dim() == 2
+        if not is_batched:
+            input, states = input.unsqueeze(0), tuple(state.unsqueeze(0) for state in states)
+        weights = {n: getattr(self, n) for n in self._parameters}
+        weights = self.definition.packed(weights) if self.definition.packs_weights else weights
+        h, c = run_step(
+            self.cell, input, states[0], _side_by_side(list(states[1:])),
+            tuple(weights.values()), " ".join(weights),
+        )  # fmt: skip
+        if len(names) == 1:
+            return h if is_batched else h.squeeze(0)
+        new = (h, *c.chunk(len(names) - 1, dim=-1)) if len(names) > 2 else (h, c)
+        return new if is_batched else tuple(state.squeeze(0) for state in new)
+
+    def _at_once(self, input, hx):
+        states = hx if isinstance(hx, tuple) else (hx, None)
+        if len(states) != 2 or len(self._names) > 2 or (states[0] is None) != (hx is None):
+            return None
+        if isinstance(hx, tuple) != (len(self._names) == 2) and hx is not None:
+            return None
+        if not self._may_run_at_once(input):
+            return None
+        return run_module_step(self.cell, input, *states, self._parameters)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+def _side_by_side(states: list[Tensor]) -> Tensor | None:
+    if len(states) < 2:
+        return states[0] if states else None
+    return torch.cat(states, dim=-1)

@@ -1,0 +1,26 @@
+"""Cells from equations without a compiler, and with a cache of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from fastcells.equations import definition
+from fastcells.ops import compiled_cells
+
+
+@pytest.fixture
+def on_reference(monkeypatch):
+    """No cell is compiled here; what is loaded already is not used."""
+    monkeypatch.setattr(
+        definition.Definition, "load", lambda self, dtype: self.why_never or "the test wants none"
+    )
+    monkeypatch.setattr(compiled_cells, "is_loaded", lambda cell, dtype: False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache():
+    """Libraries of cells that the tests define stay from run to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = Path(__file__).resolve().parents[2] / "build" / "own-cells"
+        patch.setenv("FASTCELLS_CACHE", str(folder))
+        yield folder

@@ -1,0 +1,164 @@
+"""Compiled cells in the engines: they equal the reference, and are layers in every way."""
+
+import copy
+import pickle
+import shutil
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import fastcells
+from fastcells.equations import compiling
+from fastcells.ops import compiled_cells
+from fastcells.reference import recurrent as reference
+from fastcells.testing import assert_as_accurate_as_torch
+
+I, H, T, B = 5, 19, 7, 5
+
+pytestmark = pytest.mark.skipif(
+    not fastcells.is_compiled() or shutil.which("c++") is None or compiling.headers() is None,
+    reason="needs the compiled kernels, their headers and a C++ compiler",
+)
+
+
+@fastcells.cell(gates="i o g", recurrent_gates="i g", states="c")
+def dense(x, h, state, p):
+    """Gates with and without a recurrent part; a kink; the new h of the old one."""
+    c = state.c + torch.sigmoid(x.i + h.i) * torch.nn.functional.elu(x.g - h.g)
+    return torch.sigmoid(x.o) * torch.tanh(c) + 0.1 * h.prev, c
+
+
+@fastcells.cell(gates="r n", recurrent="vector", parameters={"bend": 1.5}, states="c")
+def vector(x, h, state, p):
+    """A vector and a parameter."""
+    r = torch.sigmoid(x.r + h.r)
+    c = r * state.c + (1 - r) * torch.sin(p.bend * (x.n + h.n))
+    return torch.nn.functional.softplus(c) - 0.5, c
+
+
+each_cell = pytest.mark.parametrize("cell", [dense, vector], ids=lambda c: c.__name__)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Less optimised: three times as fast to compile, and the same equations."""
+    monkeypatch.setattr(compiling, "FLAGS", tuple(compiling.FLAGS) + ("-O1",))
+
+
+def make(cell, **options):
+    torch.manual_seed(3)
+    return cell(I, H, **options)
+
+
+def in_double(layer):
+    other = type(layer)(I, H, layer.num_layers, bidirectional=layer.bidirectional).double()
+    other.load_state_dict(layer.state_dict())
+    return other
+
+
+def run(layer, input, hx, projections, **options):
+    input = input.detach().requires_grad_()
+    output, final = layer(input, hx, **options)
+    tensors = (output, *final)
+    total = sum((t * p.to(t.dtype)).sum() for t, p in zip(tensors, projections, strict=True))
+    grads = torch.autograd.grad(total, [input, *hx, *layer.parameters()])
+    return [*tensors, *grads]
+
+
+@each_cell
+@pytest.mark.parametrize("recompute", [False, True])
+def test_kernels_are_as_accurate_as_torch(cell, recompute, monkeypatch):
+    layer = make(cell, num_layers=2, bidirectional=True, recompute=recompute)
+    input = torch.randn(T, B, I)
+    hx = tuple(torch.randn(4, B, H, requires_grad=True) for _ in range(2))
+    projections = [torch.randn(T, B, 2 * H), torch.randn(4, B, H), torch.randn(4, B, H)]
+    rows = {
+        "lengths": torch.tensor([7, 0, 3, 7, 1]),
+        "resets": torch.rand(T, B) < 0.2,
+    }
+    assert fastcells.explain(layer, input).kernel.startswith("cpu ")
+    found = run(layer, input, hx, projections, **rows)
+    wide = [h.detach().double().requires_grad_() for h in hx]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(cell.definition), "load", lambda self, dtype: "the reference is asked")
+        patch.setattr(compiled_cells, "is_loaded", lambda cell, dtype: False)
+        torchs = run(layer, input, hx, projections, **rows)
+        exact = run(in_double(layer), input.double(), tuple(wide), projections, **rows)
+    assert len(found) == len(exact)
+    for k, (a, b, c) in enumerate(zip(found, exact, torchs, strict=True)):
+        assert_as_accurate_as_torch(a, b, c, floor=4 * torch.finfo(torch.float32).eps, what=str(k))
+
+
+@each_cell
+def test_compiled_layers_do_what_layers_do(cell):
+    layer = make(cell)
+    input = torch.randn(T, B, I)
+    with torch.no_grad():
+        output, final = layer(input)
+        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)),
+                      torch.compile(layer, fullgraph=True, backend="aot_eager")):  # fmt: skip
+            torch.testing.assert_close(other(input)[0], output)
+        lengths = torch.tensor([T] * B)
+        packed, _ = layer(pack_padded_sequence(input, lengths))
+        torch.testing.assert_close(packed.data.view(T, B, H), output)
+        torch.testing.assert_close(layer(input, lengths=lengths)[0], output)
+        program = torch.export.export(layer, (input,))
+        torch.testing.assert_close(program.module()(input)[0], output)
+        with fastcells.frozen(layer):
+            torch.testing.assert_close(layer(input)[0], output)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(input)[0].dtype == torch.float32
+        batches = torch.stack([input, -input])
+        torch.testing.assert_close(torch.func.vmap(lambda x: layer(x)[0])(batches)[0], output)
+        step = cell.Cell(I, H)
+        step.load_state_dict({k.removesuffix("_l0"): v for k, v in layer.state_dict().items()})
+        states = None
+        for t in range(T):
+            states = step(input[t], states)
+        torch.testing.assert_close(states[0], final[0][0], rtol=1e-5, atol=1e-6)
+
+
+@each_cell
+def test_second_derivatives_of_compiled_cells_are_the_references(cell):
+    layer = make(cell)
+    input = torch.randn(3, 2, I, requires_grad=True)
+
+    def second(run):
+        (first,) = torch.autograd.grad(run().sin().sum(), input, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), input)[0]
+
+    own = {name.removesuffix("_l0"): w for name, w in layer.named_parameters()}
+    weights = layer.definition.packed(own)
+    plain = lambda: reference.recurrent(  # noqa: E731
+        layer.cell, 1, input, None, None, list(weights.values()), " ".join(weights)
+    )[0]
+    torch.testing.assert_close(second(lambda: layer(input)[0]), second(plain), rtol=1e-4, atol=1e-5)
+
+
+def test_a_storage_that_is_not_loaded_is_refused_by_the_op():
+    layer = make(dense)
+    layer(torch.randn(T, B, I))
+    weights = layer.definition.packed(
+        {name.removesuffix("_l0"): w.detach().half() for name, w in layer.named_parameters()}
+    )
+    with pytest.raises(NotImplementedError, match="has no kernels for Half on cpu"):
+        torch.ops.fastcells.recurrent_forward(
+            layer.cell, 1, torch.randn(T, B, I).half(), None, None, list(weights.values()),
+            " ".join(weights), None, None, "nothing",
+        )  # fmt: skip
+
+
+def test_lstm_of_equations_is_the_built_in_one():
+    @fastcells.cell(gates="i f g o", states="c")
+    def lstm(x, h, state, p):
+        i, f, g = torch.sigmoid(x.i + h.i), torch.sigmoid(x.f + h.f), torch.tanh(x.g + h.g)
+        o = torch.sigmoid(x.o + h.o)
+        c = f * state.c + i * g
+        return o * torch.tanh(c), c
+
+    own, built_in = lstm(I, H), fastcells.LSTM(I, H)
+    built_in.load_state_dict(own.state_dict())
+    input = torch.randn(T, B, I)
+    for one, other in zip(own(input), built_in(input), strict=True):
+        torch.testing.assert_close(one, other, rtol=3e-7, atol=1e-7)
