@@ -37,7 +37,16 @@ def vector(x, h, state, p):
     return torch.nn.functional.softplus(c) - 0.5, c
 
 
-each_cell = pytest.mark.parametrize("cell", [dense, vector], ids=lambda c: c.__name__)
+@fastcells.cell(
+    gates="i o g", recurrent_gates="i g", states="c", parameters={"bend": 1.5, "see": 0.5}
+)
+def bent(x, h, state, p):
+    """A dense cell with parameters, of which one sees the old and the new c."""
+    c = state.c + torch.sigmoid(x.i + h.i + p.see * state.c) * torch.tanh(p.bend * (x.g + h.g))
+    return torch.sigmoid(x.o + p.see * c) * torch.tanh(c), c
+
+
+each_cell = pytest.mark.parametrize("cell", [dense, vector, bent], ids=lambda c: c.__name__)
 
 
 @pytest.fixture(autouse=True)
