@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 import fastcells
 from benchmarks.ceilings import measure_ceilings
-from benchmarks.harness import PAUSE_S
 from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
 from benchmarks.paths import BUILD, RESULTS
 from benchmarks.report import make_ceiling_table, make_error_table, make_summary, make_table
 from benchmarks.summary import full_label
+from fastcells.timing import PAUSE_S
 
 FORMAT = 1  # of the results file
 ROUNDS, QUICK_ROUNDS = 12, 7
