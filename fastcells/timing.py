@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["MIN_ROUNDS", "Timing", "measure"]
+__all__ = ["MIN_ROUNDS", "QUIET", "OtherLoad", "Timing", "measure"]
 
 Call = Callable[[], Any]
 
@@ -29,6 +31,8 @@ SAMPLE_S = 2e-3  # far above the clock's resolution and a context switch
 MAX_REPETITIONS = 200
 LONG_CALL_S = 0.05  # a longer call warms itself up
 MIN_ROUNDS = 7
+QUIET = 0.03  # more of the cores in other hands, and the numbers are not worth publishing
+_STAT = Path("/proc/stat")
 
 
 @dataclass(frozen=True)
@@ -135,3 +139,35 @@ def measure(
     finally:
         gc.enable()
     return {name: summarize(samples[name], repetitions[name]) for name in callables}
+
+
+class OtherLoad:
+    """Which share of the cores others used, from now until `share()`: numbers need a quiet machine.
+
+    On a virtual machine what the host took away counts too.
+    """
+
+    def __init__(self) -> None:
+        self._start, self._busy, self._own = time.perf_counter(), busy_seconds(), own_seconds()
+
+    def share(self) -> float | None:
+        """Return it, 0 to 1; None where there is no /proc/stat."""
+        busy = busy_seconds()
+        if busy is None or self._busy is None:
+            return None
+        others = (busy - self._busy) - (own_seconds() - self._own)
+        elapsed = time.perf_counter() - self._start
+        return max(0.0, others / (elapsed * (os.cpu_count() or 1)))
+
+
+def busy_seconds() -> float | None:
+    """Return the seconds that all cores together have worked, None where nobody counts them."""
+    if not _STAT.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, _STAT.read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds() -> float:
+    """Return the seconds that this process and its children that ended have worked."""
+    return sum(os.times()[:4])
