@@ -129,6 +129,9 @@ wheel: $(PACKAGE_INSTALLED)  ## sdist and wheel into dist/, with what twine and 
 wheel-check:  ## install the wheel of dist/ into an environment with torch alone, run its self-test
 	@$(PY) tests/project/packages.py check "$(TORCH)"
 
+types: venv  ## mypy over fastcells/
+	@$(PY) -m mypy
+
 bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a quiet CPU
 	@echo "bench: benchmarks/recurrent/cpu.py (minutes)"
 	@$(PY) -m benchmarks.recurrent.cpu
