@@ -54,7 +54,7 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 
 # One architecture, all that the time of a test run holds; `make cuda-check` takes every one.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
-test: venv build format-check test-cpp sanitize-threads mutation-check cuda-check pytest \
+test: venv build format-check types test-cpp sanitize-threads mutation-check cuda-check pytest \
       in-one-process  ## all checks
 	@echo "test: all checks passed"
 
@@ -129,8 +129,9 @@ wheel: $(PACKAGE_INSTALLED)  ## sdist and wheel into dist/, with what twine and 
 wheel-check:  ## install the wheel of dist/ into an environment with torch alone, run its self-test
 	@$(PY) tests/project/packages.py check "$(TORCH)"
 
-types: venv  ## mypy over fastcells/
-	@$(PY) -m mypy
+types: venv  ## mypy, strict, over the package
+	@echo "types: mypy over fastcells/"
+	@$(PY) -m mypy --no-error-summary
 
 bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a quiet CPU
 	@echo "bench: benchmarks/recurrent/cpu.py (minutes)"

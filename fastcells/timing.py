@@ -13,7 +13,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Timing:
     repetitions: int
 
 
-def order_of_round(names: Iterable[str], number: int) -> list[str]:
+def order_of_round(names: Sequence[str], number: int) -> list[str]:
     """Return the order of a round: forward in even rounds, reversed in odd ones."""
     return list(names) if number % 2 == 0 else list(reversed(names))
 

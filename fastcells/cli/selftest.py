@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -64,7 +65,7 @@ def _additive() -> Subject:
 
 #: By the name of the layer; made after the same seed in every process.
 SUBJECTS: dict[str, Callable[[], Subject]] = {
-    **{name: (lambda name=name: _recurrent(name)) for name in RECURRENT},
+    **{name: partial(_recurrent, name) for name in RECURRENT},
     "lstm with projections": lambda: _recurrent("lstm", proj_size=9),
     "LSTMCell": lambda: Subject(fastcells.LSTMCell(I, H), (torch.randn(B, I),), {}),
     "GRUCell": lambda: Subject(fastcells.GRUCell(I, H), (torch.randn(B, I),), {}),

@@ -87,7 +87,7 @@ def draw(told: Explanation) -> Figure:
     )
     lanes = _time_lanes(told, layout)
     height = 3.4 + 0.5 * len(lanes) + 0.19 * (text.count("\n") + 1)
-    figure = Figure(figsize=(10, height), layout="constrained")
+    figure: Any = Figure(figsize=(10, height), layout="constrained")
     figure.suptitle(f"{told.cell}, {told.dtype}: {told.kernel}", fontsize=13)
     above, middle, below = figure.subfigures(
         3, 1, height_ratios=[2.4, 0.9 + 0.5 * len(lanes), 0.19 * (text.count("\n") + 2)]

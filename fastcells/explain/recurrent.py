@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ _ENGINES = {
 
 
 def explain_recurrent(
-    layer: nn.Module,
+    layer: Any,
     input: Tensor | PackedSequence,
     hx: Tensor | tuple[Tensor, Tensor] | None = None,
     lengths: Tensor | None = None,
@@ -137,7 +137,7 @@ def explain_recurrent(
     return Explanation(kernel, layer.cell, dtype, route.reason, tuple(notes), plan, sizes)
 
 
-def _names_of(layer: nn.Module) -> str:
+def _names_of(layer: Any) -> str:
     """Of the weights of one direction, and of what is drawn at a call."""
     if isinstance(layer, nn.RNNCellBase):
         return " ".join(dict(layer.named_parameters(recurse=False)))
@@ -146,7 +146,7 @@ def _names_of(layer: nn.Module) -> str:
     return " ".join(names + ["noise"] * is_drawn)
 
 
-def _sizes_of(layer: nn.Module, input: Tensor | PackedSequence) -> CallSizes:
+def _sizes_of(layer: Any, input: Tensor | PackedSequence) -> CallSizes:
     if isinstance(input, PackedSequence):
         steps, batch = input.batch_sizes.shape[0], int(input.batch_sizes[0])
     elif isinstance(layer, nn.RNNCellBase):
@@ -161,7 +161,7 @@ def _sizes_of(layer: nn.Module, input: Tensor | PackedSequence) -> CallSizes:
 
 def _ask(
     device: str,
-    layer: nn.Module,
+    layer: Any,
     sizes: CallSizes,
     dtype: torch.dtype,
     tensors: Sequence[Tensor],
@@ -180,6 +180,7 @@ def _ask(
         bool(getattr(layer, "proj_size", 0)),
         needs_grad(tensors),
     )
+    module: Any = _extension._C
     if device == "cuda":
-        return _extension._C.explain_cuda(*question)
-    return _extension._C.explain_cpu(*question, has_rows, weights, is_rowwise)
+        return module.explain_cuda(*question)
+    return module.explain_cpu(*question, has_rows, weights, is_rowwise)
