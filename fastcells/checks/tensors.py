@@ -59,7 +59,7 @@ def check_rates(name: str, rates: Mapping[str, Any]) -> None:
     for what, rate in rates.items():
         if not isinstance(rate, Real) or isinstance(rate, bool):
             raise TypeError(f"{name}: {what} must be a number, got {type(rate).__name__}")
-        if not 0 <= rate <= 1:
+        if not 0 <= float(rate) <= 1:
             raise ValueError(f"{name}: {what} must lie in 0 .. 1, got {rate}")
 
 

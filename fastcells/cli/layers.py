@@ -17,13 +17,17 @@ DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 }
-RECURRENT: dict[str, Callable[..., nn.RNNBase]] = {
+RECURRENT: dict[str, Callable[..., Any]] = {
     "lstm": fastcells.LSTM,
     "gru": fastcells.GRU,
     "rnn": fastcells.RNN,
     "rnn_relu": partial(fastcells.RNN, nonlinearity="relu"),
     "gru_reset_before": partial(fastcells.GRU, variant="reset_before"),
     "gru_article": partial(fastcells.GRU, variant="article"),
+    "layer_norm_lstm": fastcells.LayerNormLSTM,
+    "layer_norm_gru": fastcells.LayerNormGRU,
+    "layer_norm_rnn": fastcells.LayerNormRNN,
+    "peephole_lstm": fastcells.PeepholeLSTM,
     "indrnn": fastcells.IndRNN,
     "sru": fastcells.SRU,
     "qrnn": fastcells.QRNN,

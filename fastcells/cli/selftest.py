@@ -24,6 +24,10 @@ __all__ = ["EXACT", "SUBJECTS", "Results"]
 Results = dict[tuple[str, str], dict[str, Tensor]]
 EXACT = " in float64"  # the arguments of a dtype, rounded to it, computed in float64
 T, B, I, H = 7, 5, 12, 40  # steps, rows, inputs and units: some of each set's tiles are not full
+CELLS = (
+    "LSTMCell", "GRUCell", "RNNCell",
+    "LayerNormLSTMCell", "LayerNormGRUCell", "LayerNormRNNCell",
+)  # fmt: skip
 LENGTHS = (7, 0, 5, 1, 7)
 
 
@@ -48,6 +52,10 @@ def _recurrent(name: str, **options: Any) -> Subject:
     return Subject(layer, (torch.randn(T, B, width),), call)
 
 
+def _cell(name: str) -> Subject:
+    return Subject(getattr(fastcells, name)(I, H), (torch.randn(B, I),), {})
+
+
 def _attention() -> Subject:
     x = torch.randn(B, T, H)
     lengths = torch.tensor([7, 3, 5, 1, 7])
@@ -67,9 +75,7 @@ def _additive() -> Subject:
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     **{name: partial(_recurrent, name) for name in RECURRENT},
     "lstm with projections": lambda: _recurrent("lstm", proj_size=9),
-    "LSTMCell": lambda: Subject(fastcells.LSTMCell(I, H), (torch.randn(B, I),), {}),
-    "GRUCell": lambda: Subject(fastcells.GRUCell(I, H), (torch.randn(B, I),), {}),
-    "RNNCell": lambda: Subject(fastcells.RNNCell(I, H), (torch.randn(B, I),), {}),
+    **{name: partial(_cell, name) for name in CELLS},
     "MultiheadAttention": _attention,
     "AdditiveAttention": _additive,
     "SelfAttention": lambda: Subject(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("typer", reason="the command line needs typer: the extra `cli`")
 
@@ -177,6 +178,14 @@ def test_check_compares_every_layer_on_an_instruction_set(monkeypatch):
     assert result.exit_code == 0, result.output
     assert f"Forward and gradients: {chosen}" in result.output
     assert "8 of 8 are right" in result.output
+
+
+def test_check_leaves_no_layer_out():
+    made = {type(make().module) for make in selftest.SUBJECTS.values()}
+    public = {getattr(fastcells, name) for name in fastcells.__all__}
+    layers_of_fastcells = {x for x in public if isinstance(x, type) and issubclass(x, nn.Module)}
+    assert layers_of_fastcells
+    assert layers_of_fastcells <= made
 
 
 @pytest.mark.parametrize(
