@@ -7,12 +7,13 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip -qq --disable-pip-version-check --no-input
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
+PACKAGE_INSTALLED := $(VENV)/.package-installed
 BUILT     := $(VENV)/.built
 SOURCES   := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml fastcells/_version.py
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 # The tools of pyproject.toml's extras, one a line: of those that are named, else of all but bench,
-# which holds whole frameworks to measure against.
+# which holds whole frameworks to measure against, and package, which only `make wheel` needs.
 define LIST_EXTRAS
 import sys
 try:
@@ -21,7 +22,7 @@ except ImportError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 with open("pyproject.toml", "rb") as file:
     extras = tomllib.load(file)["project"]["optional-dependencies"]
-wanted = sys.argv[1:] or [name for name in extras if name != "bench"]
+wanted = sys.argv[1:] or [name for name in extras if name not in ("bench", "package")]
 print("\n".join(sum((extras[name] for name in wanted), [])))
 endef
 export LIST_EXTRAS
@@ -29,7 +30,8 @@ export LIST_EXTRAS
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
-        sanitize sanitize-threads in-one-process demo bench bench-quick gpu gpu-kit gpu-rehearsal format clean FORCE
+        sanitize sanitize-threads in-one-process demo bench bench-quick wheel wheel-check \
+        types gpu gpu-kit gpu-rehearsal format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -52,7 +54,7 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 
 # One architecture, all that the time of a test run holds; `make cuda-check` takes every one.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
-test: venv build format-check test-cpp sanitize-threads mutation-check cuda-check pytest \
+test: venv build format-check types test-cpp sanitize-threads mutation-check cuda-check pytest \
       in-one-process  ## all checks
 	@echo "test: all checks passed"
 
@@ -115,6 +117,21 @@ $(BENCH_INSTALLED): $(INSTALLED)
 	@$(PY) -c "$$LIST_EXTRAS" bench > $(VENV)/bench.txt
 	@$(PIP) install "$(TORCH)" -r $(VENV)/bench.txt
 	@touch $@
+
+$(PACKAGE_INSTALLED): $(INSTALLED)
+	@echo "wheel: installing build, twine and auditwheel into $(VENV)"
+	@$(PY) -c "$$LIST_EXTRAS" package > $(VENV)/package.txt && $(PIP) install -r $(VENV)/package.txt
+	@touch $@
+
+wheel: $(PACKAGE_INSTALLED)  ## sdist and wheel into dist/, with what twine and auditwheel say (minutes)
+	@$(PY) tests/project/packages.py build
+
+wheel-check:  ## install the wheel of dist/ into an environment with torch alone, run its self-test
+	@$(PY) tests/project/packages.py check "$(TORCH)"
+
+types: venv  ## mypy, strict, over the package
+	@echo "types: mypy over fastcells/"
+	@$(PY) -m mypy --no-error-summary
 
 bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a quiet CPU
 	@echo "bench: benchmarks/recurrent/cpu.py (minutes)"

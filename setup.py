@@ -12,11 +12,13 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # pip does not put the environment it runs in on PATH; ninja is there.
@@ -201,6 +203,23 @@ class BuildFastcells(cpp_extension.BuildExtension):
             (folder / "_build_info.json").write_text(text, encoding="utf-8")
 
 
+class BuildWithHeaders(build_py):
+    """The Python files, and the headers of csrc/ as fastcells/include. An editable install has
+    csrc/ itself: fastcells._extension.include_dir."""
+
+    def run(self):
+        super().run()
+        if getattr(self, "editable_mode", False):  # of setuptools 64
+            return
+        csrc, target = ROOT / "csrc", Path(self.build_lib, "fastcells", "include")
+        shutil.rmtree(target, ignore_errors=True)  # what an earlier build left
+        headers = [path for path in csrc.rglob("*.*") if path.suffix in (".h", ".cuh")]
+        for header in headers:
+            place = target / header.relative_to(csrc)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(header, place)
+
+
 def make_extension(with_cuda):
     # -isystem keeps our warnings out of torch's headers; it also makes gcc ignore torch's own -I.
     kind = "cuda" if with_cuda else "cpu"
@@ -227,5 +246,5 @@ print(
 setup(
     version=read_version(),
     ext_modules=[make_extension(WITH_CUDA)],
-    cmdclass={"build_ext": BuildFastcells},
+    cmdclass={"build_ext": BuildFastcells, "build_py": BuildWithHeaders},
 )

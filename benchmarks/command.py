@@ -18,15 +18,14 @@ from tqdm import tqdm
 
 import fastcells
 from benchmarks.ceilings import measure_ceilings
-from benchmarks.harness import PAUSE_S
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
 from benchmarks.paths import BUILD, RESULTS
 from benchmarks.report import make_ceiling_table, make_error_table, make_summary, make_table
 from benchmarks.summary import full_label
+from fastcells.timing import PAUSE_S, QUIET, OtherLoad
 
 FORMAT = 1  # of the results file
 ROUNDS, QUICK_ROUNDS = 12, 7
-QUIET = 0.03  # more of the cores in other hands, and the numbers are not worth publishing
 BUDGET_S, QUICK_BUDGET_S = 2.0, 1.0
 
 

@@ -1,8 +1,8 @@
 """What a comparison is made of, and the record of one.
 
-An experiment is a set of variants, each a call, timed in turns by harness.py. A variant names the
-one that it must agree with; whoever does not is reported and not timed. Which variants a case has
-is a topic's own affair: modes.py in its folder.
+An experiment is a set of variants, each a call, timed in turns by fastcells.timing. A variant names
+the one that it must agree with; whoever does not is reported and not timed. Which variants a case
+has is a topic's own affair: modes.py in its folder.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from benchmarks.dtypes import TOLERANCE
-from benchmarks.harness import measure
+from fastcells.timing import measure
 
 SEED = 0  # of weights and inputs: whoever asks for those of a case gets the same numbers
 MIB = 2**20

@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 import fastcells
-from benchmarks.harness import order_of_round
 from benchmarks.machine import describe_revision
 from benchmarks.paths import BUILD, RESULTS
+from fastcells.timing import order_of_round
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 ROUNDS, QUICK_ROUNDS = 9, 3

@@ -24,7 +24,8 @@ from torch import nn
 
 import fastcells
 from benchmarks.command import write_results
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
+from fastcells.timing import OtherLoad
 
 STEPS = 60
 CASES = (("LSTM", 7, 96), ("RNN", 24, 160), ("GRU", 3, 333))

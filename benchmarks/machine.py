@@ -5,12 +5,11 @@ import os
 import platform
 import re
 import subprocess
-import time
 from pathlib import Path
 
 from benchmarks.paths import ROOT
 
-CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
+CPUINFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
 PACKAGES = (
@@ -81,37 +80,6 @@ def describe_machine():
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-
-
-class OtherLoad:
-    """Which share of the cores others used, from now until `share()`: numbers need a quiet machine.
-
-    On a virtual machine what the host took away counts too.
-    """
-
-    def __init__(self):
-        self.start, self.busy, self.own = time.perf_counter(), busy_seconds(), own_seconds()
-
-    def share(self):
-        """Return it, 0 to 1; None where there is no /proc/stat."""
-        if self.busy is None:
-            return None
-        others = (busy_seconds() - self.busy) - (own_seconds() - self.own)
-        elapsed = time.perf_counter() - self.start
-        return max(0.0, others / (elapsed * os.cpu_count()))
-
-
-def busy_seconds():
-    """Return the seconds that all cores together have worked, None where nobody counts them."""
-    if not STAT.exists():
-        return None
-    user, nice, system, _, _, irq, softirq, steal = map(int, STAT.read_text().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def own_seconds():
-    """Return the seconds that this process and its children that ended have worked."""
-    return sum(os.times()[:4])
 
 
 def package_versions(names=PACKAGES):

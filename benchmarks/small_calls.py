@@ -25,10 +25,10 @@ from torch import nn
 
 import fastcells
 from benchmarks.command import write_results
-from benchmarks.harness import timed
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
 from benchmarks.small_cases import CASES
 from benchmarks.summary import geometric_mean
+from fastcells.timing import OtherLoad, timed
 
 ROUNDS, QUICK_ROUNDS = 40, 12
 SAMPLE_S = 1.5e-3

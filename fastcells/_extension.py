@@ -118,6 +118,23 @@ if _why_not is not None:
     )
 
 
+def include_dir(package: Path = Path(__file__).parent) -> Path:
+    """The folder that `#include "recurrent/cells/gru.h"` is looked for in: the copy of the headers
+    that an installed package has, or csrc/ of a checkout.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    candidates = (package / "include", package.resolve().parent / "csrc")
+    for folder in candidates:
+        if (folder / "recurrent" / "cells").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"fastcells: the headers are neither in {candidates[0]} nor in {candidates[1]}: install "
+        "fastcells again"
+    )
+
+
 def is_compiled() -> bool:
     """Whether the compiled kernels are in use."""
     return _C is not None

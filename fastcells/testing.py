@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class LayerProblem:
     lengths: Tensor | None = None  # [B] int64
     resets: Tensor | None = None  # [T, B] bool
 
-    def arguments(self) -> tuple:
+    def arguments(self) -> tuple[Any, ...]:
         """In the order of run_layer, and of fastcells.reference.recurrent.recurrent."""
         return (
             self.cell, self.directions, self.input, self.h_0, self.c_0, self.weights, self.names,
@@ -60,7 +61,7 @@ class LayerProblem:
     def with_variables(self, tensors: Iterable[Tensor]) -> LayerProblem:
         """The same problem on other tensors, in the order of variables()."""
         named = dict(zip(self.variables(), tensors, strict=True))
-        states = {name: named.get(name) for name in ("input", "h_0", "c_0")}
+        states: dict[str, Any] = {name: named.get(name) for name in ("input", "h_0", "c_0")}
         mine = zip(self._weight_names(), self.weights, strict=True)
         return replace(self, **states, weights=[named.get(name, weight) for name, weight in mine])
 

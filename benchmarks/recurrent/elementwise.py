@@ -23,8 +23,8 @@ from torch.nn.functional import linear, softplus
 import fastcells
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.command import write_results
-from benchmarks.harness import measure
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
+from fastcells.timing import OtherLoad, measure
 
 SHAPES = ((8, 256, 1024), (1, 64, 4096), (32, 128, 256))  # B, H = I, T
 QUICK_SHAPES = ((4, 64, 128),)

@@ -23,9 +23,9 @@ from torch import nn
 import fastcells
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.command import write_results
-from benchmarks.harness import measure
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
 from benchmarks.summary import geometric_mean
+from fastcells.timing import OtherLoad, measure
 
 STEPS = 60
 GATES = {"LSTM": 4, "GRU": 3}

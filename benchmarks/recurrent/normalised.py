@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
+from benchmarks.harness import measure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -22,7 +23,6 @@ from torch.nn.functional import layer_norm, linear
 
 import fastcells
 from benchmarks.command import write_results
-from benchmarks.harness import measure
 from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
 
 SHAPES = ((16, 128, 60), (64, 512, 60), (1, 256, 60), (32, 256, 60))  # B, H = I, T

@@ -24,8 +24,8 @@ from torch._higher_order_ops import associative_scan
 
 import fastcells
 from benchmarks.command import write_results
-from benchmarks.harness import measure
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
+from fastcells.timing import OtherLoad, measure
 
 SHAPES = ((4096, 8, 1024), (1024, 64, 512), (2048, 16, 256), (1024, 8, 256), (4096, 1, 64),
           (100_000, 1, 16), (512, 256, 1), (128, 4, 64), (16, 4, 16), (1, 32, 256))  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import CausalBias
 
 from .tensors import FLOATING, can_be_looked_at, check_flag, check_kind, check_mask
 
@@ -116,7 +118,9 @@ def _check_attention_mask(name: str, mask: Tensor, query: Tensor) -> None:
         )
 
 
-def check_causal_bias(name: str, bias: Tensor, query: Tensor, key: Tensor, is_causal: bool) -> None:
+def check_causal_bias(
+    name: str, bias: CausalBias, query: Tensor, key: Tensor, is_causal: bool
+) -> None:
     """A CausalBias: its sizes, and that is_causal is not set as well."""
     if is_causal:
         raise ValueError("CausalBias should not be used with causal=True")
@@ -169,7 +173,7 @@ def check_grouped_heads(name: str, *leading: tuple[int, ...]) -> None:
 
 
 def check_score_options(
-    name: str, scale: object, softcap: object, window: object, causal_alignment: object
+    name: str, scale: object, softcap: Any, window: object, causal_alignment: object
 ) -> None:
     """Numbers of a dot-product score."""
     if scale is not None:
@@ -256,7 +260,7 @@ def check_sizes(name: str, **sizes: object) -> None:
             raise ValueError(f"{name}: {what} must be greater than 0, got {size}")
 
 
-def check_layer_input(name: str, what: str, input: object, width: int | None) -> None:
+def check_layer_input(name: str, what: str, input: Any, width: int | None) -> None:
     """A batch or one sequence, of the layer's width."""
     check_kind(name, what, input)
     if input.dim() not in (2, 3):

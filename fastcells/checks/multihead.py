@@ -120,8 +120,8 @@ def _check_multihead_masks(
             )
     if padding is not None:
         own = padding.shape if is_batched else (batch, *padding.shape)
-        for at, expected in enumerate((batch, scores[1])):
-            if own[at] != expected:
+        for at, size in enumerate((batch, scores[1])):
+            if own[at] != size:
                 raise AssertionError(
-                    f"Expected key_padded_mask.shape[{at}] to be {expected}, but got {own[at]}"
+                    f"Expected key_padded_mask.shape[{at}] to be {size}, but got {own[at]}"
                 )

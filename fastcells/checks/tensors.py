@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,19 +54,19 @@ def check_flag(name: str, what: str, value: object) -> None:
         raise TypeError(f"{name}: {what} must be a bool, got {type(value).__name__}")
 
 
-def check_rates(name: str, rates: dict[str, object]) -> None:
+def check_rates(name: str, rates: Mapping[str, Any]) -> None:
     """Probabilities, by the names of the arguments."""
     for what, rate in rates.items():
         if not isinstance(rate, Real) or isinstance(rate, bool):
             raise TypeError(f"{name}: {what} must be a number, got {type(rate).__name__}")
-        if not 0 <= rate <= 1:
+        if not 0 <= float(rate) <= 1:
             raise ValueError(f"{name}: {what} must lie in 0 .. 1, got {rate}")
 
 
 def check_mask(
     name: str,
     what: str,
-    mask: object,
+    mask: Any,
     dtype: torch.dtype,
     names: str,
     shape: tuple[int, ...],

@@ -19,7 +19,7 @@ __all__ = ["describe_attention", "is_attention"]
 FUNCTIONS = {scaled_dot_product_attention: "dot", additive_attention: "additive"}
 
 
-def is_attention(target: object) -> bool:
+def is_attention(target: Any) -> bool:
     """Whether this is a function or a layer of attention."""
     layers = (MultiheadAttention, AdditiveAttention, SelfAttention)
     return isinstance(target, layers) or (callable(target) and target in FUNCTIONS)
@@ -65,14 +65,15 @@ def describe_attention(
     return f"{query.device.type} {name}", name, dtype, route.reason, tuple(notes)
 
 
-def _head_width(target: object, score: str, tensors: list[Tensor]) -> int:
+def _head_width(target: Any, score: str, tensors: list[Tensor]) -> int:
     """The widest of a dot product's heads."""
     if score != "dot":
         return 0
     if isinstance(target, MultiheadAttention):
         return target.head_dim
     if isinstance(target, nn.Module):
-        return max(target.attention_units, target.output_size)
+        sizes: Any = target
+        return max(sizes.attention_units, sizes.output_size)
     return max(tensor.shape[-1] for tensor in tensors[:3])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,20 @@ from ..functional.autocast import autocast_dtypes
 from ..functional.routing import choose_route, needs_grad, takes_whole_rows
 from ..ops.recurrent import is_frozen
 
-__all__ = ["Explanation", "explain_recurrent"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CallSizes", "Explanation", "explain_recurrent"]
+
+
+class CallSizes(NamedTuple):
+    """Of a call of a recurrent layer: T, B, I of the first layer, H, D."""
+
+    steps: int
+    batch: int
+    input: int
+    hidden: int
+    directions: int
 
 
 @dataclass(frozen=True)
@@ -30,11 +44,28 @@ class Explanation:
     reason: str
     notes: tuple[str, ...]
     plan: str = ""  # instruction set, threads and blocks, of the first of several layers
+    sizes: CallSizes | None = None  # None of attention and scans
 
     def __str__(self) -> str:
         lines = [f"{self.cell}, {self.dtype}: {self.kernel}", f"  why: {self.reason}"]
         lines += [f"  plan: {self.plan}"] if self.plan else []
         return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+    def plot(self) -> Figure:
+        """A picture of the plan of a recurrent layer: who computes which rows and units in a step,
+        and how time is cut; of several layers the first.
+
+        Raises:
+            ValueError: the call is not a recurrent layer's, or runs on the reference.
+            ImportError: matplotlib is not installed.
+
+        Example::
+
+            fastcells.explain(layer, input).plot().savefig("plan.png")
+        """
+        from .picture import draw
+
+        return draw(self)
 
 
 #: What each engine does, in a line.
@@ -53,7 +84,7 @@ _ENGINES = {
 
 
 def explain_recurrent(
-    layer: nn.Module,
+    layer: Any,
     input: Tensor | PackedSequence,
     hx: Tensor | tuple[Tensor, Tensor] | None = None,
     lengths: Tensor | None = None,
@@ -77,15 +108,16 @@ def explain_recurrent(
     state = states[0] if states else None
     dtypes = autocast_dtypes(layer.cell, data, state, is_projected, is_packed)
     device, dtype = data.device.type, data.dtype if dtypes is None else dtypes.storage
+    sizes = _sizes_of(layer, input)
     if not route.is_kernel:
-        notes = ("plain torch operations, step by step",)
-        return Explanation("reference", layer.cell, dtype, route.reason, notes)
+        steps = ("plain torch operations, step by step",)
+        return Explanation("reference", layer.cell, dtype, route.reason, steps, sizes=sizes)
     engine, plan, why_not = "stepwise", "", ""
     if device in ("cpu", "cuda"):
         tensors = (data, *states, *layer.parameters())
         has_rows = lengths is not None or resets is not None
         engine, plan, why_not = _ask(
-            device, layer, input, dtype, tensors, has_rows, takes_whole_rows(names)
+            device, layer, sizes, dtype, tensors, has_rows, takes_whole_rows(names)
         )
     notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
     if why_not:
@@ -101,10 +133,11 @@ def explain_recurrent(
         notes.append("weights frozen: their packs are not hashed")
     if isinstance(input, PackedSequence):
         notes.append("the PackedSequence is padded first; lengths= saves both copies")
-    return Explanation(f"{device} {engine}", layer.cell, dtype, route.reason, tuple(notes), plan)
+    kernel = f"{device} {engine}"
+    return Explanation(kernel, layer.cell, dtype, route.reason, tuple(notes), plan, sizes)
 
 
-def _names_of(layer: nn.Module) -> str:
+def _names_of(layer: Any) -> str:
     """Of the weights of one direction, and of what is drawn at a call."""
     if isinstance(layer, nn.RNNCellBase):
         return " ".join(dict(layer.named_parameters(recurse=False)))
@@ -113,36 +146,41 @@ def _names_of(layer: nn.Module) -> str:
     return " ".join(names + ["noise"] * is_drawn)
 
 
+def _sizes_of(layer: Any, input: Tensor | PackedSequence) -> CallSizes:
+    if isinstance(input, PackedSequence):
+        steps, batch = input.batch_sizes.shape[0], int(input.batch_sizes[0])
+    elif isinstance(layer, nn.RNNCellBase):
+        steps, batch = 1, input.shape[0] if input.dim() == 2 else 1
+    else:
+        steps, batch = input.shape[:2] if input.dim() == 3 else (input.shape[0], 1)
+        if getattr(layer, "batch_first", False) and input.dim() == 3:
+            steps, batch = batch, steps
+    directions = 2 if getattr(layer, "bidirectional", False) else 1
+    return CallSizes(steps, batch, layer.input_size, layer.hidden_size, directions)
+
+
 def _ask(
     device: str,
-    layer: nn.Module,
-    input: Tensor | PackedSequence,
+    layer: Any,
+    sizes: CallSizes,
     dtype: torch.dtype,
     tensors: Sequence[Tensor],
     has_rows: bool,  # lengths or resets
     is_rowwise: bool,
 ) -> tuple[str, str, str]:
     """Engine, plan and why not a faster engine, of the (first) layer."""
-    is_cell = isinstance(layer, nn.RNNCellBase)
-    if isinstance(input, PackedSequence):
-        steps, batch = input.batch_sizes.shape[0], int(input.batch_sizes[0])
-    elif is_cell:
-        steps, batch = 1, input.shape[0] if input.dim() == 2 else 1
-    else:
-        steps, batch = input.shape[:2] if input.dim() == 3 else (input.shape[0], 1)
-        if getattr(layer, "batch_first", False) and input.dim() == 3:
-            steps, batch = batch, steps
     weights = getattr(layer, "weight_dtype", None)
     if weights is not None:  # beside narrow weights all is float32
         dtype = torch.float32
     question = (
         layer.cell,
-        2 if getattr(layer, "bidirectional", False) else 1,
-        (steps, batch, layer.input_size, layer.hidden_size),
+        sizes.directions,
+        tuple(sizes[:4]),
         dtype,
         bool(getattr(layer, "proj_size", 0)),
         needs_grad(tensors),
     )
+    module: Any = _extension._C
     if device == "cuda":
-        return _extension._C.explain_cuda(*question)
-    return _extension._C.explain_cpu(*question, has_rows, weights, is_rowwise)
+        return module.explain_cuda(*question)
+    return module.explain_cpu(*question, has_rows, weights, is_rowwise)

@@ -32,8 +32,8 @@ def describe_scan(
             dtype = torch.promote_types(dtype, tensor.dtype)
     route = choose_scan_route(tensors)
     if not route.is_kernel:
-        notes = ("plain torch operations, step by step",)
-        return "reference", "linear scan", dtype, route.reason, notes
+        steps = ("plain torch operations, step by step",)
+        return "reference", "linear scan", dtype, route.reason, steps
     notes = ["all steps in one pass over memory, lanes side by side; in chunks of time where lanes "
              "are fewer than threads"]  # fmt: skip
     if dtype.itemsize == 2:

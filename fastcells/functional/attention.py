@@ -173,7 +173,9 @@ def scaled_dot_product_attention(
         attn_mask = wide_mask(attn_mask, low)
     checks.check_attention(SDPA, query, key, value, attn_mask, dropout_p)
     rows, columns, width = query.shape[-2], key.shape[-2], query.shape[-1]
-    leading, *canonical = _as_batch_of_heads(query, key, value, attn_mask, key_lengths, enable_gqa)
+    leading, variables, mask, lengths = _as_batch_of_heads(
+        query, key, value, attn_mask, key_lengths, enable_gqa
+    )
     left, right = limits(window, is_causal)
     is_limited = left >= 0 or right >= 0
     options = DotOptions(
@@ -185,12 +187,12 @@ def scaled_dot_product_attention(
         dropout_p=float(dropout_p),
     )
     is_plain = attn_mask is None and key_lengths is None and not return_weights
-    if is_plain and options in _of_torch(options.scale) and torch_is_faster(*canonical[0]):
-        output, weights = _run_torch(*canonical[0], options), None
-    else:
-        output, weights = run_attention("dot", *canonical, options, return_weights)
+    if is_plain and options in _of_torch(options.scale) and torch_is_faster(*variables):
+        query, key, value = variables
+        return _with_leading(_run_torch(query, key, value, options), leading)
+    output, weights = run_attention("dot", variables, mask, lengths, options, return_weights)
     output = _with_leading(output, leading)
-    return (output, _with_leading(weights, leading)) if return_weights else output
+    return output if weights is None else (output, _with_leading(weights, leading))
 
 
 def _alignment_of(bias: CausalBias) -> str:
@@ -272,7 +274,7 @@ def _expanded(
     is_grouped: bool,
 ) -> Tensor:
     """`[..., T, X]` as `[B, N, T, X]`, or, grouped, `[B, Nk, T, X]`."""
-    heads = ()
+    heads: tuple[int, ...] = ()
     if has_heads:
         heads = (tensor.shape[-3] if is_grouped else leading[-1],)
     rest = tensor.shape[-2:]
@@ -378,4 +380,4 @@ def additive_attention(
         AdditiveOptions(float(dropout_p)),
         return_weights,
     )
-    return (output, weights) if return_weights else output
+    return output if weights is None else (output, weights)

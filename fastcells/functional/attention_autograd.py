@@ -104,7 +104,7 @@ class Attention(torch.autograd.Function):
     forward = staticmethod(forward_without_graph)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         ctx.score, ctx.options, return_weights, *tensors = inputs
         output, logsumexp, weights = outputs
         ctx.mark_non_differentiable(logsumexp, *(() if return_weights else (weights,)))
@@ -120,7 +120,7 @@ class Attention(torch.autograd.Function):
         return None, None, None, mask, None, None, *variables
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], Any]:
         seed, scale_dims = args[5], in_dims[9:]
         is_one_call = seed is None and all(dim is None for dim in scale_dims)
         if is_one_call and any(dim is not None for dim in in_dims[6:9]):
@@ -147,7 +147,7 @@ class AttentionBackward(torch.autograd.Function):
             )  # fmt: skip
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         ctx.score, ctx.options, ctx.needs_mask_grad, *tensors = inputs
         if not ctx.needs_mask_grad:
             ctx.mark_non_differentiable(outputs[-1])
@@ -168,12 +168,12 @@ class AttentionBackward(torch.autograd.Function):
         return None, None, None, *incoming, None, None, mask, None, None, *variables
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], Any]:
         return vmap_as_loop(AttentionBackward, info.batch_size, in_dims, args)
 
 
 def _reference(
-    score: str, options: tuple, key_lengths: Tensor | None, seed: Tensor | None
+    score: str, options: tuple[Any, ...], key_lengths: Tensor | None, seed: Tensor | None
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """output and weights as a function of the variables and the mask."""
 
@@ -213,24 +213,24 @@ def gradients_of_node(
     dropout_p: float,
     needs: Sequence[bool],
     grads: Sequence[Tensor | None],
-    saved: Sequence[Tensor | None],
+    saved: Sequence[Any],
 ) -> tuple[Tensor | None, ...]:
     """The same for the node of C++ (csrc/attention/way_back.cpp), where it may be differentiated
     again, or something watches. Its dot products may have a head alone, and neither heads nor
     batch; its masks may lack dimensions in front."""
-    if is_additive:
-        score, options = "additive", AdditiveOptions(dropout_p)
-    else:
-        score, options = "dot", DotOptions(scale, softcap, left, right, offset, dropout_p)
+    score = "additive" if is_additive else "dot"
+    options: DotOptions | AdditiveOptions = AdditiveOptions(dropout_p)
+    if not is_additive:
+        options = DotOptions(scale, softcap, left, right, offset, dropout_p)
     output, logsumexp, mask, key_lengths, seed, *variables = saved
     rank = variables[0].dim()
     heads = {4: (), 3: () if is_additive else (slice(None), None), 2: (None, None)}[rank]
     one_head = tuple(0 if part is None else part for part in heads)
 
-    def of_op(tensor: Tensor | None) -> Tensor | None:
+    def of_op(tensor: Any) -> Any:
         return tensor if tensor is None or not heads else tensor[heads]
 
-    def of_rank(tensor: Tensor | None) -> Tensor | None:
+    def of_rank(tensor: Any) -> Any:
         return tensor if tensor is None or not heads else tensor[one_head]
 
     missing = 0 if mask is None else rank - mask.dim()
@@ -239,7 +239,7 @@ def gradients_of_node(
         kept = (of_op(output), logsumexp.squeeze(1) if is_additive else logsumexp)
         arguments = variables if is_additive else [*map(of_op, variables)]
     *found, grad_mask = _gradients(
-        score, options, needs, tuple(map(of_op, grads)),
+        score, options, needs, (of_op(grads[0]), of_op(grads[1])),
         (*kept, wide, key_lengths, seed, *arguments),
     )  # fmt: skip
     if grad_mask is not None:
@@ -249,7 +249,7 @@ def gradients_of_node(
 
 
 def _vmap_as_batch(
-    size: int, in_dims: tuple, args: tuple
+    size: int, in_dims: tuple[Any, ...], args: tuple[Any, ...]
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """One call for all slices, laid side by side in the batch."""
     score, options, return_weights, mask, key_lengths, _, *variables = args
@@ -282,7 +282,7 @@ def _vmap_as_batch(
 def _op_setup_context(score: str) -> Callable[..., None]:
     count = SCORES[score].variables
 
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         variables, (mask, key_lengths, seed, *options, return_weights) = (
             inputs[:count], inputs[count:],
         )  # fmt: skip

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,15 +62,15 @@ def _is_on(device_type: str) -> bool:
     return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
-def without_autocast(tensor: Tensor) -> AbstractContextManager:
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
     """For copies between tensors of one dtype: torch.cat and the like refuse, under autocast, a
     16-bit dtype that is not autocast's own."""
     device = tensor.device.type
     return torch.autocast(device, enabled=False) if _is_on(device) else nullcontext()
 
 
-def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
-    """Every floating tensor but float64 to `dtype`."""
+def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Any]:
+    """Every floating tensor but float64 to `dtype`; None stays None."""
     return [
         t if t is None or not t.is_floating_point() or t.dtype == torch.float64 else t.to(dtype)
         for t in tensors
@@ -80,8 +80,9 @@ def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | 
 def wide_mask(mask: Tensor | None, low: torch.dtype) -> Tensor | None:
     """A mask beside tensors that were cast to `low`: as it is, for the kernels add it in float32;
     float32 where it is of another 16-bit dtype. torch rounds it to `low`."""
-    is_other = mask is not None and mask.dtype in (torch.float16, torch.bfloat16)
-    return mask.to(torch.float32) if is_other and mask.dtype != low else mask
+    if mask is None or mask.dtype not in (torch.float16, torch.bfloat16) or mask.dtype == low:
+        return mask
+    return mask.to(torch.float32)
 
 
 def low_dtype(input: Tensor) -> torch.dtype | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ Reference = Callable[..., Sequence[Tensor]]
 MaybeTensors = Sequence[Tensor | None]
 
 
-def positional(forward: Callable) -> Callable:
+def positional(forward: Any) -> Any:
     """A Function's forward, said to take any arguments: Function.apply reads its signature at each
     call, to fill in defaults that ours do not have, which costs more than a small layer."""
     forward.__signature__ = inspect.Signature(
@@ -60,7 +61,7 @@ def first_derivative(
     create_graph = torch.is_grad_enabled()
     # By aliases: the arguments may be one tensor, or depend on one another in the caller's graph.
     with torch.enable_grad():
-        aliases = [
+        aliases: list[Any] = [
             a if a is None or not needed else a.view_as(a) if create_graph
             else a.detach().requires_grad_()
             for a, needed in zip(arguments, needs, strict=True)
@@ -110,12 +111,12 @@ def second_derivative(
             results = reference(*full)
             return tuple(results[i] for i in cotangents_at)
 
-        _, pullback = torch.func.vjp(results_of, *variables)
+        pullback = torch.func.vjp(results_of, *variables)[1]
         found = pullback(tuple(cotangents))
         return tuple(found[variables_at.index(i)] for i in wanted_at)
 
     primals = [incoming[i] for i in cotangents_at] + [arguments[i] for i in variables_at]
-    _, pullback = torch.func.vjp(first, *primals)
+    pullback = torch.func.vjp(first, *primals)[1]
     found = pullback(tuple(grads[i] for i in wanted_at))
     for i, g in zip(cotangents_at, found[: len(cotangents_at)], strict=True):
         grad_incoming[i] = g
@@ -125,7 +126,10 @@ def second_derivative(
 
 
 def vmap_as_loop(
-    function: type[torch.autograd.Function], size: int, in_dims: tuple, args: tuple
+    function: type[torch.autograd.Function],
+    size: int,
+    in_dims: tuple[Any, ...],
+    args: tuple[Any, ...],
 ) -> tuple[tuple[Tensor, ...], int]:
     """One call for each slice: for ensembles of weights, and gradients for each sample."""
     runs = []

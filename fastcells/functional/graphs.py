@@ -24,19 +24,21 @@ def _arguments_of(call: Callable[..., Any], given: dict[str, Any]) -> dict[str, 
     return {name: given[name] for name, p in parameters.items() if given[name] is not p.default}
 
 
-def _node(tracer: Any, kind: str, target: Any, call: Callable[..., Any], given: dict[str, Any]):
+def _node(
+    tracer: Any, kind: str, target: Any, call: Callable[..., Any], given: dict[str, Any]
+) -> Any:
     named = _arguments_of(call, given)
     first = next(iter(inspect.signature(call).parameters))  # as torch.fx has it of nn's layers
     return tracer.create_proxy(kind, target, (named.pop(first),), named)
 
 
-def function_node(function: Callable[..., Any], given: dict[str, Any]) -> Proxy:
+def function_node(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     """One node for a call of `function` whose first argument is a proxy."""
     tracer = next(value.tracer for value in given.values() if isinstance(value, Proxy))
     return _node(tracer, "call_function", function, function, given)
 
 
-def module_node(module: nn.Module, given: dict[str, Any]) -> Proxy:
+def module_node(module: nn.Module, given: dict[str, Any]) -> Any:
     """One node for a call of a layer's forward with proxies; `given` are its locals()."""
     forward = type(module).forward
     if not forward.__module__.startswith(__name__.partition(".")[0] + "."):
@@ -46,7 +48,7 @@ def module_node(module: nn.Module, given: dict[str, Any]) -> Proxy:
             "would call this forward again. Trace with a torch.fx.Tracer whose is_leaf_module is "
             "True for it"
         )
-    tracer = next(value.tracer for value in given.values() if isinstance(value, Proxy))
+    tracer: Any = next(value.tracer for value in given.values() if isinstance(value, Proxy))
     path = tracer.path_of_module(module)
     if not path:
         raise TraceError(

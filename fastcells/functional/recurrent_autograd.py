@@ -49,7 +49,7 @@ class Recurrent(torch.autograd.Function):
         )
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         cell, directions, names, _, input, h_0, c_0, lengths, resets, *weights = inputs
         output, _, c_n, cells, saved = outputs
         ctx.cell, ctx.directions, ctx.names = cell, directions, names
@@ -68,7 +68,7 @@ class Recurrent(torch.autograd.Function):
         return None, None, None, None, input, h_0, c_0, None, None, *weights
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], Any]:
         # Masks are drawn by the place in the batch, and each slice is a batch of its own.
         is_drawn = "noise" in args[2].split()
         if all(dim is None for dim in in_dims[9:]) and not is_drawn:
@@ -103,7 +103,7 @@ def gradients_of_node(
     names: str,
     needs: Sequence[bool],
     grads: Sequence[Tensor | None],
-    saved: Sequence[Tensor | None],
+    saved: Sequence[Any],
 ) -> tuple[Tensor | None, ...]:
     """The same for the node of C++ (csrc/recurrent/way_back.cpp), where it may be differentiated
     again, or something watches. It also records steps, whose tensors are of lower rank."""
@@ -124,7 +124,7 @@ def gradients_of_node(
 
 def _reference(
     cell: str, directions: int, names: str, lengths: Tensor | None, resets: Tensor | None
-) -> Callable[..., tuple[Tensor | None, ...]]:
+) -> Callable[..., tuple[Tensor | Any, ...]]:
     """The layer as a function of input, h_0, c_0 and the weights."""
 
     def layer(input, h_0, c_0, *weights):
@@ -152,7 +152,7 @@ class RecurrentBackward(torch.autograd.Function):
         return *found[:3], *found[3]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         ctx.cell, ctx.directions, ctx.names, ctx.needs, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
@@ -163,18 +163,19 @@ class RecurrentBackward(torch.autograd.Function):
         input, h_0, c_0, lengths, resets, *kept_and_weights = ctx.saved_tensors[_GRADS:]
         arguments = (input, h_0, c_0, *kept_and_weights[3:])
         layer = _reference(ctx.cell, ctx.directions, ctx.names, lengths, resets)
-        incoming, arguments = second_derivative(layer, arguments, incoming, ctx.needs, grads)
+        of_incoming, of_arguments = second_derivative(layer, arguments, incoming, ctx.needs, grads)
         # What the forward pass kept depends on the arguments alone and is accounted for there.
         no_grad_of_kept = (None,) * 5  # lengths, resets, output, cells, saved
-        return None, None, None, None, *incoming, *arguments[:3], *no_grad_of_kept, *arguments[3:]
+        of_states, of_weights = of_arguments[:3], of_arguments[3:]
+        return None, None, None, None, *of_incoming, *of_states, *no_grad_of_kept, *of_weights
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], Any]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], Any]:
         return vmap_as_loop(RecurrentBackward, info.batch_size, in_dims, args)
 
 
 def _vmap_as_batch(
-    size: int, in_dims: tuple, args: tuple
+    size: int, in_dims: tuple[Any, ...], args: tuple[Any, ...]
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """One call for all slices, laid side by side in the batch: the weights are shared."""
     cell, directions, names, keep, *tensors = args
@@ -205,7 +206,7 @@ def _vmap_as_batch(
     return tuple(unfolded), tuple(out_dims)
 
 
-def _op_setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+def _op_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep = inputs
     if keep not in ("everything", "states"):
         raise RuntimeError(

@@ -8,6 +8,7 @@ D directions (1, or 2 when bidirectional), L layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ def run_layer(
     want_cells: bool = False,
     is_packed: bool = False,
     recompute: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | Any, Tensor | Any]:  # None without c
     """One layer, on the kernels or on the reference: output `[T, B, D*P]`, h_n `[D, B, P]`,
     c_n `[D, B, H]` and all c `[T, B, D*H]` in the input's dtype; the last two None without c.
     `weights` are those of the first direction, then those of the second; `names`, with spaces
@@ -83,7 +84,7 @@ def run_layer(
             output, h_n, c_n, cells, _ = ops.recurrent_forward(
                 cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep
             )
-    if reference.find_cell(cell).states == 1:
+    if reference.find_cell(cell).states == 1 or c_n is None or cells is None:
         return output, h_n, None, None
     if dtypes is not None:
         c_n = c_n.to(dtypes.cell_state)
@@ -97,7 +98,7 @@ def run_step(
     c: Tensor | None,
     weights: Sequence[Tensor],
     names: str,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | Any]:
     """One step of one direction: input `[B, I]`, h `[B, P]`, c `[B, H]` -> h', c'. Where a
     derivative may be asked for it is a layer of one step, which has them."""
     settle_in_forked_child()
@@ -120,9 +121,14 @@ def run_step(
 
 
 def run_module_step(
-    cell: str, input: Tensor, h: Tensor, c: Tensor | None, parameters: dict[str, Tensor | None]
-) -> Tensor | tuple[Tensor, Tensor] | None:
-    """A step of a cell module in one call of C++, None where only Python can tell."""
+    cell: str,
+    input: Tensor,
+    h: Tensor | None,
+    c: Tensor | None,
+    parameters: dict[str, Tensor | None],
+) -> Any:
+    """A step of a cell module in one call of C++: h', of a cell with c (h', c'); None where only
+    Python can tell."""
     if torch.compiler.is_compiling():
         return None
     settle_in_forked_child()
@@ -157,7 +163,7 @@ def run_module_packed(
     return None if done is None else (PackedSequence(done[0], *packed[1:]), *done[1:])
 
 
-def _layers_of(module: nn.RNNBase, cell: str) -> ops.ModuleLayers:
+def _layers_of(module: Any, cell: str) -> ops.ModuleLayers:
     return ops.ModuleLayers(
         cell, 2 if module.bidirectional else 1, module._stored_weights(), module._all_weights,
         module._flat_weights, module.dropout if module.training else 0.0, module.recompute,
@@ -178,11 +184,13 @@ def run_stack(
     want_cells: bool = False,
     is_packed: bool = False,
     recompute: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | Any, Tensor | Any]:  # None without c
     """L layers, each on the output of the one before; dropout between them. All c are the last
     layer's."""
     settle_in_forked_child()
-    h_n, c_n, cells = [], [], None
+    h_n: list[Tensor] = []
+    c_n: list[Tensor] = []
+    cells = None
     kinds = [cell] * len(weights) if isinstance(cell, str) else cell
     names_of = [names] * len(weights) if isinstance(names, str) else names
     for index, layer in enumerate(weights):
@@ -210,7 +218,9 @@ def run_stack(
     return input, _join(h_n), _join(c_n) if has_c else None, cells
 
 
-def _dequantized(weights: Sequence[Tensor], names: str, dtype: torch.dtype):
+def _dequantized(
+    weights: Sequence[Tensor], names: str, dtype: torch.dtype
+) -> tuple[list[Tensor], str]:
     """Weights narrower than the input in its dtype, for the reference, and the names left."""
     named = names.split()
     kept, left = [], [name for name in named if not name.startswith("scale")]

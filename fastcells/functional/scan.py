@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,8 +96,8 @@ def linear_scan(
         return run_scan(a, b, h_0, lengths, resets, options)
 
 
-def _promoted(*tensors: Tensor | None) -> list[Tensor | None]:
-    """All floating ones in the widest of their dtypes."""
+def _promoted(*tensors: Tensor | None) -> list[Any]:
+    """All floating ones in the widest of their dtypes; None stays None."""
     dtypes = [t.dtype for t in tensors if t is not None and t.dtype in checks.DTYPES]
     widest = reduce(torch.promote_types, dtypes) if dtypes else None
     return [

@@ -58,7 +58,7 @@ class LinearScan(torch.autograd.Function):
     forward = staticmethod(forward_without_graph)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         options, a, _, h_0, lengths, resets = inputs
         ctx.options = options
         ctx.set_materialize_grads(False)
@@ -88,7 +88,7 @@ class LinearScan(torch.autograd.Function):
         return LinearScan.apply(options, a, given, dh_0, lengths, resets)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         return _vmap_as_batch(info.batch_size, in_dims, args)
 
 
@@ -122,7 +122,7 @@ def gradients_of_node(
     reverse: bool,
     needs: list[bool],
     grads: list[Tensor | None],
-    saved: list[Tensor | None],
+    saved: list[Any],
 ) -> tuple[Tensor | None, ...]:
     """The same for the node of C++ (csrc/scan/way_back.cpp), where it may be differentiated again,
     or something watches."""
@@ -200,7 +200,9 @@ def _plain(options, a, b, h_0, lengths, resets) -> Tensor:
     return reference.linear_scan(a, b, h_0, lengths, resets, *options[:2])
 
 
-def _vmap_as_batch(size: int, in_dims: tuple, args: tuple) -> tuple[Tensor, int]:
+def _vmap_as_batch(
+    size: int, in_dims: tuple[Any, ...], args: tuple[Any, ...]
+) -> tuple[Tensor, int]:
     """One call for all slices, laid side by side in the batch."""
     options, a, b, h_0, lengths, resets = args
     at = 0 if options.batch_first else 1  # the batch of a, b and resets
@@ -226,7 +228,7 @@ def _vmap_as_batch(size: int, in_dims: tuple, args: tuple) -> tuple[Tensor, int]
     return h.unflatten(at, (size, b_rows)), at
 
 
-def _op_setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+def _op_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     a, b, h_0, lengths, resets, *options = inputs
     flat = (ScanOptions(*options), a, b, h_0, lengths, resets)
     LinearScan.setup_context(ctx, flat, output)

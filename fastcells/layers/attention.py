@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class AdditiveAttention(Unscriptable, nn.Module):
         if key_lengths is not None:  # what stands past a length must reach no product
             exists = torch.arange(key.shape[1], device=key.device) < key_lengths[:, None]
             key = torch.where(exists[:, :, None], key, 0.0)
-        result = additive_attention(
+        result: Any = additive_attention(
             nn.functional.linear(query, self.query_weight, self.bias),
             nn.functional.linear(key, self.key_weight),
             value,
@@ -129,7 +130,7 @@ class AdditiveAttention(Unscriptable, nn.Module):
         if not is_batched:
             output = output.squeeze(0)
             weights = None if weights is None else weights.squeeze(0)
-        return (output, weights) if need_weights else output
+        return output if weights is None else (output, weights)
 
     def extra_repr(self) -> str:
         bias = "" if self.bias is None else ", bias=True"
@@ -265,7 +266,7 @@ class SelfAttention(Unscriptable, nn.Module):
         if not is_batched:
             output = output.squeeze(0)
             weights = None if weights is None else weights.squeeze(0)
-        return (output, weights) if need_weights else output
+        return output if weights is None else (output, weights)
 
     def _has_plain_maps(self) -> bool:
         """Whether the three maps are what they were made as, and nothing listens to them."""
@@ -285,6 +286,7 @@ class SelfAttention(Unscriptable, nn.Module):
         self, input: Tensor, lengths: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         activation = ACTIVATIONS[self.activation]
+        result: Any
         maps = (self.query_map, self.key_map, self.value_map)
         if self._has_plain_maps():  # one product for the three
             weight = torch.cat([dense.weight for dense in maps])
@@ -295,12 +297,13 @@ class SelfAttention(Unscriptable, nn.Module):
             query, key, value = (activation(dense(input)) for dense in maps)
         dropout = self.dropout if self.training else 0.0
         if self.score == "additive":
+            scale: Any = self.scale  # not None where scores are additive
             mask = None
             if self.causal:
                 steps = input.shape[1]
                 mask = torch.ones(steps, steps, dtype=torch.bool, device=input.device).tril()
             result = additive_attention(
-                query, key, value, self.scale, attn_mask=mask, key_lengths=lengths,
+                query, key, value, scale, attn_mask=mask, key_lengths=lengths,
                 dropout_p=dropout, return_weights=need_weights,
             )  # fmt: skip
         else:

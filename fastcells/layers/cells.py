@@ -6,6 +6,8 @@ Letters: B batch, I `input_size`, H `hidden_size`. Input `[B, I]` or `[I]`, stat
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,9 @@ class RecurrentCell(Unscriptable, nn.RNNCellBase):
 
     cell: str  # name of the kernels' cell
 
-    def _step(self, input: Tensor, states: list[Tensor] | None, count: int, names: list[str]):
+    def _step(
+        self, input: Tensor, states: list[Tensor] | None, count: int, names: list[str]
+    ) -> Any:
         settle_in_forked_child()
         name = type(self).__name__
         checks.check_cell_input(name, input, self._typical(), self.input_size)
@@ -44,7 +48,7 @@ class RecurrentCell(Unscriptable, nn.RNNCellBase):
             return h, c
         return h.squeeze(0), None if c is None else c.squeeze(0)
 
-    def _stored_weights(self) -> dict[str, Tensor | None]:
+    def _stored_weights(self) -> Any:
         """The module's own dictionary that holds the weights."""
         return self._parameters
 
@@ -82,7 +86,7 @@ class RNNCell(RecurrentCell):
         self.nonlinearity = nonlinearity
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         return f"rnn_{self.nonlinearity}"
@@ -119,7 +123,7 @@ class LSTMCell(RecurrentCell):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """input `[B, I]`, hx (h, c) `[B, H]` each or None for zeros -> (h', c')."""
-        states = (None, None) if hx is None else hx
+        states: Any = (None, None) if hx is None else hx
         if isinstance(states, tuple) and len(states) == 2 and (states[0] is None) == (hx is None):
             done = run_module_step(self.cell, input, *states, self._stored_weights())
             if done is not None:
@@ -153,7 +157,7 @@ class GRUCell(RecurrentCell):
         self.variant = variant
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         return gru_cell_name(self.variant)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ needs neither a parallel scan nor logarithms.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class IndRNN(ElementwiseLayer):
         self.nonlinearity = nonlinearity
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         return f"indrnn_{self.nonlinearity}"
 
     def _fill(self, layer: int, weight_ih: Tensor, **others: Tensor) -> None:
@@ -107,12 +108,19 @@ class QRNN(ElementwiseLayerWithCell):
     cell, gates, unit_weights = "qrnn", 3, 0
 
 
-class _Minimal:
+if TYPE_CHECKING:
+    _InFrontOf = ElementwiseLayer
+else:
+    _InFrontOf = object
+
+
+class _Minimal(_InFrontOf):
     """The activation of the candidate."""
 
+    _cell: str
     activation = "g"
 
-    def __init__(self, *arguments, activation: str = "g", **options) -> None:
+    def __init__(self, *arguments: Any, activation: str = "g", **options: Any) -> None:
         if activation not in ("g", "identity"):
             raise ValueError(
                 f"{type(self).__name__}: activation must be 'g' or 'identity', got {activation!r}"
@@ -121,7 +129,7 @@ class _Minimal:
         self.activation = activation
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         return self._cell if self.activation == "g" else f"{self._cell}_identity"
 
     def extra_repr(self) -> str:
@@ -207,7 +215,7 @@ def _only_weight(cls: type, state_dict: dict[str, Tensor], key: str, gates: int)
     return state_dict[key]
 
 
-def _layer_of(cls: type, weight: Tensor, gates: int):
+def _layer_of(cls: type, weight: Tensor, gates: int) -> Any:
     rows, width = weight.shape
     layer = cls(width, rows // gates, bias=False, batch_first=True, device=weight.device,
                 dtype=weight.dtype)  # fmt: skip
@@ -246,7 +254,7 @@ class RGLRU(ElementwiseLayer):
 
     cell, gates, unit_weights = "rg_lru", 2, 1
 
-    def __init__(self, input_size: int, hidden_size: int, *arguments, **options) -> None:
+    def __init__(self, input_size: int, hidden_size: int, *arguments: Any, **options: Any) -> None:
         if input_size != hidden_size:
             raise ValueError(
                 "RGLRU: input_size must be hidden_size, for the unit gates its input as it is, got "
@@ -262,7 +270,7 @@ class RGLRU(ElementwiseLayer):
         others["weight_hh"].copy_((-lowest.log() / 8).expm1().log())
 
 
-class _Diagonal:
+class _Diagonal(_InFrontOf):
     def _fill(self, layer: int, weight_ih: Tensor, **others: Tensor) -> None:
         bound = math.sqrt(6 / (self._input_width(layer) + self.hidden_size))
         weight_ih.uniform_(-bound, bound)

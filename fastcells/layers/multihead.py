@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -103,8 +106,18 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
             is_causal, key_lengths,
         )  # fmt: skip
 
-    def _run(self, query, key, value, key_padding_mask, need_weights, attn_mask,
-             average_attn_weights, is_causal, key_lengths):  # fmt: skip
+    def _run(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        need_weights: bool,
+        attn_mask: Tensor | None,
+        average_attn_weights: bool,
+        is_causal: bool,
+        key_lengths: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
         """forward, of dense tensors and through Python."""
         check_multihead(self, query, key, value, key_padding_mask, attn_mask, is_causal)
         is_batched = query.dim() == 3
@@ -119,14 +132,17 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
             )
         if key_lengths is not None:
             key, value = _without_hidden_steps(key, value, key_lengths, 1 - batch_dim)
-        heads = self._project(query, key, value, batch_dim)
+        heads: Any = self._project(query, key, value, batch_dim)
         heads, added = self._with_added_keys(*heads)
         takes_hint = is_causal and self._takes_hint(heads, attn_mask, added)
         mask = self._merge(heads, key_padding_mask, None if takes_hint else attn_mask, added)
         if key_lengths is not None and added:
             mask, key_lengths = _lengths_as_mask(mask, key_lengths, heads[1].shape[2], added), None
-        output = scaled_dot_product_attention(
-            *heads,
+        query, key, value = heads
+        output: Any = scaled_dot_product_attention(
+            query,
+            key,
+            value,
             mask,
             self.dropout if self.training else 0.0,
             window=(None, 0) if takes_hint else None,
@@ -142,7 +158,17 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
             return output, weights
         return output.squeeze(1), None if weights is None else weights.squeeze(0)
 
-    def _at_once(self, query, key, value, masks, need_weights, average, is_causal, key_lengths):
+    def _at_once(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        masks: tuple[Any, Any],
+        need_weights: bool,
+        average: bool,
+        is_causal: bool,
+        key_lengths: Any,
+    ) -> tuple[Tensor, Tensor | None] | None:
         """The layer in one call of C++, None where only the way through Python can tell."""
         if key_lengths is not None or is_traced():
             return None
@@ -152,8 +178,18 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
             is_causal, self.dropout if self.training else 0.0, need_weights, average,
         )  # fmt: skip
 
-    def _run_nested(self, query, key, value, key_padding_mask, need_weights, attn_mask,
-                    average_attn_weights, is_causal, key_lengths):  # fmt: skip
+    def _run_nested(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        need_weights: bool,
+        attn_mask: Tensor | None,
+        average_attn_weights: bool,
+        is_causal: bool,
+        key_lengths: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Nested tensors are torch's fast path alone, which it takes or refuses."""
         if key_lengths is not None:
             raise ValueError(
@@ -168,6 +204,7 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
     def _project(self, query: Tensor, key: Tensor, value: Tensor, batch_dim: int) -> list[Tensor]:
         """Query, key and value `[B, N, T, E / N]`, in one product where they are one tensor."""
         sources, bias = (query, key, value), self.in_proj_bias
+        projected: Sequence[Tensor]
         if self._qkv_same_embed_dim and query is key and key is value:
             projected = linear(query, self.in_proj_weight, bias).chunk(3, dim=-1)
         elif self._qkv_same_embed_dim and key is value:
@@ -195,7 +232,7 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
     ) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
         """Appends bias_k and bias_v, and a key and value of 0, where asked for; how many."""
         before = key.shape[2]
-        if self.bias_k is not None:
+        if self.bias_k is not None and self.bias_v is not None:
             shape = (key.shape[0], -1, -1, -1)
             biases = (
                 b.view(1, self.num_heads, 1, -1).expand(shape).to(key.dtype)
@@ -207,7 +244,7 @@ class MultiheadAttention(Unscriptable, nn.MultiheadAttention):
         return (query, key, value), key.shape[2] - before
 
     @staticmethod
-    def _takes_hint(heads: tuple[Tensor, Tensor, Tensor], attn_mask: Tensor, added: int) -> bool:
+    def _takes_hint(heads: tuple[Tensor, Tensor, Tensor], attn_mask: Any, added: int) -> bool:
         """Whether attn_mask may be left out, as is_causal says: where it is looked at and is the
         causal mask. The hint saves work, and changes no result."""
         if added or attn_mask.requires_grad or attn_mask.dim() != 2:
@@ -250,7 +287,7 @@ def _with_columns(mask: Tensor, added: int) -> Tensor:
     return nn.functional.pad(mask, (0, added), value=mask.dtype == torch.bool)
 
 
-def _both(first: Tensor | None, second: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _both(first: Tensor | None, second: Tensor | None, dtype: torch.dtype) -> Tensor | Any:
     """One mask out of two, as wide as the wider of those that are added."""
     if first is None or second is None:
         return second if first is None else first
@@ -259,7 +296,7 @@ def _both(first: Tensor | None, second: Tensor | None, dtype: torch.dtype) -> Te
     for mask in (first, second):
         if mask.dtype == torch.float32:
             dtype = torch.promote_types(dtype, torch.float32)
-    return sum(_as_scores(mask, dtype) for mask in (first, second))
+    return _as_scores(first, dtype) + _as_scores(second, dtype)
 
 
 def _as_scores(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,7 @@ def _quantized(layer: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
     return copied
 
 
-def _options_of(layer: nn.Module) -> dict[str, Any]:
+def _options_of(layer: Any) -> dict[str, Any]:
     """The constructor's arguments of a layer or cell like this one."""
     names = ["input_size", "hidden_size", "bias"]
     if isinstance(layer, nn.RNNBase):
@@ -147,10 +148,19 @@ def quantized_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
 
 
-class _Quantized:
+if TYPE_CHECKING:
+    _InFrontOf = nn.Module
+    _InFrontOfLayer = RecurrentLayer
+    _InFrontOfCell = RecurrentCell
+else:
+    _InFrontOf = _InFrontOfLayer = _InFrontOfCell = object
+
+
+class _Quantized(_InFrontOf):
     """What quantized layers and cells share: their weights are buffers, none of them learns."""
 
     weight_dtype: torch.dtype
+    _like: Tensor
 
     def take_weights(self, layer: nn.Module, dtype: torch.dtype, name: str) -> None:
         """Those of `layer`, in the place of the parameters that the constructor made."""
@@ -184,7 +194,7 @@ class _Quantized:
             [b for n, b in self._buffers.items() if b is not None and n.startswith("weight")]
         )
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # A dtype is for what comes in and goes out: the weights keep theirs.
         def keep_dtype(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -195,11 +205,20 @@ class _Quantized:
         self._list_weights()
         return self
 
-    def __setstate__(self, state) -> None:
+    def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
         self._list_weights()
 
-    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, extra, errors):
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        metadata: Any,
+        strict: bool,
+        missing: list[str],
+        extra: list[str],
+        errors: list[str],
+    ) -> None:
         for name, own in self._buffers.items():
             given = state_dict.get(prefix + name)
             if own is not None and isinstance(given, Tensor) and given.dtype != own.dtype:
@@ -219,7 +238,7 @@ class _Quantized:
                 "made of"
             )
 
-    def _check_dtypes(self, input: Tensor, states) -> None:
+    def _check_dtypes(self, input: Tensor, states: Sequence[Any]) -> None:
         for state in states:
             if isinstance(state, Tensor) and state.dtype != input.dtype:
                 raise ValueError(
@@ -240,7 +259,7 @@ def _to(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) else value
 
 
-class _QuantizedLayer(_Quantized):
+class _QuantizedLayer(_Quantized, _InFrontOfLayer):
     def _list_weights(self) -> None:
         super()._list_weights()
         if self.weight_dtype == torch.int8 and not self._all_weights[0][-1].startswith("scale"):
@@ -249,7 +268,14 @@ class _QuantizedLayer(_Quantized):
             self._flat_weights_names = [name for names in self._all_weights for name in names]
         self._init_flat_weights()
 
-    def _run(self, input, hx, lengths, resets, want_cells=False):
+    def _run(
+        self,
+        input: Any,
+        hx: Any,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool = False,
+    ) -> Any:
         data = input.data if isinstance(input, PackedSequence) else input
         if isinstance(input, Proxy) or not isinstance(data, Tensor):
             return super()._run(input, hx, lengths, resets, want_cells)
@@ -262,20 +288,25 @@ class _QuantizedLayer(_Quantized):
         checks.check_input(type(self).__name__, data, self._like)
         self._check_dtypes(data, states)
         with without_autocast(data):
-            done = super()._run(
+            found: Any = super()._run(
                 _to(input, torch.float32), _to(hx, torch.float32), lengths, resets, want_cells
             )
-        return tuple(_to(result, data.dtype) for result in done)
+        return tuple(_to(result, data.dtype) for result in found)
 
-    def _stored_weights(self) -> dict[str, Tensor | None]:
+    def _stored_weights(self) -> Any:
         return self._buffers
 
     def _typical(self, weight: Tensor) -> Tensor:
         return self._like.float()
 
 
-class _QuantizedCell(_Quantized):
-    def _step(self, input, states, count, names):
+class _QuantizedCell(_Quantized, _InFrontOfCell):
+    scale_ih: Tensor
+    scale_hh: Tensor
+
+    def _step(
+        self, input: Tensor, states: list[Tensor] | None, count: int, names: list[str]
+    ) -> Any:
         given = states or []
         self._refuse_training(input, *given)
         checks.check_cell_input(type(self).__name__, input, self._like, self.input_size)
@@ -290,7 +321,7 @@ class _QuantizedCell(_Quantized):
             weights |= {"scale_ih": self.scale_ih, "scale_hh": self.scale_hh}
         return weights
 
-    def _stored_weights(self) -> dict[str, Tensor | None]:
+    def _stored_weights(self) -> Any:
         # Nothing to compute with at once where tensors are converted first.
         return self._buffers if self._like.dtype == torch.float32 else {}
 

@@ -99,7 +99,7 @@ class RNN(RecurrentLayer):
         self.nonlinearity = nonlinearity
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         # Of the mode, which torch.nn.RNN reads at a call; nonlinearity only tells how it was made.
         if self.mode not in ("RNN_TANH", "RNN_RELU"):
             raise RuntimeError(f"Unrecognized RNN mode: {self.mode}")
@@ -262,7 +262,7 @@ class GRU(RecurrentLayer):
         self.variant = variant
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         return gru_cell_name(self.variant)
 
     def extra_repr(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -32,7 +34,9 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
     recompute = False
     zoneout = zoneout_c = recurrent_dropout = weight_dropout = 0.0
 
-    def __init__(self, *arguments, recompute: bool, rates: dict[str, float], **options) -> None:
+    def __init__(
+        self, *arguments: Any, recompute: bool, rates: dict[str, float], **options: Any
+    ) -> None:
         check_flag(type(self).__name__, "recompute", recompute)
         check_rates(type(self).__name__, rates)
         super().__init__(*arguments, **options)
@@ -66,7 +70,14 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         done = self._run(input, hx, lengths, resets)
         return module_node(self, locals()) if done is None else done[:2]
 
-    def _run(self, input, hx, lengths, resets, want_cells=False):
+    def _run(
+        self,
+        input: Any,
+        hx: Any,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool = False,
+    ) -> tuple[Any, Any, Any, Any] | None:
         """output, h_n, c_n, cells, in the caller's layout, the last two None without c; or None of
         a proxy of torch.fx."""
         done = self._run_at_once(input, hx, lengths, resets, want_cells)
@@ -106,7 +117,14 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             None if cells is None else self._to_callers_layout(cells, is_batched),
         )
 
-    def _run_at_once(self, input, hx, lengths, resets, want_cells):
+    def _run_at_once(
+        self,
+        input: Any,
+        hx: Any,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool,
+    ) -> tuple[Any, Any, Any, Any] | None:
         """The same in one call of C++; None where only Python can tell."""
         states = hx if self.has_cell_state and isinstance(hx, tuple) else (hx, None)
         if want_cells or len(states) != 2 or (states[0] is None) != (hx is None):
@@ -116,14 +134,21 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         if self.training and (self.recurrent_dropout or self.weight_dropout):
             return None
         if not isinstance(input, PackedSequence):
-            done = run_module_stack(self, self.cell, input, *states, lengths, resets)
+            done: Any = run_module_stack(self, self.cell, input, *states, lengths, resets)
         elif lengths is None and resets is None:
             done = run_module_packed(self, self.cell, input, *states)
         else:
             return None
         return None if done is None else (*done, None)
 
-    def _run_packed(self, packed, hx, lengths, resets, want_cells):
+    def _run_packed(
+        self,
+        packed: PackedSequence,
+        hx: Any,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool,
+    ) -> tuple[Any, Any, Any, Any]:
         settle_in_forked_child()
         name = type(self).__name__
         for what, value in (("lengths", lengths), ("resets", resets)):
@@ -136,12 +161,14 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         weights = self._current_weights()
         checks.check_input(name, packed.data, self._typical(weights[0]))
         checks.check_width(packed.data, self.input_size)
-        states = self._initial_states(name, packed.data, hx, int(packed.batch_sizes[0]))
+        h_0, c_0 = self._initial_states(name, packed.data, hx, int(packed.batch_sizes[0]))
         if packed.sorted_indices is not None:
-            states = [s if s is None else s.index_select(1, packed.sorted_indices) for s in states]
+            h_0, c_0 = (
+                s if s is None else s.index_select(1, packed.sorted_indices) for s in (h_0, c_0)
+            )
         padded = pad(packed)
         output, h_n, c_n, cells = self._run_stack(
-            weights, padded.data, *states, padded.lengths, None, want_cells,
+            weights, padded.data, h_0, c_0, padded.lengths, None, want_cells,
             is_packed=padded.lengths is not None,
         )  # fmt: skip
         if packed.unsorted_indices is not None:
@@ -154,7 +181,7 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         """A tensor of the device and dtype that the kernels want of an input."""
         return weight
 
-    def _stored_weights(self) -> dict[str, Tensor | None]:
+    def _stored_weights(self) -> Any:
         """The module's own dictionary that holds the weights."""
         return self._parameters
 
@@ -163,7 +190,7 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         where one of them is another tensor than the one that was registered (a parametrization,
         functional_call, a hook), else the list `_flat_weights`, which a subclass may have set."""
         named = [getattr(self, name) for name in self._flat_weights_names]
-        listed = self._flat_weights
+        listed: list[Any] = self._flat_weights
         if len(listed) != len(named):
             raise RuntimeError(
                 f"{type(self).__name__}: _flat_weights must hold {len(named)} tensors, "
@@ -182,7 +209,17 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
                 return named
         return listed
 
-    def _run_stack(self, weights, input, h_0, c_0, lengths, resets, want_cells, is_packed=False):
+    def _run_stack(
+        self,
+        weights: list[Tensor],
+        input: Tensor,
+        h_0: Tensor | None,
+        c_0: Tensor | None,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool,
+        is_packed: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor | Any, Tensor | Any]:
         directions = 2 if self.bidirectional else 1
         layers, names, start = [], [], 0
         for index, listed in enumerate(self._all_weights):
@@ -219,7 +256,15 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
 
-    def _check_tensor(self, name, weight, input, batch, lengths, resets) -> None:
+    def _check_tensor(
+        self,
+        name: str,
+        weight: Tensor,
+        input: Tensor,
+        batch: int | None,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+    ) -> None:
         checks.check_input(name, input, self._typical(weight))
         checks.check_width(input, self.input_size)
         time_dim = 1 if self.batch_first and batch is not None else 0
@@ -230,7 +275,9 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         if resets is not None:
             checks.check_resets(name, resets, input)
 
-    def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
+    def _initial_states(
+        self, name: str, input: Tensor, hx: Any, batch: int | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Checked h_0 `[L*D, B, P]` and c_0 `[L*D, B, H]`, or None for zeros."""
         if hx is None:
             return None, None
@@ -258,19 +305,25 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         )
 
 
-class WithCellStates:
+if TYPE_CHECKING:
+    _InFrontOf = RecurrentLayer
+else:
+    _InFrontOf = object
+
+
+class WithCellStates(_InFrontOf):
     """In front of a RecurrentLayer whose cell has c besides h."""
 
     has_cell_state = True
 
-    def forward(
+    def forward(  # type: ignore[override]  # states are pairs
         self,
         input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None = None,
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
         return_cell_states: bool = False,
-    ):
+    ) -> Any:
         """See the class."""
         done = self._run(input, hx, lengths, resets, return_cell_states)
         if done is None:

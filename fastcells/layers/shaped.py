@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class ShapedLayer(RecurrentLayer):
         self._init_flat_weights()
         self.reset_parameters()
 
-    def _make_weights(self, options: dict) -> None:
+    def _make_weights(self, options: dict[str, Any]) -> None:
         for layer in range(self.num_layers):
             for suffix in ("", "_reverse")[: 1 + self.bidirectional]:
                 names = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,9 +50,11 @@ class SRU(ElementwiseLayerWithCell):
     """
 
     gates, unit_weights = 3, 2
+    highway_bias: float
+    rescale: bool
 
     def __init__(
-        self, *arguments, highway_bias: float = 0.0, rescale: bool = True, **options
+        self, *arguments: Any, highway_bias: float = 0.0, rescale: bool = True, **options: Any
     ) -> None:
         check_flag("SRU", "rescale", rescale)
         if isinstance(highway_bias, bool) or not isinstance(highway_bias, int | float):
@@ -63,7 +66,7 @@ class SRU(ElementwiseLayerWithCell):
         super().__init__(*arguments, **options)
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         return self._cell_of(0)
 
     def _cell_of(self, layer: int) -> str:
@@ -82,10 +85,10 @@ class SRU(ElementwiseLayerWithCell):
             shapes["skip_scale"] = (self.hidden_size,)
         return shapes
 
-    def _stored_weights(self) -> dict[str, Tensor | None]:
+    def _stored_weights(self) -> Any:
         return {**self._parameters, **self._buffers}
 
-    def _run_at_once(self, *arguments):
+    def _run_at_once(self, *arguments: Any) -> Any:
         # One call of C++ has one cell.
         return super()._run_at_once(*arguments) if len(set(self._cells())) == 1 else None
 
@@ -136,7 +139,9 @@ class SRU(ElementwiseLayerWithCell):
         return layer
 
     @torch.no_grad()
-    def _load_package(self, k: int, weight, weight_c, bias, scale_x) -> None:
+    def _load_package(
+        self, k: int, weight: Tensor, weight_c: Tensor, bias: Tensor, scale_x: Tensor
+    ) -> None:
         hidden, directions, gates = self.hidden_size, 1 + self.bidirectional, self._gates_of(k)
         shape = (self._input_width(k), directions * hidden * gates)
         if tuple(weight.shape) != shape or bias.numel() != 2 * directions * hidden:

@@ -161,8 +161,9 @@ def _results(query: Tensor, keys: int, width: int, return_weights: bool):
 
 def _grads(variables: tuple[Tensor, ...], mask: Tensor | None, needs_mask_grad: bool):
     grads = [v.new_empty(v.shape) for v in variables]
-    is_added = needs_mask_grad and mask is not None and mask.dtype != torch.bool
-    return *grads, mask.new_empty(mask.shape) if is_added else variables[0].new_empty(0)
+    if not needs_mask_grad or mask is None or mask.dtype == torch.bool:
+        return *grads, variables[0].new_empty(0)
+    return *grads, mask.new_empty(mask.shape)
 
 
 def _fake_attention_forward(

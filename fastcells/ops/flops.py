@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import (
@@ -103,7 +104,7 @@ def _scan_backward(
 
 def register_formulas() -> None:
     """Tells torch the formulas; a counter that is made afterwards knows them."""
-    formulas = {
+    formulas: dict[str, Any] = {
         "recurrent_forward": _recurrent_forward,
         "recurrent_backward": _recurrent_backward,
         "recurrent_step": _recurrent_step,

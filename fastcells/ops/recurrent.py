@@ -91,7 +91,11 @@ def recurrent_step(
 
 
 def step_at_once(
-    cell: str, input: Tensor, h: Tensor, c: Tensor | None, parameters: dict[str, Tensor | None]
+    cell: str,
+    input: Tensor,
+    h: Tensor | None,
+    c: Tensor | None,
+    parameters: dict[str, Tensor | None],
 ) -> Tensor | tuple[Tensor, Tensor] | None:
     """h' (and c') of a cell module, past torch's dispatcher, which costs more than a small step;
     where a derivative may be asked for, recorded by a node of C++. None where only the way through

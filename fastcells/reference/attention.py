@@ -12,6 +12,7 @@ Whole matrices of scores are held here, which the kernels never do.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,8 +118,8 @@ def keep_mask(seed: Tensor, slices: int, rows: int, columns: int, dropout_p: flo
     return words.flatten(-2)[..., :columns] >= math.ceil(dropout_p * 2**32)
 
 
-def _dropped_out(weights: Tensor, seed: Tensor | None, dropout_p: float) -> Tensor:
-    """Weights [..., Tq, Tk] after dropout."""
+def _dropped_out(weights: Tensor, seed: Any, dropout_p: float) -> Tensor:
+    """Weights [..., Tq, Tk] after dropout; seed may be None where there is none."""
     if dropout_p == 0:
         return weights
     *slices, rows, columns = weights.shape

@@ -42,7 +42,9 @@ def indrnn_step(activation: Callable[[Tensor], Tensor]) -> Step:
     return step
 
 
-def _sru(candidate, x_f, x_r, skip, c, w: Weights) -> tuple[Tensor, Tensor]:
+def _sru(
+    candidate: Tensor, x_f: Tensor, x_r: Tensor, skip: Tensor, c: Tensor, w: Weights
+) -> tuple[Tensor, Tensor]:
     v_f, v_r = w.weight_hh.chunk(2)
     f = torch.sigmoid(x_f + v_f * c)
     r = torch.sigmoid(x_r + v_r * c)
@@ -54,12 +56,14 @@ def sru_step(x: Tensor, h: Tensor, c: Tensor, w: Weights, s: Tensor) -> tuple[Te
     """c' = f c + (1 - f) x~;  h' = r c' + (1 - r) alpha s; f and r see the c that came in; alpha
     is `skip_scale`. Lei et al. 2018, https://arxiv.org/abs/1709.02755, equations 1 to 4."""
     skip = s if w.skip_scale is None else s * w.skip_scale
-    return _sru(*linear(x, w.weight_ih, w.bias_ih).chunk(3, dim=-1), skip, c, w)
+    candidate, x_f, x_r = linear(x, w.weight_ih, w.bias_ih).chunk(3, dim=-1)
+    return _sru(candidate, x_f, x_r, skip, c, w)
 
 
 def sru_skip_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
     """The same, the skip term a fourth block of rows, where widths differ."""
-    return _sru(*linear(x, w.weight_ih, w.bias_ih).chunk(4, dim=-1), c, w)
+    candidate, x_f, x_r, skip = linear(x, w.weight_ih, w.bias_ih).chunk(4, dim=-1)
+    return _sru(candidate, x_f, x_r, skip, c, w)
 
 
 def qrnn_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor]:

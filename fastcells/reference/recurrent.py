@@ -14,7 +14,7 @@ Cells whose units see themselves alone are in `elementwise`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class Weights(NamedTuple):
     """Parameters of one direction of one layer, with torch.nn's row order of the gates."""
 
     weight_ih: Tensor  # [G*H, I]
-    weight_hh: Tensor | None = None  # [G*H, P]; of an elementwise cell [V*H], None where V is 0
+    # [G*H, P]; of an elementwise cell [V*H]. None where V is 0, of cells that do not read it.
+    weight_hh: Tensor = None  # type: ignore[assignment]
     bias_ih: Tensor | None = None  # [G*H]
     bias_hh: Tensor | None = None  # [G*H]
     weight_hr: Tensor | None = None  # [P, H]: the projection of an LSTM with proj_size
@@ -51,7 +52,7 @@ class Weights(NamedTuple):
     norm_c: Tensor | None = None  # [H]: gain of c', normalised on its way to h'
     norm_carried_c: Tensor | None = None  # [H], in its place: what is carried on is normalised, too
     norm_c_bias: Tensor | None = None  # [H], added to that
-    unit_weights: Tensor | None = None  # [V*H], of a cell with vectors of its own
+    unit_weights: Tensor = None  # type: ignore[assignment]  # [V*H], of a cell that has vectors
     noise: Tensor | None = None  # float64 [5]: see `noise`
     dropped: Tensor | None = None  # [B, H]: factors of h in front of W_hh, drawn from noise
 
@@ -77,7 +78,7 @@ def _parts(x: Tensor, h: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
         gates = layer_norm(total.unflatten(-1, (-1, hidden)), (hidden,), eps=NORM_EPSILON)
         gates = gates.flatten(-2) * w.norm_gates
         zeros = torch.zeros_like(total)
-        if w.bias_ih is None:
+        if w.bias_ih is None or w.bias_hh is None:
             return zeros, gates
         return zeros + w.bias_ih, gates + w.bias_hh
     return linear(x, w.weight_ih, w.bias_ih), linear(h, w.weight_hh, w.bias_hh)
@@ -221,7 +222,8 @@ def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _in_arithmetic(w: Weights, compute: torch.dtype) -> Weights:
-    return Weights(*(None if p is None else p.to(compute) for p in w))._replace(noise=w.noise)
+    cast: list[Any] = [None if p is None else p.to(compute) for p in w]
+    return Weights(*cast)._replace(noise=w.noise)
 
 
 def _run_direction(
@@ -242,7 +244,7 @@ def _run_direction(
         noise = Noise(weights.noise, h)
         weights = weights._replace(dropped=noise.dropped(h))
     outputs: list[Tensor] = [h] * steps
-    cells: list[Tensor | None] = [c] * steps
+    cells: list[Any] = [c] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         boundary = t + 1 if reverse else t  # a reset at `boundary` parts it from `boundary - 1`
         h_in, c_in = h, c
@@ -256,13 +258,14 @@ def _run_direction(
         h_new, c_new = cell.step(input[t], h_in, c_in, weights, *also)
         if noise is not None:
             h_new = noise.zoned_out(t, h_in, h_new)
-            c_new = None if c_new is None else noise.zoned_out(t, c_in, c_new, is_c=True)
+            if c_new is not None and c_in is not None:
+                c_new = noise.zoned_out(t, c_in, c_new, is_c=True)
         outputs[t], cells[t] = h_new, c_new
         if lengths is not None:
             exists = (t < lengths)[:, None]
             outputs[t] = torch.where(exists, h_new, torch.zeros_like(h_new))
             h_new = torch.where(exists, h_new, h)
-            if c_new is not None:
+            if c_new is not None and c is not None:
                 cells[t] = torch.where(exists, c_new, torch.zeros_like(c_new))
                 c_new = torch.where(exists, c_new, c)
         h, c = h_new, c_new
@@ -305,15 +308,15 @@ def recurrent(
         exists = (steps[:, None] < lengths)[:, :, None]
         input = torch.where(exists, input, torch.zeros_like(input))
     results = []
-    for d, raw in enumerate(split_weights(weights, names)):
-        w = _in_arithmetic(raw, compute)
+    for d, stored in enumerate(split_weights(weights, names)):
+        w = _in_arithmetic(stored, compute)
         hidden = w.weight_ih.shape[0] // described.gates
         h = input.new_zeros(batch, width_of_h(cell, w)) if h_0 is None else h_0[d].to(compute)
         c = None
         if described.states == 2:
             width = described.carried * hidden
             c = input.new_zeros(batch, width) if c_0 is None else c_0[d].to(compute)
-        raw = None
+        raw: Tensor | None = None
         if described.reads_input:  # of D*H columns each direction reads its own
             raw = input if input.shape[2] == hidden else input.narrow(2, d * hidden, hidden)
         reverse = d == 1

@@ -6,6 +6,8 @@ vmapped: no value steers the control flow.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def _exists(steps: int, lengths: Tensor | None, like: Tensor) -> Tensor | None:
     return (torch.arange(steps, device=like.device)[:, None] < lengths)[:, :, None]
 
 
-def _time_major(x: Tensor | None, batch_first: bool) -> Tensor | None:
+def _time_major(x: Any, batch_first: bool) -> Any:  # a tensor or None
     return x if x is None or not batch_first else x.transpose(0, 1)
 
 

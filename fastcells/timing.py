@@ -6,11 +6,21 @@ follow, until WARM_S has passed. The order is reversed from round to round, and 
 sample of each, so that whatever else the machine does meets all alike.
 """
 
+from __future__ import annotations
+
 import gc
 import math
+import os
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MIN_ROUNDS", "QUIET", "OtherLoad", "Timing", "measure"]
+
+Call = Callable[[], Any]
 
 # Spinning ends within milliseconds (ONNX Runtime's is told to): 0.02 s are enough. After 0.05 s two
 # threads were seen to wake on one core, and a call of 1 ms took 10 ms.
@@ -21,6 +31,8 @@ SAMPLE_S = 2e-3  # far above the clock's resolution and a context switch
 MAX_REPETITIONS = 200
 LONG_CALL_S = 0.05  # a longer call warms itself up
 MIN_ROUNDS = 7
+QUIET = 0.03  # more of the cores in other hands, and the numbers are not worth publishing
+_STAT = Path("/proc/stat")
 
 
 @dataclass(frozen=True)
@@ -34,12 +46,12 @@ class Timing:
     repetitions: int
 
 
-def order_of_round(names, number):
+def order_of_round(names: Sequence[str], number: int) -> list[str]:
     """Return the order of a round: forward in even rounds, reversed in odd ones."""
     return list(names) if number % 2 == 0 else list(reversed(names))
 
 
-def timed(call, repetitions):
+def timed(call: Call, repetitions: int) -> float:
     """Return the mean seconds of `repetitions` calls in a row."""
     start = time.perf_counter()
     for _ in range(repetitions):
@@ -47,18 +59,18 @@ def timed(call, repetitions):
     return (time.perf_counter() - start) / repetitions
 
 
-def repetitions_for(seconds):
+def repetitions_for(seconds: float) -> int:
     """Return how many calls of so many seconds make a sample."""
     return min(MAX_REPETITIONS, max(1, math.ceil(SAMPLE_S / max(seconds, 1e-9))))
 
 
-def rounds_within(budget_s, seconds_per_round, rounds):
+def rounds_within(budget_s: float, seconds_per_round: float, rounds: int) -> int:
     """Return `rounds`, or fewer where they would take longer than the budget."""
     affordable = int(min(rounds, budget_s / seconds_per_round))
     return max(affordable, min(rounds, MIN_ROUNDS))
 
 
-def turn(call, seconds, repetitions, pause_s):
+def turn(call: Call, seconds: float, repetitions: int, pause_s: float) -> float:
     """Pause, warm up, and return a sample of `call`, of which one takes about `seconds`."""
     time.sleep(pause_s)
     end = time.perf_counter() + WARM_S
@@ -67,36 +79,56 @@ def turn(call, seconds, repetitions, pause_s):
     return timed(call, repetitions)
 
 
-def estimate(call, pause_s):
+def estimate(call: Call, pause_s: float) -> float:
     """Return about how many seconds a call takes."""
     time.sleep(pause_s)
     seconds = timed(call, 1)
     return seconds if seconds >= LONG_CALL_S else turn(call, seconds, 1, 0)
 
 
-def turn_seconds(seconds, repetitions, pause_s):
+def turn_seconds(seconds: float, repetitions: int, pause_s: float) -> float:
     """Return how long a turn takes."""
     warm_s = max(WARM_S, seconds) if seconds < LONG_CALL_S else 0
     return pause_s + warm_s + repetitions * seconds
 
 
-def summarize(samples, repetitions):
+def summarize(samples: Sequence[float], repetitions: int) -> Timing:
     """Return the Timing of these samples."""
     median = statistics.median(samples)
     return Timing(median, min(samples), max(samples), len(samples), repetitions)
 
 
-def measure(callables, rounds=12, pause_s=PAUSE_S, budget_s=math.inf):
-    """Time each of `callables`, {name: call without arguments}; return {name: Timing}.
+def measure(
+    callables: Mapping[str, Call],
+    rounds: int = 12,
+    pause_s: float = PAUSE_S,
+    budget_s: float = math.inf,
+) -> dict[str, Timing]:
+    """Times each of `callables` in turns.
 
-    `budget_s` bounds the whole: slow calls get fewer rounds, MIN_ROUNDS at least.
+    Args:
+        callables: {name: call without arguments}, which returns when its work is done.
+        rounds: samples of each.
+        pause_s: seconds before each turn.
+        budget_s: bounds the whole: slow calls get fewer rounds, MIN_ROUNDS at least.
+
+    Returns:
+        {name: Timing}, in the order of `callables`.
+
+    Example::
+
+        x = torch.randn(60, 8, 64)
+        layers = {"fastcells": fastcells.GRU(64, 64), "torch": torch.nn.GRU(64, 64)}
+        with torch.no_grad():
+            found = measure({name: partial(layer, x) for name, layer in layers.items()})
+        ratio = found["torch"].median / found["fastcells"].median
     """
     seconds, repetitions = {}, {}
     for name, call in callables.items():
         seconds[name] = estimate(call, pause_s)
         repetitions[name] = repetitions_for(seconds[name])
     round_s = sum(turn_seconds(seconds[name], repetitions[name], pause_s) for name in callables)
-    samples = {name: [] for name in callables}
+    samples: dict[str, list[float]] = {name: [] for name in callables}
     gc.collect()
     gc.disable()
     try:
@@ -107,3 +139,35 @@ def measure(callables, rounds=12, pause_s=PAUSE_S, budget_s=math.inf):
     finally:
         gc.enable()
     return {name: summarize(samples[name], repetitions[name]) for name in callables}
+
+
+class OtherLoad:
+    """Which share of the cores others used, from now until `share()`: numbers need a quiet machine.
+
+    On a virtual machine what the host took away counts too.
+    """
+
+    def __init__(self) -> None:
+        self._start, self._busy, self._own = time.perf_counter(), busy_seconds(), own_seconds()
+
+    def share(self) -> float | None:
+        """Return it, 0 to 1; None where there is no /proc/stat."""
+        busy = busy_seconds()
+        if busy is None or self._busy is None:
+            return None
+        others = (busy - self._busy) - (own_seconds() - self._own)
+        elapsed = time.perf_counter() - self._start
+        return max(0.0, others / (elapsed * (os.cpu_count() or 1)))
+
+
+def busy_seconds() -> float | None:
+    """Return the seconds that all cores together have worked, None where nobody counts them."""
+    if not _STAT.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, _STAT.read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds() -> float:
+    """Return the seconds that this process and its children that ended have worked."""
+    return sum(os.times()[:4])

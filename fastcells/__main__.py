@@ -1,0 +1,5 @@
+"""`python -m fastcells`: see fastcells.cli."""
+
+from .cli import main
+
+main()
