@@ -1,6 +1,6 @@
 """Recurrent and attention layers in the place of torch.nn's, on compiled kernels."""
 
-from . import functional, reference
+from . import functional, keras, onnx, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
 from .explain import explain
@@ -55,7 +55,9 @@ __all__ = [
     "frozen",
     "functional",
     "is_compiled",
+    "keras",
     "linear_scan",
+    "onnx",
     "quantize",
     "reference",
     "scaled_dot_product_attention",
