@@ -2,7 +2,7 @@
 
 import importlib
 
-from . import functional, reference
+from . import functional, keras, onnx, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
 from .equations import CellError, cell
@@ -75,7 +75,9 @@ __all__ = [
     "frozen",
     "functional",
     "is_compiled",
+    "keras",
     "linear_scan",
+    "onnx",
     "quantize",
     "reference",
     "scaled_dot_product_attention",

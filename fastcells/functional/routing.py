@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..ops import attention, compiled_cells, is_compiled, recurrent, why_not_compiled
+from ..ops.exporting import is_onnx_export
 
 __all__ = [
     "Route",
@@ -156,6 +157,8 @@ def torch_is_faster(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 
 def _route(tensors: Sequence[Tensor | None], why_not: str, has_forward_mode: bool = False) -> Route:
+    if is_onnx_export():
+        return Route(True, "torch.onnx.export writes operators of its own")
     if not is_compiled():
         return Route(False, why_not_compiled() or "the extension is not compiled")
     if why_not:
@@ -186,9 +189,12 @@ def _is_traced_or_transformed() -> bool:
 
 def needs_grad(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a derivative may be asked for; always assumed inside a torch.func transform, and for
-    torch.jit.trace, whose graph must not depend on the mode it was traced in."""
+    torch.jit.trace, whose graph must not depend on the mode it was traced in; never for
+    torch.onnx.export, whose model has no way back."""
     if torch.jit.is_tracing():
         return True
+    if is_onnx_export():
+        return False
     if not torch.compiler.is_compiling() and _is_transformed():
         return True
     if not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in tensors):

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._extension import _C, is_compiled
 from . import devices
 from .devices import arithmetic_dtype, check_device
+from .exporting import call
 
 __all__ = [
     "KERNEL_DEVICES",
@@ -78,9 +79,9 @@ def attention_forward(
     return_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """output, logsumexp, weights; weights of shape `(0,)` where they are not asked for."""
-    return torch.ops.fastcells.attention_forward(
-        query, key, value, mask, key_lengths, seed, scale, softcap, left, right, offset, dropout_p,
-        return_weights,
+    return call(
+        "attention_forward", query, key, value, mask, key_lengths, seed, scale, softcap, left,
+        right, offset, dropout_p, return_weights,
     )  # fmt: skip
 
 
@@ -122,9 +123,10 @@ def additive_attention_forward(
     return_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """output, logsumexp, weights; weights of shape `(0,)` where they are not asked for."""
-    return torch.ops.fastcells.additive_attention_forward(
-        query, key, value, scale, mask, key_lengths, seed, dropout_p, return_weights
-    )
+    return call(
+        "additive_attention_forward", query, key, value, scale, mask, key_lengths, seed, dropout_p,
+        return_weights,
+    )  # fmt: skip
 
 
 def additive_attention_backward(

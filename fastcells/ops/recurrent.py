@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .._extension import _C, is_compiled
 from .devices import arithmetic_dtype, check_device, check_dtype, has_kernels
+from .exporting import call
 
 __all__ = [
     "ModuleLayers",
@@ -53,9 +54,10 @@ def recurrent_forward(
     keep: str,  # "nothing", "cells", "states" or "everything"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """output, h_n, c_n, cells, saved; what is absent has shape `(0,)`."""
-    return torch.ops.fastcells.recurrent_forward(
-        cell, directions, input, h_0, c_0, weights, names, lengths, resets, keep
-    )
+    return call(
+        "recurrent_forward", cell, directions, input, h_0, c_0, weights, names, lengths, resets,
+        keep,
+    )  # fmt: skip
 
 
 def recurrent_backward(
@@ -87,7 +89,7 @@ def recurrent_step(
     names: str,
 ) -> tuple[Tensor, Tensor]:
     """h', c' of one step without gradients; c' of shape `(0,)` for a cell without c."""
-    return torch.ops.fastcells.recurrent_step(cell, input, h, c, weights, names)
+    return call("recurrent_step", cell, input, h, c, weights, names)
 
 
 def step_at_once(

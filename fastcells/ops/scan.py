@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._extension import _C, is_compiled
 from .devices import check_device, check_dtype, has_kernels
+from .exporting import call
 
 __all__ = ["has_kernels", "linear_scan", "linear_scan_backward", "scan_at_once"]
 
@@ -38,9 +39,7 @@ def linear_scan(
     adjoint: bool,  # the adjoint of this scan: b is the gradient of h, the result that of b
 ) -> Tensor:
     """h, like b."""
-    return torch.ops.fastcells.linear_scan(
-        a, b, h_0, lengths, resets, batch_first, reverse, adjoint
-    )
+    return call("linear_scan", a, b, h_0, lengths, resets, batch_first, reverse, adjoint)
 
 
 def linear_scan_backward(
