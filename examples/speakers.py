@@ -191,7 +191,7 @@ class Comparison:
     cell: str
     theirs: Run  # torch.nn
     ours: Run  # fastcells
-    kernel: str  # which kernel of fastcells ran
+    kernel: str = ""  # which kernel of fastcells ran
     answers: list = field(default_factory=list)  # one Answer a length
 
     def loss_difference(self, epochs=None):
