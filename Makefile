@@ -8,12 +8,15 @@ PIP    := $(PY) -m pip -qq --disable-pip-version-check --no-input
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 PACKAGE_INSTALLED := $(VENV)/.package-installed
+DOCS_INSTALLED := $(VENV)/.docs-installed
+BROWSE_INSTALLED := $(VENV)/.browse-installed
 BUILT     := $(VENV)/.built
 SOURCES   := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml fastcells/_version.py
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 # The tools of pyproject.toml's extras, one a line: of those that are named, else of all but bench,
-# which holds whole frameworks to measure against, and package, which only `make wheel` needs.
+# which holds whole frameworks to measure against, package, which only `make wheel` needs, and those of
+# the documentation's site.
 define LIST_EXTRAS
 import sys
 try:
@@ -22,7 +25,9 @@ except ImportError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 with open("pyproject.toml", "rb") as file:
     extras = tomllib.load(file)["project"]["optional-dependencies"]
-wanted = sys.argv[1:] or [name for name in extras if name not in ("bench", "package")]
+wanted = sys.argv[1:] or [
+    name for name in extras if name not in ("bench", "package", "docs", "browse")
+]
 print("\n".join(sum((extras[name] for name in wanted), [])))
 endef
 export LIST_EXTRAS
@@ -30,8 +35,8 @@ export LIST_EXTRAS
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
-        sanitize sanitize-threads in-one-process demo bench bench-quick wheel wheel-check \
-        types gpu gpu-kit gpu-rehearsal format clean FORCE
+        docs docs-browse sanitize sanitize-threads in-one-process demo bench bench-quick wheel \
+        wheel-check types gpu gpu-kit gpu-rehearsal format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -108,15 +113,25 @@ docs-check: build  ## run the code blocks of README.md and docs/
 	@echo "docs-check: running the code blocks of README.md and docs/"
 	@$(DOCS_CHECK)
 
+$(VENV)/.%-installed: $(INSTALLED)
+	@echo "$*: installing the extra of pyproject.toml into $(VENV)"
+	@$(PY) -c "$$LIST_EXTRAS" $* > $(VENV)/$*.txt && $(PIP) install "$(TORCH)" -r $(VENV)/$*.txt
+	@touch $@
+
+SITE := build/site
+docs: build $(DOCS_INSTALLED)  ## the documentation as a site, in build/site
+	@echo "docs: the site in $(SITE)"
+	@rm -rf $(SITE) docs/site/generated
+	@$(PY) -m benchmarks.plots build/plots
+	@$(PY) -m sphinx -q -W --keep-going -E -c docs/site . $(SITE)
+
+docs-browse: docs $(BROWSE_INSTALLED)  ## open every page of the site in headless Chromium
+	@echo "docs-browse: every page of $(SITE), as a desktop and as a phone"
+	@$(PY) tests/project/docs_browse.py $(SITE)
+
 demo: build  ## train on real speech, fastcells beside torch.nn
 	@echo "demo: examples/speakers.py"
 	@$(PY) examples/speakers.py
-
-$(BENCH_INSTALLED): $(INSTALLED)
-	@echo "bench: installing the libraries to measure against into $(VENV)"
-	@$(PY) -c "$$LIST_EXTRAS" bench > $(VENV)/bench.txt
-	@$(PIP) install "$(TORCH)" -r $(VENV)/bench.txt
-	@touch $@
 
 $(PACKAGE_INSTALLED): $(INSTALLED)
 	@echo "wheel: installing build, twine and auditwheel into $(VENV)"

@@ -23,7 +23,16 @@ REBUILD_COMMAND = "pip install --no-build-isolation --force-reinstall --no-deps 
 
 
 class FastcellsBuildWarning(RuntimeWarning):
-    """The compiled module is not in use, so every call runs on fastcells.reference."""
+    """The compiled module is not in use, so every call runs on fastcells.reference.
+
+    It comes once, with the import of fastcells, and says why and what to do.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", RuntimeWarning)  # no import without the kernels
+        ...     import fastcells
+    """
 
 
 def read_build_info(path: Path = BUILD_INFO_FILE) -> dict[str, object] | None:
@@ -136,7 +145,11 @@ def include_dir(package: Path = Path(__file__).parent) -> Path:
 
 
 def is_compiled() -> bool:
-    """Whether the compiled kernels are in use."""
+    """Whether the compiled kernels are in use; if not, :class:`FastcellsBuildWarning` has said why.
+
+    Example:
+        >>> is_fast = fastcells.is_compiled()
+    """
     return _C is not None
 
 

@@ -146,6 +146,12 @@ def scaled_dot_product_attention(
 
     Source: Vaswani et al. (2017), https://arxiv.org/abs/1706.03762; the softcap: Bello et al.
     (2016), https://arxiv.org/abs/1611.09940.
+
+    Example:
+        >>> query, key, value = torch.randn(3, 2, 8, 5, 16)  # [B, N, T, E] each
+        >>> output = fastcells.scaled_dot_product_attention(
+        ...     query, key, value, key_lengths=torch.tensor([5, 3]), window=(3, 0)
+        ... )
     """
     if isinstance(query, Proxy):
         return function_node(scaled_dot_product_attention, locals())
@@ -348,6 +354,10 @@ def additive_attention(
         TypeError: arguments of another kind.
 
     Source: Bahdanau et al. (2014), https://arxiv.org/abs/1409.0473; Keras' AdditiveAttention.
+
+    Example:
+        >>> query, key = torch.randn(2, 1, 16), torch.randn(2, 9, 16)
+        >>> context = fastcells.additive_attention(query, key, key, torch.randn(16))
     """
     if isinstance(query, Proxy):
         return function_node(additive_attention, locals())

@@ -63,6 +63,10 @@ def rnn(
         RuntimeError, TypeError: shapes, dtypes or devices that do not fit together.
 
     Source: Elman (1990), "Finding structure in time"; :class:`torch.nn.RNN`.
+
+    Example:
+        >>> weights = [torch.randn(20, 10), torch.randn(20, 20)]
+        >>> output, h_n = fastcells.functional.rnn(torch.randn(5, 3, 10), None, weights)
     """
     if isinstance(input, Proxy):
         return function_node(rnn, locals())
@@ -118,6 +122,10 @@ def lstm(
 
     Source: Hochreiter, Schmidhuber (1997); Sak et al. (2014), https://arxiv.org/abs/1402.1128 for
     projections; :class:`torch.nn.LSTM`.
+
+    Example:
+        >>> weights = [torch.randn(80, 10), torch.randn(80, 20), torch.randn(80), torch.randn(80)]
+        >>> output, (h_n, c_n) = fastcells.functional.lstm(torch.randn(5, 3, 10), None, weights)
     """
     if isinstance(input, Proxy):
         return function_node(lstm, locals())
@@ -180,6 +188,10 @@ def gru(
         RuntimeError, TypeError: shapes, dtypes or devices that do not fit together.
 
     Source: Cho et al. (2014), https://arxiv.org/abs/1406.1078; :class:`torch.nn.GRU`.
+
+    Example:
+        >>> weights = [torch.randn(60, 10), torch.randn(60, 20), torch.randn(60), torch.randn(60)]
+        >>> output, h_n = fastcells.functional.gru(torch.randn(5, 3, 10), None, weights)
     """
     if isinstance(input, Proxy):
         return function_node(gru, locals())
@@ -204,7 +216,14 @@ def gru_cell_name(variant: str) -> str:
 def rnn_cell(
     input: Tensor, h: Tensor, weights: Sequence[Tensor], *, nonlinearity: str = "tanh"
 ) -> Tensor:
-    """One step of :func:`rnn`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
+    """One step of :func:`rnn`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer.
+
+    Errors: as :func:`rnn`.
+
+    Example:
+        >>> weights = [torch.randn(20, 10), torch.randn(20, 20)]
+        >>> h = fastcells.functional.rnn_cell(torch.randn(3, 10), torch.zeros(3, 20), weights)
+    """
     if isinstance(input, Proxy):
         return function_node(rnn_cell, locals())
     checks.check_function("rnn_cell", input=input, h=h)
@@ -215,7 +234,14 @@ def rnn_cell(
 def lstm_cell(
     input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """One step of :func:`lstm`: input `[B, I]`, (h `[B, P]`, c `[B, H]`) -> (h', c')."""
+    """One step of :func:`lstm`: input `[B, I]`, (h `[B, P]`, c `[B, H]`) -> (h', c').
+
+    Errors: as :func:`lstm`.
+
+    Example:
+        >>> weights, hx = [torch.randn(80, 10), torch.randn(80, 20)], torch.zeros(2, 3, 20)
+        >>> h, c = fastcells.functional.lstm_cell(torch.randn(3, 10), tuple(hx), weights)
+    """
     if isinstance(input, Proxy):
         return function_node(lstm_cell, locals())
     checks.check_pair("lstm_cell", hx)
@@ -227,7 +253,14 @@ def lstm_cell(
 def gru_cell(
     input: Tensor, h: Tensor, weights: Sequence[Tensor], *, variant: str = "reset_after"
 ) -> Tensor:
-    """One step of :func:`gru`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer."""
+    """One step of :func:`gru`: input `[B, I]`, h `[B, H]` -> h' `[B, H]`; weights of one layer.
+
+    Errors: as :func:`gru`.
+
+    Example:
+        >>> weights = [torch.randn(60, 10), torch.randn(60, 20)]
+        >>> h = fastcells.functional.gru_cell(torch.randn(3, 10), torch.zeros(3, 20), weights)
+    """
     if isinstance(input, Proxy):
         return function_node(gru_cell, locals())
     checks.check_function("gru_cell", input=input, h=h)

@@ -73,6 +73,10 @@ def linear_scan(
 
     Source: Blelloch (1990), "Prefix sums and their applications"; as a layer's recurrence Martin
     and Cundy (2018), https://arxiv.org/abs/1709.04057.
+
+    Example:
+        >>> decay, x = torch.rand(20), torch.randn(100, 3, 20)
+        >>> average = fastcells.linear_scan(decay, (1 - decay) * x)
     """
     if isinstance(a, Proxy) or isinstance(b, Proxy):
         return function_node(linear_scan, locals())

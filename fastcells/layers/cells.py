@@ -71,6 +71,13 @@ class RNNCell(RecurrentCell):
     """One step of an Elman network, in the place of :class:`torch.nn.RNNCell`.
 
     Equation: :class:`fastcells.RNN`. Source and errors: :class:`torch.nn.RNNCell`.
+
+    Shapes: B batch, I `input_size`, H `hidden_size`. input `[B, I]` or `[I]`; hx and the new
+    state `[B, H]` or `[H]`. dtypes as for :class:`fastcells.RNN`.
+
+    Example:
+        >>> cell = fastcells.RNNCell(10, 20, nonlinearity="relu")
+        >>> h = cell(torch.randn(3, 10), torch.randn(3, 20))
     """
 
     def __init__(
@@ -105,6 +112,13 @@ class LSTMCell(RecurrentCell):
     """One step of an LSTM, in the place of :class:`torch.nn.LSTMCell`.
 
     Equations: :class:`fastcells.LSTM`. Source and errors: :class:`torch.nn.LSTMCell`.
+
+    Shapes: B batch, I `input_size`, H `hidden_size`. input `[B, I]` or `[I]`; h and c of hx
+    and of the result `[B, H]` or `[H]`. dtypes as for :class:`fastcells.RNN`.
+
+    Example:
+        >>> cell = fastcells.LSTMCell(10, 20)
+        >>> h, c = cell(torch.randn(3, 10))
     """
 
     cell = "lstm"
@@ -139,7 +153,14 @@ class GRUCell(RecurrentCell):
     """One step of a GRU, in the place of :class:`torch.nn.GRUCell`.
 
     Equations, and `variant`, which torch has not: :class:`fastcells.GRU`. Source and errors:
-    :class:`torch.nn.GRUCell`.
+    :class:`torch.nn.GRUCell`; another variant is a ValueError.
+
+    Shapes: B batch, I `input_size`, H `hidden_size`. input `[B, I]` or `[I]`; hx and the new
+    state `[B, H]` or `[H]`. dtypes as for :class:`fastcells.RNN`.
+
+    Example:
+        >>> cell = fastcells.GRUCell(10, 20, variant="reset_before")
+        >>> h = cell(torch.randn(10), torch.randn(20))
     """
 
     def __init__(

@@ -24,9 +24,9 @@ class IndRNN(ElementwiseLayer):
 
     .. math:: h_t = f(W x_t + b + u \odot h_{t-1}), \quad f = \tanh, \mathrm{relu}
 
+    The constructor is that of :class:`torch.nn.RNN`, and of it:
+
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype: as for :class:`torch.nn.RNN`.
         nonlinearity: f, "tanh" or "relu".
         recompute: as for :class:`fastcells.RNN`.
 
@@ -143,13 +143,16 @@ class MinGRU(_Minimal, ElementwiseLayer):
     .. math::
         z = \sigma(W_z x_t + b_z) \qquad h_t = (1 - z) \odot h_{t-1} + z \odot a(W_h x_t + b_h)
 
-    Args, beside those of :class:`IndRNN`:
+    The constructor is that of :class:`IndRNN` without nonlinearity, and beyond it:
+
+    Args:
         activation: a. "g" (default): x + 0.5 for x >= 0, else sigmoid(x), positive throughout
             (appendix B of the paper); "identity": the paper's section 3.1.
 
     Parameters: rows z, h: `weight_ih_l{k}` `[2H, I]`, `bias_ih_l{k}` `[2H]`. Initial values: all
     uniform in +-1/sqrt(I), as of :class:`torch.nn.Linear`. Called as :class:`fastcells.GRU`. With
     "g" the log-space form of others lets an initial state through g first; here it is the state.
+    Shapes, dtypes, errors: as for :class:`IndRNN`; another activation is a ValueError.
 
     Source: Feng et al. (2024), https://arxiv.org/abs/2410.01201, section 3.1.
 
@@ -166,6 +169,10 @@ class MinGRU(_Minimal, ElementwiseLayer):
         expansion_factor other than 1) is not part of it.
 
         The result has batch_first=True and no bias. Raises ValueError for other keys.
+
+        Example:
+            >>> trained = {"to_hidden_and_gate.weight": torch.randn(2 * 16, 8)}
+            >>> output, h_n = fastcells.MinGRU.from_mingru_pytorch(trained)(torch.randn(3, 50, 8))
         """
         weight = _only_weight(cls, state_dict, "to_hidden_and_gate.weight", 2)
         hidden, gate = weight.chunk(2)
@@ -183,10 +190,11 @@ class MinLSTM(_Minimal, ElementwiseLayerWithCell):
     f/(f + i) is computed from exponentials of which the largest is 1, so that it is exact where
     both gates underflow: it equals sigmoid(softplus(-x_i) - softplus(-x_f)).
 
-    Args, beside those of :class:`IndRNN`: activation, as for :class:`MinGRU`.
+    The constructor is that of :class:`MinGRU`.
 
     Parameters: rows f, i, h: `weight_ih_l{k}` `[3H, I]`, `bias_ih_l{k}` `[3H]`. Initial values as
-    for :class:`MinGRU`. Called as :class:`fastcells.LSTM`, with hx and the final states (h, c).
+    for :class:`MinGRU`. Called as :class:`fastcells.LSTM`, with hx and the final states (h, c);
+    shapes, dtypes, errors as there and for :class:`MinGRU`.
 
     Source: Feng et al. (2024), https://arxiv.org/abs/2410.01201, section 3.2.
 
@@ -199,7 +207,12 @@ class MinLSTM(_Minimal, ElementwiseLayerWithCell):
     @classmethod
     def from_mingru_pytorch(cls, state_dict: dict[str, Tensor]) -> MinLSTM:
         """The layer of a `minLSTM` of minGRU-pytorch: `to_hidden_and_f_i_gate.weight` `[3*H, I]`,
-        rows hidden, f, i; the rest as :meth:`MinGRU.from_mingru_pytorch`."""
+        rows hidden, f, i; the rest as :meth:`MinGRU.from_mingru_pytorch`.
+
+        Example:
+            >>> trained = {"to_hidden_and_f_i_gate.weight": torch.randn(3 * 16, 8)}
+            >>> layer = fastcells.MinLSTM.from_mingru_pytorch(trained)
+        """
         weight = _only_weight(cls, state_dict, "to_hidden_and_f_i_gate.weight", 3)
         hidden, f, i = weight.chunk(3)
         return _layer_of(cls, torch.cat([f, i, hidden]), 3)
@@ -318,7 +331,8 @@ class DiagonalLSTM(_Diagonal, ElementwiseLayerWithCell):
 
     Parameters: rows f, g, o: `weight_ih_l{k}` `[3H, I]`, `bias_ih_l{k}` `[3H]`; `weight_hh_l{k}`
     `[3H]`: u_f, u_g, u_o. Initial values as for :class:`DiagonalGRU`. Called as
-    :class:`fastcells.LSTM`, with hx and the final states (h, c).
+    :class:`fastcells.LSTM`, with hx and the final states (h, c); other arguments, dtypes and errors
+    as for :class:`IndRNN`, without nonlinearity.
 
     Source: Danieli et al. (2025), https://arxiv.org/abs/2510.21450; Greff et al. (2015),
     https://arxiv.org/abs/1503.04069, for the coupled gates.

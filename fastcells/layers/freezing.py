@@ -49,14 +49,26 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def unfreeze(module: nn.Module) -> nn.Module:
-    """Takes :func:`freeze` back: every call makes sure of the weights again. Returns the module."""
+    """Takes :func:`freeze` back: every call makes sure of the weights again. Returns the module.
+
+    Errors: as :func:`freeze`.
+
+    Example:
+        >>> layer = fastcells.unfreeze(fastcells.freeze(fastcells.GRU(16, 32)))
+    """
     _set(module, "unfreeze", False)
     return module
 
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
-    """Within it `module` is frozen, see :func:`freeze`; after it, it is not."""
+    """Within it `module` is frozen, see :func:`freeze`, errors included; after it, it is not.
+
+    Example:
+        >>> layer = fastcells.GRU(16, 32)
+        >>> with fastcells.frozen(layer), torch.no_grad():
+        ...     output, h_n = layer(torch.randn(8, 1, 16))
+    """
     freeze(module)
     try:
         yield module

@@ -59,14 +59,13 @@ def quantize(module: nn.Module, dtype: torch.dtype = torch.int8) -> nn.Module:
         dtype: torch.int8 or torch.bfloat16.
 
     Returns:
-        The copy: a QuantizedLSTM in the place of an LSTM, and so on; what else a module holds is
-        copied.
+        A copy with a QuantizedLSTM in the place of an LSTM, and so on.
 
     Raises:
         TypeError: `module` is no module, or holds no such layer; a layer is of a subclass.
         ValueError: another dtype; a layer with proj_size or variant="reset_before", whose weights
             are on another device than a CPU or hold NaN or infinity.
-        RuntimeError, at a call of the copy: a gradient is asked for.
+        RuntimeError: of the copy, where a gradient is asked for.
 
     Source: the scheme is that of :func:`torch.ao.quantization.quantize_dynamic`, with a scale a row
     in the place of one a matrix, for weights and for activations.

@@ -27,7 +27,9 @@ class SRU(ElementwiseLayerWithCell):
     is as wide as its output, D*H (each direction takes its own H columns), else
     :math:`W_s x_t + b_s`, as in the package `sru`.
 
-    Args, beside those of :class:`IndRNN`:
+    The constructor is that of :class:`IndRNN` without nonlinearity, and beyond it:
+
+    Args:
         highway_bias: initial b_r.
         rescale: :math:`\alpha = \sqrt{1 + 2 e^{b}}` with b the highway_bias, else 1.
 
@@ -40,7 +42,11 @@ class SRU(ElementwiseLayerWithCell):
     The package has no b and no b_s (they start from 0 here, and train), and besides use_tanh,
     layer_norm, projections and dropout inside the cell, which this has not.
 
-    Called as :class:`fastcells.LSTM`, with hx and the final states (h, c).
+    Called as :class:`fastcells.LSTM`, with hx and the final states (h, c); dtypes as there.
+
+    Raises:
+        ValueError, RuntimeError, TypeError: as :class:`IndRNN`; a highway_bias that is no number, a
+            rescale that is not a bool.
 
     Source: Lei et al. (2018), https://arxiv.org/abs/1709.02755, equations 1 to 4 and section 3.2;
     https://github.com/asappresearch/sru for the fourth block and the directions' columns.
@@ -119,6 +125,11 @@ class SRU(ElementwiseLayerWithCell):
         and `scale_x` `[1]`.
 
         Raises ValueError for other keys (a projection, layer_norm, a module of its own) and shapes.
+
+        Example:
+            >>> shapes = {"weight": (8, 24), "weight_c": (16,), "bias": (16,), "scale_x": (1,)}
+            >>> trained = {f"rnn_lst.0.{name}": torch.randn(s) for name, s in shapes.items()}
+            >>> output, (h_n, c_n) = fastcells.SRU.from_sru(trained)(torch.randn(5, 3, 8))
         """
         directions = 1 + bidirectional
         parts = ("weight", "weight_c", "bias", "scale_x")

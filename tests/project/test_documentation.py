@@ -1,0 +1,91 @@
+"""Docstrings: shapes, errors, an example that runs. Pages and names have a place on the site."""
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastcells
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ("functional", "reference", "__version__")  # no examples of their own
+NAMES = [name for name in fastcells.__all__ if name not in MODULES]
+NAMES += [f"functional.{n}" for n in fastcells.functional.__all__ if not hasattr(fastcells, n)]
+#: Of no tensors: there are no shapes to give.
+SHAPELESS = ("FastcellsBuildWarning", "explain", "freeze", "frozen", "is_compiled", "quantize",
+             "unfreeze")  # fmt: skip
+CANNOT_FAIL = ("FastcellsBuildWarning", "is_compiled")
+
+
+def find(name):
+    found = fastcells
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def documented(name):
+    """The object and, of a class, the functions that are made with it (`from_sru`)."""
+    found = find(name)
+    own = vars(found).items() if inspect.isclass(found) else ()
+    methods = [(f"{name}.{key}", value) for key, value in own if isinstance(value, classmethod)]
+    return [(name, found), *((key, value.__func__) for key, value in methods)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_docstrings_example_runs(name):
+    for full, found in documented(name):
+        text = inspect.getdoc(found) or ""
+        test = doctest.DocTestParser().get_doctest(
+            text, {"torch": torch, "fastcells": fastcells}, full, None, 0
+        )
+        assert test.examples, f"{full} has no example"
+        printed = []
+        doctest.DocTestRunner().run(test, out=printed.append)
+        assert not printed, "".join(printed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_docstring_gives_shapes_and_errors(name):
+    text = inspect.getdoc(find(name))
+    if name not in SHAPELESS:
+        assert re.search(r"`\[|[Ss]hapes", text), "no shapes"
+    if name not in CANNOT_FAIL:
+        assert re.search(r"Raises:|[Ee]rrors", text), "no word of errors"
+
+
+def pages_of(text):
+    """The lines of all toctrees of the index."""
+    blocks = re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and line[0] != ":"]
+
+
+def test_the_sites_navigation_names_every_page_and_no_other():
+    docs = ROOT / "docs"
+    entries = pages_of((docs / "index.md").read_text(encoding="utf-8"))
+    named = set()
+    for entry in entries:
+        folder = ROOT if entry.startswith("/") else docs
+        found = {
+            path for end in ("md", "rst") for path in folder.glob(f"{entry.lstrip('/')}.{end}")
+        }
+        assert found or entry.endswith("*"), f"docs/index.md: there is no page {entry}"
+        named |= found
+    pages = {*docs.glob("*.md"), *docs.glob("kernels/*.md")}
+    pages -= {docs / "index.md", docs / "beyond_torch.md"}  # which the index shows
+    lost = sorted(str(path.relative_to(ROOT)) for path in pages - named)
+    assert not lost, f"add a line to a toctree of docs/index.md: {lost}"
+
+
+def test_every_public_name_has_its_entry_among_the_api_pages():
+    text = (ROOT / "docs/site/api.rst").read_text(encoding="utf-8")
+    entries = set(re.findall(r"^ {3}(\w+)$", text, re.MULTILINE))
+    entries |= set(
+        re.findall(r"^\.\. (?:data|module):: (?:fastcells\.)?(\w+)$", text, re.MULTILINE)
+    )
+    names = {*fastcells.__all__, *fastcells.functional.__all__}
+    assert not names - entries, "add them to docs/site/api.rst"
+    assert not entries - names, "of docs/site/api.rst, no public names"
