@@ -133,11 +133,6 @@ demo: build  ## train on real speech, fastcells beside torch.nn
 	@echo "demo: examples/speakers.py"
 	@$(PY) examples/speakers.py
 
-$(PACKAGE_INSTALLED): $(INSTALLED)
-	@echo "wheel: installing build, twine and auditwheel into $(VENV)"
-	@$(PY) -c "$$LIST_EXTRAS" package > $(VENV)/package.txt && $(PIP) install -r $(VENV)/package.txt
-	@touch $@
-
 wheel: $(PACKAGE_INSTALLED)  ## sdist and wheel into dist/, with what twine and auditwheel say (minutes)
 	@$(PY) tests/project/packages.py build
 
