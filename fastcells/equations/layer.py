@@ -16,7 +16,7 @@ from ..checks.tensors import check_kind
 from ..functional.graphs import Proxy, module_node
 from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent_calls import run_module_step, run_step
-from ..layers.cells import _RecurrentCell
+from ..layers.cells import RecurrentCell
 from ..layers.elementwise_base import ElementwiseLayer
 from ..ops import compiled_cells
 from .definition import Definition
@@ -195,7 +195,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         return self.definition.packed(weights) if self.definition.packs_weights else weights
 
 
-class EquationCell(_Defined, _RecurrentCell):
+class EquationCell(_Defined, RecurrentCell):
     """One step of a cell that :func:`fastcells.cell` made of a function.
 
     Parameters as of the layer, without `_l{k}`. Called with input `[B, I]` or `[I]` and hx, h or
