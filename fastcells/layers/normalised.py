@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class _LayerNormLayer(ShapedLayer):
     per_gate = False
     norm_of_c = ""
 
-    def __init__(self, *arguments, rates: dict[str, float], **options) -> None:
+    def __init__(self, *arguments: Any, rates: dict[str, float], **options: Any) -> None:
         check_rates(type(self).__name__, rates)
         check_flag(type(self).__name__, "per_gate", self.per_gate)
         super().__init__(*arguments, **options)
@@ -67,7 +68,9 @@ class _LayerNormLayer(ShapedLayer):
         fill({"weight_ih": weight_ih, **others}, self.hidden_size)
 
     @classmethod
-    def _with_weights(cls, found: list[dict[str, Tensor]], directions: int = 1, **options):
+    def _with_weights(
+        cls, found: list[dict[str, Tensor]], directions: int = 1, **options: Any
+    ) -> Any:
         """A layer with these weights of each layer and direction."""
         first = found[0]["weight_ih"]
         layer = cls(
@@ -158,7 +161,7 @@ class LayerNormRNN(_LayerNormLayer):
         )  # fmt: skip
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         return f"rnn_{self.nonlinearity}"
 
     def extra_repr(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,14 @@ class LayerNormCell(RecurrentCell):
     per_gate = False
 
     def __init__(
-        self, input_size, hidden_size, bias, device, dtype, per_gate=False, norm_of_c=""
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool,
+        device: Any,
+        dtype: torch.dtype | None,
+        per_gate: bool = False,
+        norm_of_c: str = "",
     ) -> None:
         check_flag(type(self).__name__, "per_gate", per_gate)
         super().__init__(
@@ -88,7 +97,7 @@ class LayerNormRNNCell(_WithoutC):
         self.nonlinearity = nonlinearity
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # read at every call
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         return f"rnn_{self.nonlinearity}"
