@@ -47,24 +47,25 @@ ACCURACY_CLAIM = 0.95
 
 
 class Stack(nn.Module):
-    """Layers one on another; the last one's final state, dense 64 with relu, dense 9."""
+    """Layers one on another; the last one's final state, dense 64 with relu, dense 9.
+
+    The layers are not batch_first: what they return were a view then, of which fully_shard warns.
+    """
 
     def __init__(self, library, cell, count):
         """`library` is torch.nn or fastcells, `cell` "RNN", "LSTM" or "GRU", `count` of layers."""
         super().__init__()
         self.packs = library is nn
         sizes = (FEATURES, *[HIDDEN] * (count - 1))
-        layers = (getattr(library, cell)(size, HIDDEN, batch_first=True) for size in sizes)
+        layers = (getattr(library, cell)(size, HIDDEN) for size in sizes)
         self.layers = nn.ModuleList(layers)
         self.head = nn.Sequential(nn.Linear(HIDDEN, DENSE), nn.ReLU(), nn.Linear(DENSE, SPEAKERS))
 
     def forward(self, frames, lengths):
         """Return a score for each speaker, [N, 9], from frames [N, T, 12] and lengths [N]."""
-        options, x = {"lengths": lengths}, frames
+        options, x = {"lengths": lengths}, frames.transpose(0, 1)
         if self.packs:
-            lengths = lengths.cpu()
-            x = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
-            options = {}
+            options, x = {}, pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
         for layer in self.layers:
             x, state = layer(x, **options)
         h = state[0] if isinstance(state, tuple) else state  # an LSTM returns (h, c)

@@ -199,8 +199,11 @@ class Comparison:
         batches = len(self.theirs.losses)
         if epochs is not None:
             batches = epochs * batches // self.theirs.epochs
-        pairs = zip(self.theirs.losses[:batches], self.ours.losses[:batches], strict=True)
-        return max(abs(a - b) for a, b in pairs)
+        theirs, ours = (
+            torch.tensor(run.losses[:batches], dtype=torch.float64)
+            for run in (self.theirs, self.ours)
+        )
+        return (theirs - ours).abs().max().item()  # torch's max is NaN where one of them is
 
     def parameters(self):
         """Return how many numbers are learned, without the dense network at the end."""

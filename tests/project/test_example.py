@@ -114,7 +114,8 @@ def test_a_missed_claim_is_named(speakers):
     [sentence] = speakers.failed_claims([made_up(speakers, "GRU", [1.0], [1.0], 0.94)])
     assert "fastcells.GRU reached 94.0% test accuracy" in sentence
     for wrong in (1.002, math.nan):
-        [sentence] = speakers.failed_claims([made_up(speakers, "RNN", [1.0], [wrong], 0.5)])
+        pair = [1.0, 1.0], [1.0, wrong]
+        [sentence] = speakers.failed_claims([made_up(speakers, "RNN", *pair, 0.5)])
         assert "RNN differ by" in sentence
 
 
