@@ -155,24 +155,26 @@ def _(g, node, d):
     return None, g.where(mask, d, zero), g.where(mask, zero, d)
 
 
-def _of_extreme(g: Graph, node: Node, d: Node, a: Node, b: Node) -> tuple[Node, Node]:
-    """a is the result where it is less than b, b where it is more, each half of it at a tie."""
+def _of_extreme(g: Graph, d: Node, low: Node, high: Node) -> tuple[Node, Node]:
+    """d to the first operand where low < high, to the second where low > high, each half of it at a
+    tie."""
     half, zero = g.make("multiply", 0.5, d), g.constant(0)
-    less, less_equal = g.make("less", a, b), g.make("less_equal", a, b)
-    of_a = g.where(less, d, g.where(less_equal, half, zero))
-    of_b = g.where(less, zero, g.where(less_equal, half, d))
-    return of_a, of_b
+    less, less_equal = g.make("less", low, high), g.make("less_equal", low, high)
+    of_first = g.where(less, d, g.where(less_equal, half, zero))
+    of_second = g.where(less, zero, g.where(less_equal, half, d))
+    return of_first, of_second
 
 
 @_rule("minimum")
 def _(g, node, d):
-    return _of_extreme(g, node, d, *node.inputs)
+    a, b = node.inputs
+    return _of_extreme(g, d, a, b)
 
 
 @_rule("maximum")
 def _(g, node, d):
     a, b = node.inputs
-    return tuple(reversed(_of_extreme(g, node, d, b, a)))
+    return _of_extreme(g, d, b, a)
 
 
 @_rule("less")

@@ -101,7 +101,8 @@ def _written(equations: Equations) -> list[tuple]:
 def _refuse_side_effects(specification: Specification) -> None:
     line = None
     for instruction in dis.get_instructions(specification.function):
-        line = instruction.starts_line or line
+        # From Python 3.13 on starts_line is a truth value, and the line has a name of its own.
+        line = getattr(instruction, "line_number", instruction.starts_line) or line
         if instruction.opname.startswith("INPLACE_") or instruction.argrepr in _IN_PLACE_SIGNS:
             raise _error(
                 specification,

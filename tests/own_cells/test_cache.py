@@ -160,7 +160,7 @@ def test_a_library_of_other_headers_is_not_loaded(compiler, place, tmp_path):
         pytest.skip("fastcells is not compiled")
     script = tmp_path / "c++"  # a compiler whose libraries hold no cell
     script.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo c 1 || for o; do :; done; echo no > "$o"\n'
+        '#!/bin/sh\n[ "$1" = --version ] && echo c 1 && exit\nfor o; do :; done; echo no > "$o"\n'
     )
     script.chmod(0o700)
     compiler(str(script))

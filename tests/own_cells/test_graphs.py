@@ -22,7 +22,7 @@ PROGRAMS = st.builds(
     Program, st.sampled_from(["dense", "vector"]), st.lists(STEPS, max_size=9).map(tuple)
 )
 random_cells = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -44,6 +44,15 @@ def test_a_graph_gives_what_the_function_gives(program):
 @random_cells
 @given(PROGRAMS)
 def test_gradients_are_autograds_and_follow_from_what_is_kept(program):
+    check_gradients(program)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_gradient_of_every_operation_is_autograds(operation):
+    check_gradients(Program("dense", ((operation, 0, 3, 2.5), (operation, 2, 7, 0.4))))
+
+
+def check_gradients(program):
     torch.manual_seed(0)
     done = work(program)
     nodes = [done.gradients[key] for key in done.expected]

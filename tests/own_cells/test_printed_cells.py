@@ -96,8 +96,8 @@ def library(cells, tmp_path_factory):
     for k, done in enumerate(cells):
         _, source = print_cell(done.specification, done.equations, done.gradients, done.kept)
         body = source.partition('#include "math/elementary.h"\n')[2]
-        text += f"namespace cell_{k} {{\n{body}}}\n"
-        struct = f"cell_{k}::fastcells::equations::{struct_name(done.specification.name)}"
+        text += body.replace("fastcells::equations", f"fastcells::cell_{k}")
+        struct = f"cell_{k}::{struct_name(done.specification.name)}"
         for name, arithmetic, number in (
             ("number", "double", "double"), ("pair", "Pair<Vector<float>>", "float"),
         ):  # fmt: skip

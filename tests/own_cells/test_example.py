@@ -1,0 +1,46 @@
+"""examples/own_cell.py learns, and what benchmarks/own_cells.py compares is one cell."""
+
+import importlib
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+import fastcells
+from benchmarks import own_cells
+
+EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples")
+
+
+def test_the_invented_cell_learns_beside_the_lstm(on_reference):
+    with patch.object(sys, "path", [EXAMPLES, *sys.path]):
+        example = importlib.import_module("own_cell")
+        speakers = importlib.import_module("speakers")
+    few = [speakers.Utterances(*(x[::9] for x in part)) for part in speakers.load_data()]
+    runs = example.train(2, 0, few)
+    assert [run.name for run in runs] == ["LSTM", "tempo"]
+    for run in runs:
+        assert run.losses[-1] < run.losses[0] and len(run.accuracies) == 2
+    table = example.make_table(runs)
+    assert table.row_count == 2
+
+
+def test_the_loops_compute_the_lltm(on_reference):
+    layer = fastcells.cells.lltm(5, 5)
+    weights = [w.detach() for w in layer.parameters()]
+    x = torch.randn(4, 3, 5)
+    torch.testing.assert_close(own_cells.lltm_loop(x, *weights), layer(x)[0])
+    with patch.object(torch, "compile", lambda function, **options: function):
+        torch.testing.assert_close(own_cells.compiled_loop()(x, *weights), layer(x)[0])
+
+
+def test_the_built_in_cells_are_the_equations(on_reference):
+    x = torch.randn(4, 3, 5)
+    for own, built_in in own_cells.BUILT_IN.values():
+        one, other = own(5, 5), built_in(5, 5)
+        weights = {k: v.clone() for k, v in one.state_dict().items()}
+        if "u_l0" in weights:
+            weights["weight_hh_l0"] = torch.cat([weights["weight_hh_l0"], weights.pop("u_l0")])
+        other.load_state_dict(weights)
+        torch.testing.assert_close(one(x)[0], other(x)[0])
