@@ -3,6 +3,7 @@
 from . import functional, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
+from .convert import ConversionReport, conversion_report, convert, patched_torch, to_torch
 from .explain import explain
 from .functional import additive_attention, linear_scan, scaled_dot_product_attention
 from .layers import (
@@ -37,6 +38,7 @@ __all__ = [
     "RNN",
     "SRU",
     "AdditiveAttention",
+    "ConversionReport",
     "DiagonalGRU",
     "DiagonalLSTM",
     "FastcellsBuildWarning",
@@ -50,14 +52,18 @@ __all__ = [
     "SelfAttention",
     "__version__",
     "additive_attention",
+    "conversion_report",
+    "convert",
     "explain",
     "freeze",
     "frozen",
     "functional",
     "is_compiled",
     "linear_scan",
+    "patched_torch",
     "quantize",
     "reference",
     "scaled_dot_product_attention",
+    "to_torch",
     "unfreeze",
 ]

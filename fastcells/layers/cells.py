@@ -63,23 +63,11 @@ class _RecurrentCell(Unscriptable, nn.RNNCellBase):
         return weights
 
 
-class RNNCell(_RecurrentCell):
+class RNNCell(_RecurrentCell, nn.RNNCell):
     """One step of an Elman network, in the place of :class:`torch.nn.RNNCell`.
 
     Equation: :class:`fastcells.RNN`. Source and errors: :class:`torch.nn.RNNCell`.
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
-        self.nonlinearity = nonlinearity
 
     @property
     def cell(self) -> str:
@@ -97,23 +85,13 @@ class RNNCell(_RecurrentCell):
         return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
 
 
-class LSTMCell(_RecurrentCell):
+class LSTMCell(_RecurrentCell, nn.LSTMCell):
     """One step of an LSTM, in the place of :class:`torch.nn.LSTMCell`.
 
     Equations: :class:`fastcells.LSTM`. Source and errors: :class:`torch.nn.LSTMCell`.
     """
 
     cell = "lstm"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
@@ -131,12 +109,14 @@ class LSTMCell(_RecurrentCell):
         return self._step(input, None if hx is None else list(hx), 2, ["hx[0]", "hx[1]"])
 
 
-class GRUCell(_RecurrentCell):
+class GRUCell(_RecurrentCell, nn.GRUCell):
     """One step of a GRU, in the place of :class:`torch.nn.GRUCell`.
 
     Equations, and `variant`, which torch has not: :class:`fastcells.GRU`. Source and errors:
     :class:`torch.nn.GRUCell`.
     """
+
+    variant = "reset_after"
 
     def __init__(
         self,
@@ -149,7 +129,7 @@ class GRUCell(_RecurrentCell):
         variant: str = "reset_after",
     ) -> None:
         gru_cell_name(variant)  # refuses an unknown one
-        super().__init__(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype)
+        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
         self.variant = variant
 
     @property
