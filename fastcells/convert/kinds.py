@@ -25,6 +25,7 @@ from ..layers import (
     RNNCell,
     SelfAttention,
 )
+from ..layers.torch_instances import TorchGRU, TorchLSTM, TorchRNN
 
 __all__ = [
     "BOTH",
@@ -37,24 +38,6 @@ __all__ = [
     "why_not_ours",
     "why_not_torch",
 ]
-
-
-class TorchRNN(RNN, nn.RNN):
-    """fastcells.RNN that is an instance of torch.nn.RNN, too."""
-
-    __init__ = nn.RNN.__init__
-
-
-class TorchLSTM(LSTM, nn.LSTM):
-    """fastcells.LSTM that is an instance of torch.nn.LSTM, too."""
-
-    __init__ = nn.LSTM.__init__
-
-
-class TorchGRU(GRU, nn.GRU):
-    """fastcells.GRU that is an instance of torch.nn.GRU, too."""
-
-    __init__ = nn.GRU.__init__
 
 
 #: What takes the place of a class of torch.nn.

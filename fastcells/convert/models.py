@@ -7,6 +7,7 @@ import warnings
 
 from torch import nn
 
+from ..checks.tensors import check_flag
 from .kinds import (
     BOTH,
     OURS,
@@ -44,7 +45,8 @@ def convert(module: nn.Module, inplace: bool = False, *, as_subclass: bool = Fal
         The module, or the copy. Where the root is such a layer, it is converted itself.
 
     Raises:
-        TypeError: `module` is no module, or holds no such layer, or none that can be converted.
+        TypeError: `module` is no module, or holds no such layer, or none that can be converted; a
+            flag is no bool.
         RuntimeError: `module` cannot be copied, see :func:`copy.deepcopy`.
 
     Example:
@@ -52,6 +54,8 @@ def convert(module: nn.Module, inplace: bool = False, *, as_subclass: bool = Fal
         >>> model = fastcells.convert(model, inplace=True)
         >>> print(fastcells.conversion_report(model, torch.randn(4, 25, 8)))
     """
+    check_flag("convert", "inplace", inplace)
+    check_flag("convert", "as_subclass", as_subclass)
     found = _find("convert", module)
     left = {name: why_not_ours(layer) for name, layer in found.items() if not is_ours(layer)}
     left = {name: reason for name, reason in left.items() if reason}
@@ -98,6 +102,7 @@ def to_torch(module: nn.Module, inplace: bool = False) -> nn.Module:
         >>> model = torch.nn.Sequential(fastcells.GRU(8, 16))
         >>> scripted = torch.jit.script(fastcells.to_torch(model))
     """
+    check_flag("to_torch", "inplace", inplace)
     found = _find("to_torch", module)
     left = {name: why_not_torch(layer) for name, layer in found.items() if is_ours(layer)}
     left = {name: reason for name, reason in left.items() if reason}

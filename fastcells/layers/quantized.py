@@ -19,6 +19,7 @@ from .cells import GRUCell, LSTMCell, RNNCell, _RecurrentCell
 from .elementwise_base import ElementwiseLayer
 from .recurrent import GRU, LSTM, RNN
 from .recurrent_base import RecurrentLayer
+from .torch_instances import TorchGRU, TorchLSTM, TorchRNN
 
 __all__ = [
     "QuantizedGRU",
@@ -319,6 +320,9 @@ _KINDS: dict[type, type] = {
     RNNCell: QuantizedRNNCell,
     LSTMCell: QuantizedLSTMCell,
     GRUCell: QuantizedGRUCell,
+    TorchRNN: QuantizedRNN,
+    TorchLSTM: QuantizedLSTM,
+    TorchGRU: QuantizedGRU,
     nn.RNN: QuantizedRNN,
     nn.LSTM: QuantizedLSTM,
     nn.GRU: QuantizedGRU,

@@ -97,6 +97,9 @@ def test_what_is_no_model_or_holds_no_layer_is_refused(function):
         function("model")
     assert str(error.value) == f"{name}: module must be a torch.nn.Module, got str"
     with pytest.raises(TypeError) as error:
+        function(nn.GRU(2, 3), "yes")
+    assert str(error.value) == f"{name}: inplace must be a bool, got str"
+    with pytest.raises(TypeError) as error:
         function(nn.Linear(2, 3))
     assert str(error.value) == (
         f"{name}: Linear holds no recurrent layer or cell and no MultiheadAttention, of torch.nn "
@@ -126,6 +129,8 @@ def test_as_subclass_every_layer_is_an_instance_of_torchs_class(kind):
     assert_near({"result": converted(*arguments)[0]}, {"result": expected})
     sizes = (H, 2) if kind == "MultiheadAttention" else (I, H)
     assert repr(type(converted)(*sizes)).removeprefix("Torch") == repr(getattr(nn, kind)(*sizes))
+    if kind != "MultiheadAttention":
+        assert type(fastcells.quantize(converted)).__name__ == f"Quantized{kind}"
     plain = fastcells.convert(converted)
     assert type(plain) is getattr(fastcells, kind)
     assert isinstance(plain, getattr(nn, kind)) == (kind not in LAYERS)
