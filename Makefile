@@ -35,8 +35,8 @@ export LIST_EXTRAS
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
-        docs docs-browse sanitize sanitize-threads in-one-process demo bench bench-quick wheel \
-        wheel-check types gpu gpu-kit gpu-rehearsal format clean FORCE
+        docs docs-browse sanitize sanitize-threads in-one-process demo bench bench-quick clients \
+        wheel wheel-check types gpu gpu-kit gpu-rehearsal format clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [VENV=$(VENV)] [PYTHON=$(PYTHON)] [TORCH='$(TORCH)']"
@@ -166,6 +166,24 @@ bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
 	@$(PY) -m benchmarks.attention.cpu --quick
 	@echo "bench-quick: benchmarks/small_calls.py --quick"
 	@$(PY) -m benchmarks.small_calls --quick
+
+# Packages that build on torch.nn, in an environment of their own that sees this one's torch.
+CLIENTS := build/clients-venv
+CLIENTS_PY := $(CLIENTS)/bin/python
+$(CLIENTS)/.installed: benchmarks/clients/packages.txt $(INSTALLED)
+	@echo "clients: installing benchmarks/clients/packages.txt into $(CLIENTS) (minutes, 1.2 GB)"
+	@$(PY) -m venv $(CLIENTS) && $(CLIENTS_PY) -m pip -qq install --upgrade pip
+	@$(PY) -c "import site; print(site.getsitepackages()[0])" > \
+	  "$$($(CLIENTS_PY) -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	@$(CLIENTS_PY) -c "import torch; print(f'torch=={torch.__version__}')" > $(CLIENTS)/torch.txt
+	@grep -v '^#' $< | while read -r line; do \
+	  $(CLIENTS_PY) -m pip -qq --disable-pip-version-check --no-input install \
+	    -c $(CLIENTS)/torch.txt $$line || echo "clients: not installed: $$line"; done
+	@touch $@
+
+clients: build $(CLIENTS)/.installed  ## other packages' models on fastcells: the same, and how fast
+	@echo "clients: benchmarks/clients/run.py (minutes)"
+	@PYTHONPATH=. $(CLIENTS_PY) -m benchmarks.clients.run
 
 # The programs that a machine with a GPU is given: nothing is compiled before the first kernel runs.
 GPU_ARCHS ?= 90a

@@ -5,6 +5,7 @@ import importlib
 from . import functional, keras, onnx, reference
 from ._extension import FastcellsBuildWarning, is_compiled
 from ._version import __version__
+from .convert import ConversionReport, conversion_report, convert, patched_torch, to_torch
 from .equations import CellError, cell
 from .explain import explain
 from .functional import additive_attention, linear_scan, scaled_dot_product_attention
@@ -48,6 +49,7 @@ __all__ = [
     "SRU",
     "AdditiveAttention",
     "CellError",
+    "ConversionReport",
     "DiagonalGRU",
     "DiagonalLSTM",
     "FastcellsBuildWarning",
@@ -70,6 +72,8 @@ __all__ = [
     "additive_attention",
     "cell",
     "cells",
+    "conversion_report",
+    "convert",
     "explain",
     "freeze",
     "frozen",
@@ -78,9 +82,11 @@ __all__ = [
     "keras",
     "linear_scan",
     "onnx",
+    "patched_torch",
     "quantize",
     "reference",
     "scaled_dot_product_attention",
+    "to_torch",
     "unfreeze",
 ]
 

@@ -67,7 +67,7 @@ class RecurrentCell(Unscriptable, nn.RNNCellBase):
         return weights
 
 
-class RNNCell(RecurrentCell):
+class RNNCell(RecurrentCell, nn.RNNCell):
     """One step of an Elman network, in the place of :class:`torch.nn.RNNCell`.
 
     Equation: :class:`fastcells.RNN`. Source and errors: :class:`torch.nn.RNNCell`.
@@ -79,18 +79,6 @@ class RNNCell(RecurrentCell):
         >>> cell = fastcells.RNNCell(10, 20, nonlinearity="relu")
         >>> h = cell(torch.randn(3, 10), torch.randn(3, 20))
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
-        self.nonlinearity = nonlinearity
 
     @property
     def cell(self) -> str:  # type: ignore[override]  # read at every call
@@ -108,7 +96,7 @@ class RNNCell(RecurrentCell):
         return self._step(input, None if hx is None else [hx], 1, ["hidden"])[0]
 
 
-class LSTMCell(RecurrentCell):
+class LSTMCell(RecurrentCell, nn.LSTMCell):
     """One step of an LSTM, in the place of :class:`torch.nn.LSTMCell`.
 
     Equations: :class:`fastcells.LSTM`. Source and errors: :class:`torch.nn.LSTMCell`.
@@ -122,16 +110,6 @@ class LSTMCell(RecurrentCell):
     """
 
     cell = "lstm"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
@@ -149,7 +127,7 @@ class LSTMCell(RecurrentCell):
         return self._step(input, None if hx is None else list(hx), 2, ["hx[0]", "hx[1]"])
 
 
-class GRUCell(RecurrentCell):
+class GRUCell(RecurrentCell, nn.GRUCell):
     """One step of a GRU, in the place of :class:`torch.nn.GRUCell`.
 
     Equations, and `variant`, which torch has not: :class:`fastcells.GRU`. Source and errors:
@@ -163,6 +141,8 @@ class GRUCell(RecurrentCell):
         >>> h = cell(torch.randn(10), torch.randn(20))
     """
 
+    variant = "reset_after"
+
     def __init__(
         self,
         input_size: int,
@@ -174,7 +154,7 @@ class GRUCell(RecurrentCell):
         variant: str = "reset_after",
     ) -> None:
         gru_cell_name(variant)  # refuses an unknown one
-        super().__init__(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype)
+        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
         self.variant = variant
 
     @property

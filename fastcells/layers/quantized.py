@@ -23,6 +23,7 @@ from .normalised_cells import LayerNormCell
 from .recurrent import GRU, LSTM, RNN
 from .recurrent_base import RecurrentLayer
 from .shaped import ShapedLayer
+from .torch_instances import TorchGRU, TorchLSTM, TorchRNN
 
 __all__ = [
     "QuantizedGRU",
@@ -359,6 +360,9 @@ _KINDS: dict[type, type] = {
     RNNCell: QuantizedRNNCell,
     LSTMCell: QuantizedLSTMCell,
     GRUCell: QuantizedGRUCell,
+    TorchRNN: QuantizedRNN,
+    TorchLSTM: QuantizedLSTM,
+    TorchGRU: QuantizedGRU,
     nn.RNN: QuantizedRNN,
     nn.LSTM: QuantizedLSTM,
     nn.GRU: QuantizedGRU,

@@ -233,6 +233,8 @@ class GRU(RecurrentLayer):
         >>> output, h_n = layer(torch.randn(5, 3, 10))
     """
 
+    variant = "reset_after"
+
     def __init__(
         self,
         input_size: int,
