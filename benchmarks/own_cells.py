@@ -22,7 +22,7 @@ from rich.table import Table
 from torch.nn.functional import elu, linear
 
 import fastcells
-from benchmarks.harness import measure
+from fastcells.timing import measure
 
 T = 60
 SHAPES = ((1, 64), (16, 256), (64, 512))  # B, H = I

@@ -23,15 +23,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.harness import MIN_ROUNDS, measure
 from rich.console import Console
 
 import fastcells
 from benchmarks.clients.cases import CLIENTS
 from benchmarks.clients.document import make_table, write_document
 from benchmarks.command import write_results
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
 from benchmarks.paths import ROOT
+from fastcells.timing import MIN_ROUNDS, OtherLoad, measure
 
 ROUNDS, BUDGET_S = 12, 10.0
 TIMEOUT_S = 1200  # of a package, with its imports, on a busy machine

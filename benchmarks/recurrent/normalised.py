@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import torch
-from benchmarks.harness import measure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -23,7 +22,8 @@ from torch.nn.functional import layer_norm, linear
 
 import fastcells
 from benchmarks.command import write_results
-from benchmarks.machine import OtherLoad, describe_machine, describe_revision, package_versions
+from benchmarks.machine import describe_machine, describe_revision, package_versions
+from fastcells.timing import OtherLoad, measure
 
 SHAPES = ((16, 128, 60), (64, 512, 60), (1, 256, 60), (32, 256, 60))  # B, H = I, T
 QUICK_SHAPES = ((4, 64, 20),)

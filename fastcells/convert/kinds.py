@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..checks.tensors import FLOATING
+from ..functional.regularisation import Regularisation
 from ..layers import (
     GRU,
     LSTM,
@@ -25,6 +26,7 @@ from ..layers import (
     RNNCell,
     SelfAttention,
 )
+from ..layers.recurrent_base import RecurrentLayer
 from ..layers.torch_instances import TorchGRU, TorchLSTM, TorchRNN
 
 __all__ = [
@@ -55,7 +57,7 @@ BOTH: dict[type, type] = OURS | {nn.RNN: TorchRNN, nn.LSTM: TorchLSTM, nn.GRU: T
 _TORCHS = {ours: torchs for table in (OURS, BOTH) for torchs, ours in table.items()}
 _NAMES = {kind.__name__ for kind in OURS}
 #: What fastcells' layers alone have, on an instance.
-_OPTIONS = ("variant", "recompute", "unit_forget_bias")
+_OPTIONS = ("variant", "recompute", "unit_forget_bias", *Regularisation._fields)
 _OWN_FORWARD = "has a forward of its own on the instance. Convert it before that is set"
 
 
@@ -124,6 +126,10 @@ def why_not_torch(layer: nn.Module) -> str:
         return _subclass_of(kind, _TORCHS)
     if getattr(layer, "variant", "reset_after") != "reset_after":
         return f"has variant={layer.variant!r}, which torch.nn has not"
+    rates = layer.regularisation._asdict() if isinstance(layer, RecurrentLayer) else {}
+    for name, rate in rates.items():
+        if rate:
+            return f"has {name}={rate}, which torch.nn has not"
     return _OWN_FORWARD if "forward" in vars(layer) else ""
 
 

@@ -52,7 +52,7 @@ def convert(module: nn.Module, inplace: bool = False, *, as_subclass: bool = Fal
     Example:
         >>> model = torch.nn.Sequential(torch.nn.LSTM(8, 16, batch_first=True))
         >>> model = fastcells.convert(model, inplace=True)
-        >>> print(fastcells.conversion_report(model, torch.randn(4, 25, 8)))
+        >>> report = str(fastcells.conversion_report(model, torch.randn(4, 25, 8)))
     """
     check_flag("convert", "inplace", inplace)
     check_flag("convert", "as_subclass", as_subclass)

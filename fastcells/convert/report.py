@@ -35,7 +35,12 @@ class LayerLine:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """The recurrent layers, cells and layers of attention of a module; printed as a table."""
+    """The recurrent layers, cells and layers of attention of a module; printed as a table.
+
+    Example:
+        >>> report = fastcells.conversion_report(torch.nn.Sequential(fastcells.LSTM(8, 16)))
+        >>> table = str(report)
+    """
 
     layers: tuple[LayerLine, ...]
 

@@ -187,11 +187,9 @@ def scaled_dot_product_attention(
     options = DotOptions(
         scale=default_scale(width) if scale is None else scale,
         softcap=0.0 if softcap is None else float(softcap),
-        left=left,
-        right=right,
+        left=left, right=right, dropout_p=float(dropout_p),
         offset=columns - rows if is_limited and causal_alignment == "bottom_right" else 0,
-        dropout_p=float(dropout_p),
-    )
+    )  # fmt: skip
     is_plain = attn_mask is None and key_lengths is None and not return_weights
     if is_plain and options in _of_torch(options.scale) and torch_is_faster(*variables):
         query, key, value = variables

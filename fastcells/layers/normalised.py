@@ -212,14 +212,29 @@ class LayerNormLSTM(WithCellStates, _LayerNormLayer):
     def from_haste(cls, state_dict: dict[str, Tensor]) -> LayerNormLSTM:
         """A layer with the weights of haste's LayerNormLSTM (`kernel`, `recurrent_kernel`, `bias`,
         `gamma`, `gamma_h`, `beta_h`). Its `zoneout` is ours, its `dropout` our weight_dropout: they
-        are no weights, and are set on the layer. ValueError for other keys or shapes."""
+        are no weights, and are set on the layer. ValueError for other keys or shapes.
+
+        Example:
+            >>> state = {"kernel": torch.randn(3, 20), "recurrent_kernel": torch.randn(5, 20)}
+            >>> state |= {"bias": torch.zeros(20), "gamma": torch.ones(2, 20)}
+            >>> state |= {"gamma_h": torch.ones(5), "beta_h": torch.zeros(5)}
+            >>> layer = fastcells.LayerNormLSTM.from_haste(state)
+        """
         return cls._with_weights([haste_lstm(state_dict)])
 
     @classmethod
     def from_custom_lstms(cls, state_dict: dict[str, Tensor]) -> LayerNormLSTM:
         """A layer with the weights of a LayerNormLSTMCell, of a layer or of a stack of torch's
         benchmarks/fastrnns/custom_lstms.py, whose c is carried on normalised. ValueError for other
-        keys or shapes."""
+        keys or shapes.
+
+        Example:
+            >>> state = {"weight_ih": torch.randn(20, 3), "weight_hh": torch.randn(20, 5)}
+            >>> for which, width in (("i", 20), ("h", 20), ("c", 5)):
+            ...     state[f"layernorm_{which}.weight"] = torch.ones(width)
+            ...     state[f"layernorm_{which}.bias"] = torch.zeros(width)
+            >>> layer = fastcells.LayerNormLSTM.from_custom_lstms(state)
+        """
         found, is_bidirectional = custom_lstms_layers(state_dict)
         return cls._with_weights(found, 1 + is_bidirectional, carry_normalised_c=True)
 
@@ -283,7 +298,13 @@ class LayerNormGRU(_LayerNormLayer):
     @classmethod
     def from_haste(cls, state_dict: dict[str, Tensor]) -> LayerNormGRU:
         """A layer with the weights of haste's LayerNormGRU (`kernel`, `recurrent_kernel`, `bias`,
-        `recurrent_bias`, `gamma`); else as :meth:`LayerNormLSTM.from_haste`."""
+        `recurrent_bias`, `gamma`); else as :meth:`LayerNormLSTM.from_haste`.
+
+        Example:
+            >>> state = {"kernel": torch.randn(3, 15), "recurrent_kernel": torch.randn(5, 15)}
+            >>> state |= {"bias": torch.zeros(15), "recurrent_bias": torch.zeros(15)}
+            >>> layer = fastcells.LayerNormGRU.from_haste(state | {"gamma": torch.ones(2, 15)})
+        """
         return cls._with_weights([haste_gru(state_dict)])
 
     def __init__(

@@ -86,6 +86,7 @@ def test_what_torch_cannot_express_is_refused_with_nothing_changed():
         "theirs": nn.GRU(I, H),
         "sru": fastcells.SRU(I, H),
         "gru": fastcells.GRU(I, H, variant="reset_before"),
+        "zoned": fastcells.LSTM(I, H, zoneout=0.1),
         "cell": fastcells.GRUCell(I, H, variant="article"),
         "narrow": fastcells.quantize(fastcells.GRU(I, H)),
         "additive": fastcells.AdditiveAttention(2, 3, 4),
@@ -98,6 +99,7 @@ def test_what_torch_cannot_express_is_refused_with_nothing_changed():
         "to_torch: ModuleDict holds layers that torch.nn cannot express:\n"
         "  sru: fastcells.SRU is a layer that torch.nn has not\n"
         "  gru: fastcells.GRU has variant='reset_before', which torch.nn has not\n"
+        "  zoned: fastcells.LSTM has zoneout=0.1, which torch.nn has not\n"
         "  cell: fastcells.GRUCell has variant='article', which torch.nn has not\n"
         "  narrow: fastcells.QuantizedGRU is a layer that torch.nn has not\n"
         "  additive: fastcells.AdditiveAttention is a layer that torch.nn has not\n"

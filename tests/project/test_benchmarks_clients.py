@@ -15,9 +15,9 @@ from benchmarks.paths import RESULTS
 
 @pytest.fixture(autouse=True)
 def short_turns(monkeypatch):
-    monkeypatch.setattr("benchmarks.harness.WARM_S", 1e-4)
-    monkeypatch.setattr("benchmarks.harness.SAMPLE_S", 1e-4)
-    monkeypatch.setattr("benchmarks.harness.PAUSE_S", 1e-4)
+    monkeypatch.setattr("fastcells.timing.WARM_S", 1e-4)
+    monkeypatch.setattr("fastcells.timing.SAMPLE_S", 1e-4)
+    monkeypatch.setattr("fastcells.timing.PAUSE_S", 1e-4)
 
 
 def build():

@@ -10,21 +10,30 @@ import torch
 
 import fastcells
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("functional", "reference", "__version__")  # no examples of their own
-NAMES = [name for name in fastcells.__all__ if name not in MODULES]
-NAMES += [f"functional.{n}" for n in fastcells.functional.__all__ if not hasattr(fastcells, n)]
-#: Of no tensors: there are no shapes to give.
-SHAPELESS = ("FastcellsBuildWarning", "explain", "freeze", "frozen", "is_compiled", "quantize",
-             "unfreeze")  # fmt: skip
-CANNOT_FAIL = ("FastcellsBuildWarning", "is_compiled")
-
 
 def find(name):
     found = fastcells
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+ROOT = Path(__file__).resolve().parents[2]
+#: No examples of their own.
+MODULES = ("functional", "reference", "keras", "onnx", "cells", "__version__")
+NAMES = [name for name in fastcells.__all__ if name not in MODULES]
+NAMES += [f"functional.{n}" for n in fastcells.functional.__all__ if not hasattr(fastcells, n)]
+NAMES += [f"{m}.{n}" for m in ("keras", "onnx") for n in find(m).__all__ if n != "KerasLayer"]
+#: Of no tensors: there are no shapes to give.
+SHAPELESS = (
+    "CellError", "ConversionReport", "FastcellsBuildWarning", "conversion_report", "convert",
+    "explain", "freeze", "frozen", "is_compiled", "patched_torch", "quantize", "to_torch",
+    "unfreeze", "onnx.decompositions", "keras.read", "keras.load_model",
+)  # fmt: skip
+CANNOT_FAIL = (
+    "CellError", "ConversionReport", "FastcellsBuildWarning", "is_compiled", "patched_torch",
+    "onnx.decompositions",
+)  # fmt: skip
 
 
 def documented(name):
