@@ -67,7 +67,7 @@ def recurrent_forward(
     layer = (*tensors, reference.split_weights([w.to(compute) for w in weights], names))
     has_c = reference.CELLS[cell].states == 2
     done = cells = None
-    # ORT has these operators in float32 alone; none of ONNX's gives all cell states.
+    # ONNX Runtime has the operators in float32 alone, and none of them gives all cell states.
     is_operator = cell in OPERATORS and "weight_hr" not in names and resets is None
     if is_operator and compute == torch.float32 and not (has_c and keep == "cells"):
         done = _run_operator(cell, directions, *layer, lengths)
