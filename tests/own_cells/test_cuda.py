@@ -40,7 +40,7 @@ def lists(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", ["test_cells", "test_cuda_elementwise", "test_cuda_steps"])
+@pytest.mark.parametrize("name", ["test_cuda_elementwise", "test_cuda_steps"])
 def test_printed_cells_pass_the_tests_of_the_built_in_ones(lists, name):
     target = lists.with_name(name)
     folders = [

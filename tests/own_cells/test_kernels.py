@@ -156,18 +156,3 @@ def test_a_storage_that_is_not_loaded_is_refused_by_the_op():
             layer.cell, 1, torch.randn(T, B, I).half(), None, None, list(weights.values()),
             " ".join(weights), None, None, "nothing",
         )  # fmt: skip
-
-
-def test_lstm_of_equations_is_the_built_in_one():
-    @fastcells.cell(gates="i f g o", states="c")
-    def lstm(x, h, state, p):
-        i, f, g = torch.sigmoid(x.i + h.i), torch.sigmoid(x.f + h.f), torch.tanh(x.g + h.g)
-        o = torch.sigmoid(x.o + h.o)
-        c = f * state.c + i * g
-        return o * torch.tanh(c), c
-
-    own, built_in = lstm(I, H), fastcells.LSTM(I, H)
-    built_in.load_state_dict(own.state_dict())
-    input = torch.randn(T, B, I)
-    for one, other in zip(own(input), built_in(input), strict=True):
-        torch.testing.assert_close(one, other, rtol=3e-7, atol=1e-7)
