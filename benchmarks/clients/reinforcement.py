@@ -1,5 +1,6 @@
 """sb3-contrib, torchrl: recurrent policies, one step at a time and over whole trajectories."""
 
+import numpy as np
 import torch
 
 from benchmarks.clients.work import Work
@@ -28,13 +29,13 @@ def recurrent_ppo() -> Work:
 
 
 def recurrent_ppo_acting() -> Work:
-    """One action for one observation, with the state carried on."""
+    """One action for one observation; the state after it."""
     agent = ppo()
-    observation = agent.env.observation_space.sample()[None]
-    start, states = torch.ones(1).numpy(), None
+    observation = np.float32([[0.01, -0.02, 0.03, -0.04]])
+    states = (np.ones((1, 1, 256), dtype=np.float32),) * 2
 
     def run():
-        return agent.predict(observation, states, start, deterministic=True)[1]
+        return agent.predict(observation, states, np.zeros(1), deterministic=True)[1]
 
     return Work(run, lambda: agent.policy)
 

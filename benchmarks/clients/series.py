@@ -1,8 +1,8 @@
 """darts, pytorch-forecasting, pypots, resemblyzer: forecasts, gaps filled, voices."""
 
 import contextlib
-import io
 import logging
+import os
 import warnings
 
 import numpy as np
@@ -16,9 +16,9 @@ def quietly():
     """Without what packages print, log and warn of while they train."""
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
                 yield
     finally:
         logging.disable(logging.NOTSET)

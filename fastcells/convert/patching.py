@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from torch import nn
-
 from .kinds import BOTH, OURS, change_class, why_not_ours
 
 __all__ = ["patched_torch"]
@@ -59,18 +57,18 @@ def _count(change: int) -> None:
         if _depth == 0:
             for kind in OURS:
                 _originals[kind] = kind.__init__
-                kind.__init__ = _constructor(kind, kind.__init__)
+                kind.__init__ = _constructor(kind.__init__)
         _depth += change
         if _depth == 0:
             for kind, original in _originals.items():
                 kind.__init__ = original
 
 
-def _constructor(kind: type[nn.Module], original: Callable[..., None]) -> Callable[..., None]:
+def _constructor(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self, *arguments, **options) -> None:
         original(self, *arguments, **options)
-        if type(self) is kind and _is_patched.get() and not why_not_ours(self):
+        if _is_patched.get() and not why_not_ours(self):
             change_class(self, BOTH)
 
     return __init__
