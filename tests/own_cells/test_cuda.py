@@ -35,6 +35,7 @@ def lists(tmp_path_factory):
     text += "namespace fastcells {\n"
     for name, cell in made.items():
         text += f"using {name} = CellList<equations::{struct_name(cell.__name__)}>;\n"
+    text += "using RowCells = CellList<>;\n"
     path = tmp_path_factory.mktemp("cuda") / "lists.h"
     path.write_text(text)
     return path

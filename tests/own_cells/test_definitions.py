@@ -174,10 +174,9 @@ def test_what_fails_on_tensors_is_refused():
     def no_tensors(x, h, state, p):
         return torch.maximum(x.a + h.a, 0.0) + x.b + h.b
 
-    assert line_of(refusal(no_tensors)).startswith(
-        "no_tensors: `return torch.maximum(x.a + h.a, 0.0) + x.b + h.b`: on tensors it fails, "
-        "TypeError: maximum(): argument 'other'"
-    )
+    told = line_of(refusal(no_tensors))
+    assert told.startswith("no_tensors: `return torch.maximum(x.a + h.a, 0.0) + x.b + h.b`: ")
+    assert "TypeError: maximum(): argument 'other'" in told
 
 
 def test_what_is_no_function_is_refused():
