@@ -29,12 +29,6 @@ struct Problem {
   template <class Round, class RoundArithmetic>
   Problem(const Case& c, Round round, RoundArithmetic round_arithmetic) : c(c) {
     const std::int64_t rows = c.T * c.B, units = c.B * c.H, gates = G * c.H;
-    const auto normal = [&](std::int64_t count, double scale, auto rounding) {
-      Values values(count);
-      std::normal_distribution<double> distribution(0, scale);
-      for (double& value : values) value = rounding(distribution(generator));
-      return values;
-    };
     if (c.lengths) draw_lengths();
     for (std::int64_t k = 0; k < rows && c.resets; ++k) resets.push_back(generator() % 3 == 0);
     input = normal(rows * c.I, 1, round);
@@ -50,6 +44,13 @@ struct Problem {
     }
   }
 
+  template <class Rounding>
+  Values normal(std::int64_t count, double scale, Rounding rounding) {
+    Values values(count);
+    std::normal_distribution<double> distribution(0, scale);
+    for (double& value : values) value = rounding(distribution(generator));
+    return values;
+  }
   std::int64_t length(std::int64_t b) const { return c.lengths ? lengths[b] : c.T; }
   bool exists(std::int64_t row) const { return row / c.B < length(row % c.B); }
   // The state that enters step t of row b is zero.
@@ -96,7 +97,7 @@ class Naive {
     return naive.r_;
   }
 
- private:
+ protected:
   explicit Naive(const Problem<Cell>& p) : p_(p) {
     const auto& c = p.c;
     const std::int64_t rows = c.T * c.B, gates = G * c.H;
@@ -128,6 +129,29 @@ class Naive {
     return sums;
   }
 
+  // Through the products of a row's step, from the gradients of what they give: dh (+)= of h.
+  void products_back(std::int64_t row, const Values& dx, const Values& dg, const Values& h,
+                     Values& dh) {
+    const std::int64_t H = p_.c.H, I = p_.c.I;
+    for (std::int64_t k = 0; k < I; ++k) r_.d_input[row * I + k] = 0;
+    for (std::int64_t m = 0; m < G * H; ++m) {
+      for (std::int64_t k = 0; k < H; ++k) {
+        dh[k] += p_.w_hh[m * H + k] * dg[m], r_.d_w_hh[m * H + k] += dg[m] * h[k];
+      }
+      for (std::int64_t k = 0; k < I; ++k) {
+        r_.d_input[row * I + k] += p_.w_ih[m * I + k] * dx[m];
+        r_.d_w_ih[m * I + k] += dx[m] * p_.input[row * I + k];
+      }
+    }
+  }
+  void add_biases(const Values& dx, const Values& dg) {
+    for (std::size_t m = 0; m < dx.size(); ++m) r_.d_b_ih[m] += dx[m], r_.d_b_hh[m] += dg[m];
+  }
+
+  const Problem<Cell>& p_;
+  Results r_;
+
+ private:
   template <class Round>
   void forward(std::int64_t b, Round round) {
     const std::int64_t H = p_.c.H, B = p_.c.B;
@@ -154,7 +178,7 @@ class Naive {
   }
 
   void backward(std::int64_t b) {
-    const std::int64_t H = p_.c.H, I = p_.c.I, B = p_.c.B;
+    const std::int64_t H = p_.c.H, B = p_.c.B;
     Values dh = part(p_.d_h_n, b, H), dc = part(p_.d_c_n, b, H);
     for (std::int64_t i = p_.length(b) - 1; i >= 0; --i) {
       const std::int64_t t = step(b, i), row = t * B + b;
@@ -173,24 +197,13 @@ class Naive {
         dh[u] = d_state[0];
         if constexpr (N == 2) dc[u] = d_state[1];
       }
-      for (std::int64_t k = 0; k < I; ++k) r_.d_input[row * I + k] = 0;
-      for (std::int64_t m = 0; m < G * H; ++m) {
-        for (std::int64_t k = 0; k < H; ++k) {
-          dh[k] += p_.w_hh[m * H + k] * dg[m], r_.d_w_hh[m * H + k] += dg[m] * h[k];
-        }
-        for (std::int64_t k = 0; k < I; ++k) {
-          r_.d_input[row * I + k] += p_.w_ih[m * I + k] * dx[m];
-          r_.d_w_ih[m * I + k] += dx[m] * p_.input[row * I + k];
-        }
-        r_.d_b_ih[m] += dx[m], r_.d_b_hh[m] += dg[m];
-      }
+      products_back(row, dx, dg, h, dh);
+      add_biases(dx, dg);
       if (p_.is_cut(t, b)) dh.assign(H, 0), dc.assign(H, 0);
     }
     put(dh, r_.d_h_0, b), put(dc, r_.d_c_0, b);
   }
 
-  const Problem<Cell>& p_;
-  Results r_;
   std::vector<std::array<Values, 2>> entering_;  // h and c that entered each row's step
 };
 
