@@ -216,11 +216,12 @@ void freeze_weight(const at::Tensor& weight, const std::optional<at::Tensor>& bi
 #ifdef FASTCELLS_WITH_CUDA
 // The engine and plan of a call on the current CUDA device: cuda/engine.h.
 Explanation explain_cuda(const std::string& name, int64_t directions, std::array<int64_t, 4> sizes,
-                         at::ScalarType dtype, bool is_projected, bool is_training) {
+                         at::ScalarType dtype, bool is_projected, bool is_training,
+                         bool is_rowwise) {
   const fastcells::CellFacts cell = fastcells::find_cell(name);
-  const auto choice =
-      fastcells::cuda::explain(cell, fastcells::storage_of("explain_cuda", dtype),
-                               sizes_of(cell, directions, sizes), is_projected, is_training);
+  const auto choice = fastcells::cuda::explain(cell, fastcells::storage_of("explain_cuda", dtype),
+                                               sizes_of(cell, directions, sizes), is_projected,
+                                               is_training, is_rowwise);
   return {choice.engine, choice.plan, choice.why};
 }
 #endif
@@ -240,7 +241,7 @@ PYBIND11_MODULE(_C, m) {
   fastcells::bind_scan_at_once(m);
 #ifdef FASTCELLS_WITH_CUDA
   m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
-        py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"),
+        py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_rowwise"),
         "(engine, plan, why not a faster one) of a layer on the current CUDA device.");
 #endif
   m.def(

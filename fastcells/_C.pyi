@@ -26,6 +26,7 @@ def explain_cuda(
     dtype: dtype,
     is_projected: bool,
     is_training: bool,
+    is_rowwise: bool,
 ) -> tuple[str, str, str]: ...  # of a build with CUDA alone
 def freeze(weight: Tensor, bias: Tensor | None, cell: str, frozen: bool) -> None: ...
 def instruction_set() -> str: ...

@@ -1,12 +1,14 @@
 // Lanes of a warp, and sums over them.
 #pragma once
 #include "cuda/ptx.cuh"
+#include "host_device.h"
 
 namespace fastcells {
 
 constexpr int kLanes = 32;
 
-FC_DEVICE float warp_sum(float x) {
+template <class A>
+FC_DEVICE A warp_sum(A x) {
   FC_UNROLL
   for (int mask = kLanes / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(~0u, x, mask);
   return x;

@@ -297,8 +297,6 @@ Layer check_layer(const char* op, const LayerArguments& a) {
                      layer.weights[d].weight_hh.sizes() == layer.weights[0].weight_hh.sizes()),
                 op, ": both directions must have weights of the same shapes");
   }
-  TORCH_CHECK_NOT_IMPLEMENTED(!layer.is_rowwise() || a.input.is_cpu(), op,
-                              ": norms and noise have no kernels on ", a.input.device());
   LayerSizes& s = layer.sizes;
   s.T = a.input.size(0), s.B = a.input.size(1), s.I = a.input.size(2), s.D = D;
   s.G = layer.cell.gates, s.H = layer.weights[0].weight_ih.size(0) / s.G;

@@ -37,7 +37,8 @@ class Explanation:
     """The answer of :func:`explain`; `str()` gives it in a few lines."""
 
     #: "cpu sequence", "cpu step", "cpu stepwise", "cpu elementwise", "cpu rowwise",
-    #: "cuda stepwise", "cpu dot attention", "cpu additive attention", "cpu scan" or "reference"
+    #: "cuda stepwise", "cuda rowwise", "cpu dot attention", "cpu additive attention", "cpu scan" or
+    #: "reference"
     kernel: str
     cell: str  # or "dot attention", "additive attention", "linear scan"
     dtype: torch.dtype  # storage of the tensors, after autocast
@@ -75,6 +76,10 @@ _ENGINES = {
     "cuda sequence": "all steps in one kernel, W_hh on the chip",
     "cpu elementwise": "each lane, a unit of a row, walks through time with its state in registers",
     "cpu rowwise": "all steps in one team of threads, a row's gates together, on packed weights",
+    "cuda rowwise": (
+        "input product for all steps at once, then a matrix product and a kernel per step, a block "
+        "a row"
+    ),
     "cuda elementwise": "a thread a lane, which walks through time with its state in registers",
     "stepwise": (
         "input product for all steps at once, then a matrix product and a fused step kernel per "
@@ -182,5 +187,5 @@ def _ask(
     )
     module: Any = _extension._C
     if device == "cuda":
-        return module.explain_cuda(*question)
+        return module.explain_cuda(*question, is_rowwise)
     return module.explain_cpu(*question, has_rows, weights, is_rowwise)

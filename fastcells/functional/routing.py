@@ -98,13 +98,12 @@ def choose_route(tensors: Sequence[Tensor | None], cell: str = "", names: str = 
     first = next(t for t in tensors if t is not None)
     device = first.device
     why_not = "" if recurrent.has_kernels(device) else f"no kernels for {device.type}"
-    named = set(names.split())
     if not why_not and takes_whole_rows(names):
-        what = "layers with norms, peepholes, zoneout or recurrent dropout"
-        if device.type == "cuda":
-            why_not = f"no kernels of {what} on cuda"
-        elif "weight_hr" in named or cell == "gru_reset_before":
-            why_not = f"no kernels of {what} with a projection or the reset in front of the product"
+        if "weight_hr" in names.split() or cell == "gru_reset_before":
+            why_not = (
+                "no kernels of layers with norms, peepholes, zoneout or recurrent dropout with a "
+                "projection or the reset in front of the product"
+            )
     route = _route(tensors, why_not)
     if not route.is_kernel or not compiled_cells.is_declared(cell):
         return route

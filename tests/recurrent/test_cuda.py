@@ -97,3 +97,31 @@ def test_explain_names_the_sequence_kernels():
         layer, torch.randn(5, 4, 64, device="cuda", dtype=torch.float16)
     )
     assert explanation.kernel == "cuda sequence"
+
+
+ROW_LAYERS = {
+    "norms of both products": lambda: fastcells.LayerNormGRU(5, 37, recurrent_dropout=0.3),
+    "a norm of c": lambda: fastcells.LayerNormLSTM(5, 300, bidirectional=True, zoneout=0.2),
+    "a carried norm of c": lambda: fastcells.LayerNormLSTM(5, 37, carry_normalised_c=True),
+    "a norm of each gate": lambda: fastcells.LayerNormLSTM(5, 37, per_gate=True, zoneout_c=0.2),
+    "peepholes": lambda: fastcells.PeepholeLSTM(5, 37, bidirectional=True),
+}
+
+
+@pytest.mark.parametrize("kind", ROW_LAYERS)
+def test_layers_of_whole_rows_equal_those_of_the_cpu_with_the_same_masks(kind):
+    torch.manual_seed(1)
+    layer, frames = ROW_LAYERS[kind](), torch.randn(9, 4, 5)
+    found = []
+    for device in ("cpu", "cuda"):
+        layer.zero_grad()
+        layer.to(device)
+        x, lengths = frames.to(device).requires_grad_(), torch.tensor([9, 4, 0, 7], device=device)
+        assert fastcells.explain(layer, x).kernel == f"{device} rowwise"
+        torch.manual_seed(2)  # of the masks
+        output, _ = layer(x, lengths=lengths)
+        (output * torch.arange(9, device=device).view(9, 1, 1)).sum().backward()
+        tensors = [output, x.grad, *(p.grad for p in layer.parameters())]
+        found.append([t.detach().cpu() for t in tensors])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * max(1.0, b.abs().max()))

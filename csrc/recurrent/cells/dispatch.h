@@ -53,7 +53,8 @@ FC_HD A prepared_grad(A weight, A gradient) {
   return gradient;
 }
 
-// Calls f(TypeTag<Cell>) for the one dense cell of this kind, or the elementwise one.
+// Calls f(TypeTag<Cell>) for the one dense cell of this kind, the elementwise one, or, of cells
+// that the row-wise engine runs, the dense one of one product a step or the row cell.
 template <class F>
 void dispatch_cell(CellKind kind, F&& f) {
   for_each_cell([&](auto cell, CellKind candidate) {
@@ -63,6 +64,17 @@ void dispatch_cell(CellKind kind, F&& f) {
 template <class F>
 void dispatch_elementwise_cell(CellKind kind, F&& f) {
   for_each_elementwise_cell([&](auto cell, CellKind candidate) {
+    if (candidate == kind) f(cell);
+  });
+}
+template <class F>
+void dispatch_rowwise_cell(CellKind kind, F&& f) {
+  for_each_cell([&](auto cell, CellKind candidate) {
+    if constexpr (!decltype(cell)::type::kTwoProducts) {
+      if (candidate == kind) f(cell);
+    }
+  });
+  for_each_row_cell([&](auto cell, CellKind candidate) {
     if (candidate == kind) f(cell);
   });
 }

@@ -13,6 +13,7 @@
 #include "recurrent/cuda/launch.h"
 #include "recurrent/elementwise/cuda/engine.h"
 #include "recurrent/gate_gradients.h"
+#include "recurrent/rowwise/cuda/engine.h"
 #include "recurrent/stepwise/stages.h"
 #include "recurrent/stepwise/stepwise.h"
 
@@ -211,6 +212,7 @@ class CudaEngine final : public Engine {
  public:
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
     if (layer.cell.is_elementwise) return elementwise::cuda_engine().forward(layer, keep);
+    if (layer.is_rowwise()) return rowwise::cuda_engine().forward(layer, keep);
     const Plan plan = plan_layer(layer, /*is_backward=*/false);
     if (plan.tier == Tier::kStepwise) return stepwise_.forward(layer, keep);
     return SequencePass(layer).forward(keep, plan);
@@ -220,6 +222,7 @@ class CudaEngine final : public Engine {
     if (layer.cell.is_elementwise) {
       return elementwise::cuda_engine().backward(layer, outputs, grads, needs);
     }
+    if (layer.is_rowwise()) return rowwise::cuda_engine().backward(layer, outputs, grads, needs);
     const Plan plan = plan_layer(layer, /*is_backward=*/true);
     if (plan.tier == Tier::kStepwise) return stepwise_.backward(layer, outputs, grads, needs);
     LayerOutputs complete = outputs;
@@ -240,8 +243,9 @@ const Engine& engine() {
 }
 
 Choice explain(const CellFacts& cell, Storage storage, const LayerSizes& sizes, bool is_projected,
-               bool is_training) {
+               bool is_training, bool is_rowwise) {
   if (cell.is_elementwise) return {"elementwise", "", ""};
+  if (is_rowwise) return {"rowwise", "", ""};
   const Plan forward = plan_layer(cell, storage, sizes, is_projected, /*is_backward=*/false);
   if (forward.tier == Tier::kStepwise) return {"stepwise", "", reasons(forward)};
   std::string text = describe(forward), why = reasons(forward);

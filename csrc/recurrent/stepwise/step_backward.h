@@ -17,16 +17,16 @@ FC_HD A arriving_dh(const StepBackwardArgs& a, std::int64_t b, std::int64_t p) {
 
 // The state that entered step t of row b, from the states of all steps ([T, B] rows of `stride`).
 template <class A, class Stored, class Initial>
-FC_HD A entering_state(const StepBackwardArgs& a, std::int64_t t, std::int64_t b, std::int64_t u,
+FC_HD A entering_state(const Rows& rows, std::int64_t t, std::int64_t b, std::int64_t u,
                        const void* all, std::int64_t stride, const void* initial,
                        std::int64_t width) {
-  if (a.rows.is_first(t, b)) {
-    if (!initial || a.rows.cut_initial(b)) return A(0);
+  if (rows.is_first(t, b)) {
+    if (!initial || rows.cut_initial(b)) return A(0);
     return static_cast<A>(*at<Initial>(initial, b * width + u));
   }
-  const std::int64_t previous = a.rows.previous(t);
-  if (a.rows.cut_after(previous, b)) return A(0);
-  return static_cast<A>(*at<Stored>(all, (previous * a.rows.B + b) * stride + u));
+  const std::int64_t previous = rows.previous(t);
+  if (rows.cut_after(previous, b)) return A(0);
+  return static_cast<A>(*at<Stored>(all, (previous * rows.B + b) * stride + u));
 }
 
 template <class Types>
@@ -37,7 +37,7 @@ struct PreviousStep {  // over T*B rows of P units
     using M = typename Types::M;
     using T = typename Types::T;
     const std::int64_t t = row / a.rows.B, b = row % a.rows.B;
-    const A h = a.rows.exists(t, b) ? entering_state<A, T, T>(a, t, b, p, a.output_all,
+    const A h = a.rows.exists(t, b) ? entering_state<A, T, T>(a.rows, t, b, p, a.output_all,
                                                               a.output_all_stride, a.h_0, a.P)
                                     : A(0);
     *at<M>(a.h_previous, row * a.P + p) = static_cast<M>(h);
@@ -115,7 +115,8 @@ struct BackwardStep {  // over H units
     prev[0] = a.dh_cell ? A(0) : static_cast<A>(*at<M>(a.h_previous, b * a.P + u));
     next[0] = A(0);
     if constexpr (Cell::kStates == 2) {
-      prev[1] = entering_state<A, A, T>(a, a.t, b, u, a.cells_all, a.cells_all_stride, a.c_0, a.H);
+      prev[1] =
+          entering_state<A, A, T>(a.rows, a.t, b, u, a.cells_all, a.cells_all_stride, a.c_0, a.H);
       next[1] = *at<A>(a.cells_all, (a.t * a.rows.B + b) * a.cells_all_stride + u);
     }
   }
