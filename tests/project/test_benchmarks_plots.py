@@ -39,7 +39,7 @@ def test_the_newest_results_are_taken_by_their_date(tmp_path):
         path = tmp_path / name
         path.parent.mkdir()
         path.write_text(f'{{"name": "{name}"}}', encoding="utf-8")
-    assert plots.newest("*/*-x.json", tmp_path)[1]["name"].startswith("a/")
+    assert plots.newest("*/*-narrow.json", tmp_path)[1]["name"].startswith("a/")
     with pytest.raises(SystemExit, match="there is no"):
         plots.newest("*/*-scan.json", tmp_path)
 
