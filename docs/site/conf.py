@@ -64,6 +64,7 @@ html_static_path = ["static", str(_mathjax / "static/mathjax/tex-svg.js")]
 html_css_files = ["site.css"]
 html_extra_path = ["index.html"]
 html_copy_source = False
+html_use_index = html_domain_indices = False  # docs/site/api.rst is the index of names
 html_show_sphinx = False
 html_permalinks_icon = "#"
 html_theme_options = {

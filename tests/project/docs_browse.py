@@ -38,6 +38,10 @@ LOOK = """() => ({
     ).map(e => e.textContent.slice(0, 60)),
     lost: [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src),
 })"""
+#: By how much the page, or the theme's box around its text, is wider than it is shown.
+HIDDEN = """() => Math.max(
+    ...[document.documentElement, ...document.querySelectorAll(".content")].map(
+        e => e.scrollWidth - e.clientWidth))"""
 
 
 @dataclass
@@ -84,9 +88,9 @@ def look_at(page: Page, site: Site, url: str) -> None:
     for link in found["links"]:
         site.links.setdefault(link, set()).add(name)
     set_size(page, "phone")
-    width = page.evaluate("document.documentElement.scrollWidth")
-    if width > SIZES["phone"][0]:
-        site.problems.append(f"{name}: scrolls sideways on a phone, {width} pixels wide")
+    hidden = page.evaluate(HIDDEN)
+    if hidden > 0:
+        site.problems.append(f"{name}: scrolls sideways on a phone, by {hidden} pixels")
 
 
 def check_links(site: Site) -> None:
@@ -144,7 +148,7 @@ def take_pictures(page: Page, site: Site, folder: Path) -> None:
             page.screenshot(path=folder / f"{name.rpartition('/')[2]}-{size}.png")
 
 
-def start(chromium: BrowserType) -> Browser:
+def launch(chromium: BrowserType) -> Browser:
     """The browser, or an end that says where to get one."""
     try:
         return chromium.launch(
@@ -163,7 +167,7 @@ def browse(site: Site, pictures: Path) -> int:
     start = site.folder / "index.html"  # sends on to the page that it names
     paths = sorted(path for path in site.folder.rglob("*.html") if path != start)
     with sync_playwright() as playwright:
-        browser = start(playwright.chromium)
+        browser = launch(playwright.chromium)
         page = browser.new_page()
         watch(page, site)
         for path in paths:

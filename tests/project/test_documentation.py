@@ -96,5 +96,6 @@ def test_every_public_name_has_its_entry_among_the_api_pages():
         re.findall(r"^\.\. (?:data|module):: (?:fastcells\.)?(\w+)$", text, re.MULTILINE)
     )
     names = {*fastcells.__all__, *fastcells.functional.__all__}
-    assert not names - entries, "add them to docs/site/api.rst"
-    assert not entries - names, "of docs/site/api.rst, no public names"
+    lost, unknown = sorted(names - entries), sorted(entries - names)
+    assert not lost, f"add to docs/site/api.rst: {lost}"
+    assert not unknown, f"no public names, but in docs/site/api.rst: {unknown}"
