@@ -18,8 +18,8 @@ constexpr Noise kNoises[] = {
 };
 
 // Over 1 + the number's size. What a step hands to the products is rounded to storage, which the
-// loops do not do, and divisions by the deviation of few values make it larger; a card's exponentials
-// have other last bits. Three times the most that the emulator shows.
+// loops do not do, and divisions by the deviation of few values make it larger; a card's
+// exponentials have other last bits. Three times the most that the emulator shows.
 template <class S>
 constexpr double kBound = sizeof(S) == 8              ? 1e-12
                           : sizeof(S) == 4            ? 5e-5
