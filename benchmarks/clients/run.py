@@ -53,8 +53,8 @@ def flat(results):
 def largest_error(found, expected):
     """Return the largest difference, relative to the largest element of its array.
 
-    An array that is zero but for rounding, as the gradient of what a softmax takes away again, has no
-    size of its own: it is measured by a thousandth of the largest of all.
+    An array that is zero but for rounding, as the gradient of what a softmax takes away again, has
+    no size of its own: it is measured by a thousandth of the largest of all.
     """
     scales = [float(np.abs(theirs).max(initial=0)) for theirs in expected]
     least = max(1e-3 * max(scales), np.finfo(np.float32).tiny)
