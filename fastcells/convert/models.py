@@ -12,6 +12,7 @@ from .kinds import (
     BOTH,
     OURS,
     change_class,
+    class_of,
     full_name,
     is_ours,
     layers_of,
@@ -134,7 +135,7 @@ def _find(name: str, module: nn.Module) -> dict[str, nn.Module]:
 
 def _lines(found: dict[str, nn.Module], reasons: dict[str, str]) -> str:
     return "\n".join(
-        f"  {name or 'the module itself'}: {full_name(type(found[name]))} {reason}"
+        f"  {name or 'the module itself'}: {full_name(class_of(found[name]))} {reason}"
         for name, reason in reasons.items()
     )
 
