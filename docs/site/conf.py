@@ -54,7 +54,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
-napoleon_custom_sections = [("Args of a call", "params_style"), ("Further args", "params_style")]
+napoleon_custom_sections = [("Args of a call", "params_style")]
 
 # Pages. MathJax in one file, whose glyphs are drawn and need no fonts: works without a network.
 mathjax_path = "tex-svg.js"
