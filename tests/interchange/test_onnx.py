@@ -66,8 +66,14 @@ CASES = {
     "additive attention": lambda m, x, n, r, h: m["additive"](
         x, x, attn_mask=r[:, None], need_weights=True
     ),
-    "dot product, softcap, window": lambda m, x, n, r, h: fastcells.scaled_dot_product_attention(
-        x, x, x, softcap=2.0, window=(1, 0), return_weights=True
+    "dot product, a query without keys": lambda m, x, n, r, h: (
+        fastcells.scaled_dot_product_attention(
+            *(x, x[:, 1:], x[:, 1:]),
+            is_causal=True,
+            causal_alignment="bottom_right",
+            softcap=2.0,
+            return_weights=True,
+        )
     ),
 }
 
