@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic_multi_out
 
+from ..functional.routing import takes_whole_rows
 from ..reference import recurrent as reference
 from .scan import Tensors, arithmetic, run_scan, steps_that_exist
 
@@ -61,14 +62,16 @@ def recurrent_forward(
     keep: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As the op of this name; nothing is kept for a way back but the cell states."""
+    _refuse_noise(names)
     _refuse_narrow_weights(input, weights, names)
     compute = arithmetic(input.dtype)
     tensors = [None if t is None else t.to(compute) for t in (input, h_0, c_0)]
     layer = (*tensors, reference.split_weights([w.to(compute) for w in weights], names))
-    has_c = reference.CELLS[cell].states == 2
+    has_c = reference.find_cell(cell).states == 2
     done = cells = None
     # ONNX Runtime has the operators in float32 alone, and none of them gives all cell states.
     is_operator = cell in OPERATORS and "weight_hr" not in names and resets is None
+    is_operator = is_operator and not takes_whole_rows(names)
     if is_operator and compute == torch.float32 and not (has_c and keep == "cells"):
         done = _run_operator(cell, directions, *layer, lengths)
     if done is None or (has_c and keep != "nothing"):
@@ -88,6 +91,14 @@ def recurrent_step(
         cell, 1, input.unsqueeze(0), *states, weights, names, None, None, "nothing"
     )
     return h_n.squeeze(0), c_n if c is None else c_n.squeeze(0)
+
+
+def _refuse_noise(names: str) -> None:
+    if "noise" in names.split():
+        raise NotImplementedError(
+            "fastcells.onnx: zoneout and recurrent_dropout are not exported. Call model.eval(), "
+            "and set zoneout and zoneout_c of the layer to 0"
+        )
 
 
 def _refuse_narrow_weights(input: Tensor, weights: Sequence[Tensor], names: str) -> None:
@@ -130,7 +141,7 @@ def _run_operator(
     attributes["direction"] = "bidirectional" if directions == 2 else "forward"
     if operator.activation is not None:
         attributes["activations"] = [operator.activation] * directions
-    has_c = reference.CELLS[cell].states == 2
+    has_c = reference.find_cell(cell).states == 2
     state = (directions, batch, hidden)
     shapes = [(steps, directions, batch, hidden), state, *([state] if has_c else [])]
     output, *finals = symbolic_multi_out(
@@ -167,7 +178,7 @@ def _run_scan(
     resets: Tensor | None,
 ) -> Results:
     """One Scan a direction, whose body is the reference's step."""
-    described = reference.CELLS[cell]
+    described = reference.find_cell(cell)
     batch = input.shape[1]
     exists = steps_that_exist(input, lengths)
     if exists is not None:

@@ -184,6 +184,24 @@ def test_a_scan_is_the_cell(cell, proj_size):
         torch.testing.assert_close(other, mine, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("norm", ["parts", "gates", "parts carried"])
+def test_a_normalised_layer_is_a_scan_too(norm):
+    p = make_layer_problem("lstm", 2, T=5, B=3, I=4, H=4, lengths=True, norm=norm)
+    rest = (p.weights, p.names, p.lengths, None, "nothing")
+    ours = torch.ops.fastcells.recurrent_forward("lstm", 2, p.input, p.h_0, p.c_0, *rest)
+    theirs = fastcells.onnx.recurrent.recurrent_forward("lstm", 2, p.input, p.h_0, p.c_0, *rest)
+    for mine, other in zip(ours[:3], theirs[:3], strict=True):
+        torch.testing.assert_close(other, mine, rtol=1e-12, atol=1e-12)
+
+
+def test_a_normalised_layer_in_float32_is_not_the_operator(as_if_exported):
+    layer, input = fastcells.LayerNormLSTM(I, H).eval(), torch.randn(5, 2, I)
+    with torch.no_grad():
+        expected = layer(input)[0]
+        as_if_exported()
+        torch.testing.assert_close(layer(input)[0], expected, rtol=0, atol=1e-5)
+
+
 def complex_scan():
     return fastcells.linear_scan(torch.ones(2, 1, 1) * 1j, torch.ones(2, 1, 1) * 1j)
 
@@ -198,6 +216,11 @@ REFUSALS = {
         lambda: fastcells.SelfAttention(I, H, dropout=0.5)(torch.randn(2, 5, I)),
         "fastcells.onnx: attention with dropout_p=0.5 has no translation. Call model.eval() "
         "before the export",
+    ),
+    "zoneout": (
+        lambda: fastcells.LSTM(I, H, zoneout=0.1).eval()(torch.randn(5, 2, I)),
+        "fastcells.onnx: zoneout and recurrent_dropout are not exported. Call model.eval(), and "
+        "set zoneout and zoneout_c of the layer to 0",
     ),
     "complex": (
         complex_scan,
