@@ -28,6 +28,7 @@ __all__ = ["app"]
 
 T = TypeVar("T")
 WIDTH = 110  # of what goes to a file or a pipe
+MOST_THREADS = 1024
 #: What bench measures unless told otherwise.
 DEFAULTS = {
     "cell": ["lstm,gru,rnn"],
@@ -108,7 +109,7 @@ def _check_plot(path: Path | None) -> None:
         raise typer.BadParameter(
             f"{str(path)!r} does not end in .png, .svg or .pdf", param_hint="'--plot'"
         )
-    if not os.access(path.parent, os.W_OK):
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise typer.BadParameter(
             f"{str(path.parent)!r} is not a folder that can be written to", param_hint="'--plot'"
         )
@@ -167,7 +168,9 @@ def bench(
     layers: Annotated[list[str], _list_option("stacked")] = DEFAULTS["layers"],
     dtype: Annotated[list[str], _list_option(", ".join(DTYPES))] = DEFAULTS["dtype"],
     train: Annotated[bool, typer.Option("--train", help="forward and backward")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="default: torch's")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="default: torch's")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=MIN_ROUNDS, help="samples of each")] = 12,
     budget: Annotated[float, typer.Option(min=0, help="seconds a case may take; at least "
                                           f"{MIN_ROUNDS} rounds are run")] = 5.0,
@@ -236,22 +239,26 @@ def explain(
     bidirectional: Annotated[bool, typer.Option("--bidirectional")] = False,
     dtype: Annotated[str, typer.Option(help=", ".join(DTYPES))] = "float32",
     train: Annotated[bool, typer.Option("--train", help="with a way back")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="default: torch's")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="default: torch's")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     plot: Annotated[Path | None, typer.Option(help="a picture: .png, .svg or .pdf")] = None,
 ) -> None:
     """Which kernel runs a layer of these sizes, by which plan, and why. Nothing is computed."""
-    make, kind = RECURRENT[_one("--cell", cell, RECURRENT)], _one("--dtype", dtype, DTYPES)
+    make = RECURRENT[_one("--cell", cell, RECURRENT)]
+    storage = DTYPES[_one("--dtype", dtype, DTYPES)]
     _one("--device", device, ("cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("torch sees no GPU here", param_hint="'--device'")
     _check_plot(plot)
     if threads is not None:
         torch.set_num_threads(threads)
-    place: dict[str, Any] = {"device": device, "dtype": DTYPES[kind]}
-    try:
-        layer = make(input_size or hidden, hidden, layers, bidirectional=bidirectional, **place)
-        x = torch.zeros((), **place).expand(steps, batch, input_size or hidden)  # no memory
+    width = input_size or hidden
+    options: dict[str, Any] = {"bidirectional": bidirectional, "device": "meta", "dtype": storage}
+    try:  # no value is written: what is only asked about may be larger than the memory
+        layer = make(width, hidden, layers, **options).to_empty(device=device)
+        x = torch.zeros((), device=device, dtype=storage).expand(steps, batch, width)
         with torch.set_grad_enabled(train):
             told = explain_call(layer, x)
         if plot is not None:
