@@ -221,7 +221,9 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         is_packed: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor | Any, Tensor | Any]:
         directions = 2 if self.bidirectional else 1
-        layers, names, start = [], [], 0
+        layers: list[list[Tensor]] = []
+        names: list[str] = []
+        start = 0
         for index, listed in enumerate(self._all_weights):
             plain = [name[: name.rindex("_l")] for name in listed]
             own = dict(zip(plain, weights[start : start + len(listed)], strict=True))

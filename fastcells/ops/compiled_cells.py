@@ -35,6 +35,7 @@ def is_loaded(cell: str, dtype: torch.dtype) -> bool:
 def take(cell: str, dtype: torch.dtype, entry: int, facts: dict[str, int]) -> None:
     """Hands a loaded library to the kernels: the address of its function, and the cell's facts.
     Raises ValueError where it was compiled against other headers."""
+    assert _C is not None  # nothing is compiled for a module that is not there
     _C.take_cell(entry)
     CELL_FACTS[cell] = facts
     _LOADED.add((cell, dtype))
