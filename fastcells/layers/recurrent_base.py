@@ -94,12 +94,16 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         if want_cells or len(states) != 2 or (states[0] is None) != (hx is None):
             return None
         if not isinstance(input, PackedSequence):
-            done = run_module_stack(self, self.cell, input, *states, lengths, resets)
+            done = run_module_stack(self._at_once(), self.cell, input, *states, lengths, resets)
         elif lengths is None and resets is None:
-            done = run_module_packed(self, self.cell, input, *states)
+            done = run_module_packed(self._at_once(), self.cell, input, *states)
         else:
             return None
         return None if done is None else (*done, None)
+
+    def _at_once(self) -> nn.RNNBase:
+        """What the way through C++ reads the weights and options of."""
+        return self
 
     def _run_packed(self, packed, hx, lengths, resets, want_cells):
         settle_in_forked_child()
