@@ -6,6 +6,7 @@ Letters: T steps, B batch, I input, H hidden units, D directions, L layers, N st
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,7 @@ class _Defined:
     source = _OfDefinition()
     picture = _OfDefinition()
     _instead_of_scripting = ""  # torch.nn has no such layer
+    has_narrow_form = False  # fastcells.quantize passes it by
 
     @property
     def cell(self) -> str:
@@ -93,7 +95,7 @@ class _Defined:
     def _may_run_at_once(self, input: object) -> bool:
         return (
             isinstance(input, Tensor)
-            and not self.definition.packs_weights
+            and not torch.compiler.is_compiling()
             and compiled_cells.is_loaded(self.cell, input.dtype)
         )
 
@@ -171,6 +173,30 @@ class EquationLayer(_Defined, ElementwiseLayer):
             return None
         return super()._run_at_once(input, hx, lengths, resets, want_cells)
 
+    def _at_once(self) -> nn.RNNBase:
+        """Where the ops take other weights than the layer has, a stand-in with those of a call."""
+        if not self.definition.packs_weights:
+            return self
+        weights = iter(self._current_weights())
+        names, stored = [], {}
+        for listed in self._all_weights:
+            ends = [name.rindex("_l") for name in listed]
+            plain = {n[:end]: next(weights) for n, end in zip(listed, ends, strict=True)}
+            suffix = listed[0][ends[0] :]
+            own = {name + suffix: w for name, w in self.definition.packed(plain).items()}
+            names.append(list(own))
+            stored |= own
+        return SimpleNamespace(
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            training=self.training,
+            recompute=self.recompute,
+            _all_weights=names,
+            _flat_weights=list(stored.values()),
+            _stored_weights=lambda: stored,
+        )
+
     def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
         """Checked h_0 `[L*D, B, H]` and the other states side by side, `[L*D, B, N*H]`."""
         if hx is None:
@@ -243,8 +269,7 @@ class EquationCell(_Defined, RecurrentCell):
         is_batched = input.dim() == 2
         if not is_batched:
             input, states = input.unsqueeze(0), tuple(state.unsqueeze(0) for state in states)
-        weights = {n: getattr(self, n) for n in self._parameters}
-        weights = self.definition.packed(weights) if self.definition.packs_weights else weights
+        weights = self._weights_of_ops()
         h, c = run_step(
             self.cell, input, states[0], _side_by_side(list(states[1:])),
             tuple(weights.values()), " ".join(weights),
@@ -262,7 +287,15 @@ class EquationCell(_Defined, RecurrentCell):
             return None
         if not self._may_run_at_once(input):
             return None
-        return run_module_step(self.cell, input, *states, self._parameters)
+        plain = self._parameters
+        weights = self._weights_of_ops() if self.definition.packs_weights else plain
+        return run_module_step(self.cell, input, *states, weights)
+
+    def _weights_of_ops(self) -> dict[str, Tensor]:
+        """The weights as the ops take them, parametrized ones among them."""
+        names = self.definition.shapes(self.input_size, self.hidden_size, self.bias)
+        weights = {name: getattr(self, name) for name in names}
+        return self.definition.packed(weights) if self.definition.packs_weights else weights
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")

@@ -84,7 +84,9 @@ def quantize(module: nn.Module, dtype: torch.dtype = torch.int8) -> nn.Module:
     found = {
         name: m
         for name, m in module.named_modules()
-        if isinstance(m, kinds) and not isinstance(m, ElementwiseLayer)
+        if isinstance(m, kinds)
+        and not isinstance(m, ElementwiseLayer)
+        and getattr(m, "has_narrow_form", True)  # but for cells from equations
     }
     if not found:
         raise TypeError(

@@ -134,12 +134,18 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         if self.training and (self.recurrent_dropout or self.weight_dropout):
             return None
         if not isinstance(input, PackedSequence):
-            done: Any = run_module_stack(self, self.cell, input, *states, lengths, resets)
+            done: Any = run_module_stack(
+                self._at_once(), self.cell, input, *states, lengths, resets
+            )
         elif lengths is None and resets is None:
-            done = run_module_packed(self, self.cell, input, *states)
+            done = run_module_packed(self._at_once(), self.cell, input, *states)
         else:
             return None
         return None if done is None else (*done, None)
+
+    def _at_once(self) -> nn.RNNBase:
+        """What the way through C++ reads the weights and options of."""
+        return self
 
     def _run_packed(
         self,

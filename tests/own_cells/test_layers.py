@@ -172,6 +172,19 @@ def test_wrong_states_are_refused(on_reference):
         fastcells.cells.janet(I, H)(torch.randn(T, B, I), return_cell_states=True)
 
 
+def test_quantize_passes_them_by(on_reference):
+    model = torch.nn.ModuleList([fastcells.LSTM(I, H), two_states(I, H), two_states.Cell(I, H)])
+    small = fastcells.quantize(model)
+    assert type(small[1]) is two_states and type(small[2]) is two_states.Cell
+
+
+def test_a_parametrized_step_reads_its_weights(on_reference):
+    step, input = some_gates.Cell(I, H), torch.randn(B, I)
+    before = step(input)[0]
+    torch.nn.utils.parametrizations.weight_norm(step, "weight_hh")
+    torch.testing.assert_close(step(input)[0], before)
+
+
 def test_a_step_takes_rows_and_no_batch(on_reference):
     step = two_states.Cell(I, H)
     assert [s.shape for s in step(torch.randn(B, I))] == [(B, H)] * 3
