@@ -1,4 +1,5 @@
-"""Breaks a line of each cell header in turn; the C++ test of the cells must notice every time.
+"""Breaks a line of each cell header in turn, and of the row-wise kernels: a C++ test must notice
+every time.
 
     python tests/project/mutation_check.py
 
@@ -11,6 +12,7 @@ cell:
 * a constant added to the argument of a sigmoid or a tanh: backward knows gates by value alone.
 
 These are for tests/recurrent/test_kernels.py, which compares the kernels with fastcells.reference.
+Of tests/cpp/recurrent/test_rowwise_kernels.cpp one cell is compiled, for the time it takes.
 """
 
 import os
@@ -28,13 +30,22 @@ TIMEOUT = 300  # seconds a compiler or a test may take before something is wrong
 
 
 class Mutation(NamedTuple):
-    """In csrc/recurrent/cells/<header>, within `struct`: the one place with `old` becomes `new`."""
+    """In csrc/recurrent/<header>, within `struct`: the one place with `old` becomes `new`."""
 
     header: str
     struct: str
     what: str
     old: str
     new: str
+
+    @property
+    def test(self):
+        return CELLS_TEST if self.header.startswith("cells/") else ROWWISE_TEST
+
+
+# A source in tests/cpp/recurrent, and the compiler's options.
+CELLS_TEST = ["test_cells.cpp"]
+ROWWISE_TEST = ["test_rowwise_kernels.cpp", "-DFASTCELLS_ONE_CELL", "-pthread", "-Wno-psabi"]
 
 
 def of(header, struct, *mutations):
@@ -43,26 +54,26 @@ def of(header, struct, *mutations):
 
 MUTATIONS = [
     *of(
-        "rnn.h", "Tanh",
+        "cells/rnn.h", "Tanh",
         ("derivative of the argument, not the value", "tanh_grad(y)", "tanh_grad(tanh(y))"),
         ("derivative left out", "return tanh_grad(y)", "return y"),
         ("forward negated", "return tanh(x)", "return -tanh(x)"),
     ),
     *of(
-        "rnn.h", "ReLU",
+        "cells/rnn.h", "ReLU",
         ("derivative upside down", "y <= A(0), A(0), A(1)", "y <= A(0), A(1), A(0)"),
         ("derivative never zero", "select(y <= A(0), A(0), A(1))", "A(1)"),
         ("leaks", "select(x < A(0), A(0), x)", "select(x < A(0), A(0.1) * x, x)"),
     ),
     *of(
-        "rnn.h", "RNN",
+        "cells/rnn.h", "RNN",
         ("forward: - for +", "x[0] + g[0]", "x[0] - g[0]"),
         ("forward: g dropped", "apply(x[0] + g[0])", "apply(x[0])"),
         ("backward: + for *", "d_state[0] * Activation", "d_state[0] + Activation"),
         ("backward: state's gradient kept", "d_state[0] = A(0)", "d_state[0] = dx[0]"),
     ),
     *of(
-        "lstm.h", "LSTM",
+        "cells/lstm.h", "LSTM",
         ("forward: i reads the rows of f", "sigmoid(x[0] + g[0])", "sigmoid(x[1] + g[1])"),
         ("forward: i and f swapped", "saved[1] * state[1] + saved[0] * saved[2]",
          "saved[0] * state[1] + saved[1] * saved[2]"),
@@ -78,7 +89,7 @@ MUTATIONS = [
         ("backward: reads the new h", "dc * i * tanh_grad(g)", "dc * i * tanh_grad(g + next[0])"),
     ),
     *of(
-        "gru.h", "GRU",
+        "cells/gru.h", "GRU",
         ("forward: r and z swapped", "tanh(x[2] + r * g[2])", "tanh(x[2] + z * g[2])"),
         ("forward: r for z", "n + z * (state[0] - n)", "n + r * (state[0] - n)"),
         ("forward: sign", "state[0] - n)", "state[0] + n)"),
@@ -90,7 +101,7 @@ MUTATIONS = [
         ("backward: + for *", "d_state[0] = dh * z", "d_state[0] = dh + z"),
     ),
     *of(
-        "gru.h", "GRUResetBefore",
+        "cells/gru.h", "GRUResetBefore",
         ("first product: r of other rows", "return sigmoid(x[0] + g[0]) * h",
          "return sigmoid(x[1] + g[1]) * h"),
         ("first product: h dropped", "sigmoid(x[0] + g[0]) * h", "sigmoid(x[0] + g[0])"),
@@ -103,7 +114,7 @@ MUTATIONS = [
         ("second stage: sign", "return d_reset_h * h", "return -d_reset_h * h"),
     ),
     *of(
-        "gru.h", "GRUArticle",
+        "cells/gru.h", "GRUArticle",
         ("forward: z for 1 - z", "(A(1) - z) * g[2]", "z * g[2]"),
         ("forward: r dropped", "z * (state[0] - r * q)", "z * (state[0] - q)"),
         ("backward: - for +", "dh * (prev[0] - r * q) - dx[2]", "dh * (prev[0] - r * q) + dx[2]"),
@@ -113,60 +124,70 @@ MUTATIONS = [
         ("backward: 1 - z dropped", "dg[2] = dx[2] * (A(1) - z)", "dg[2] = dx[2]"),
     ),
     *of(
-        "indrnn.h", "IndRNN",
+        "cells/indrnn.h", "IndRNN",
         ("forward: u dropped", "x[0] + u[0] * state[0]", "x[0] + state[0]"),
         ("backward: u's gradient by the new h", "dx[0] * prev[0]", "dx[0] * saved[0]"),
         ("backward: u dropped", "d_state[0] = dx[0] * u[0]", "d_state[0] = dx[0]"),
     ),
     *of(
-        "rg_lru.h", "RGLRU",
+        "cells/rg_lru.h", "RGLRU",
         ("forward: a for a squared", "log_a + log_a)) * i * raw", "log_a)) * i * raw"),
         ("backward: sign of the input's share", "prev[0] * r - a", "prev[0] * r + a"),
         ("backward: input's own gradient", "d_raw = d_input * i", "d_raw = d_input"),
         ("softplus' left out", "A(-8) * sigmoid(weight) * d", "A(-8) * d"),
     ),
     *of(
-        "minimal.h", "MinGRU",
+        "cells/minimal.h", "MinGRU",
         ("forward: sign", "apply(x[1]) - state[0]", "apply(x[1]) + state[0]"),
         ("backward: 1 - z without 1", "dh * (A(1) - z)", "dh * z"),
         ("backward: activation' dropped", "dh * z * Activation::grad(saved[1])", "dh * z"),
     ),
     *of(
-        "minimal.h", "MinLSTM",
+        "cells/minimal.h", "MinLSTM",
         ("forward: i for f", "saved[0] = I / (F + I)", "saved[0] = F / (F + I)"),
         ("backward: c's gradient dropped", "dc = d_state[0] + d_state[1]", "dc = d_state[0]"),
         ("backward: sign of i", "dx[1] = A(0) - d_log", "dx[1] = d_log"),
     ),
     *of(
-        "sru.h", "SRU",
+        "cells/sru.h", "SRU",
         ("forward: v_r dropped", "sigmoid(x[2] + u[1] * c)", "sigmoid(x[2] + c)"),
         ("forward: gate upside down", "raw + r * (state[1] - raw)", "raw - r * (state[1] - raw)"),
         ("backward: old c for the new", "dh * (next[1] - raw)", "dh * (c - raw)"),
         ("backward: v_f's gradient", "du[0] = dx[1] * c", "du[0] = dx[2] * c"),
     ),
     *of(
-        "sru.h", "QRNN",
+        "cells/sru.h", "QRNN",
         ("backward: o dropped", "d_state[1] + dh * o", "d_state[1] + dh"),
         ("backward: sign", "dc * (prev[1] - z)", "dc * (prev[1] + z)"),
     ),
     *of(
-        "diagonal.h", "DiagonalGRU",
+        "cells/diagonal.h", "DiagonalGRU",
         ("forward: r dropped", "u[2] * (r * h)", "u[2] * h"),
         ("backward: through n dropped", "dh * z + d_product * r", "dh * z"),
         ("backward: u_z dropped", "dx[1] * u[1]", "dx[1]"),
     ),
     *of(
-        "diagonal.h", "DiagonalLSTM",
+        "cells/diagonal.h", "DiagonalLSTM",
         ("forward: sign", "saved[0] * (saved[1] - c)", "saved[0] * (saved[1] + c)"),
         ("backward: tanh' dropped", "dc * k * tanh_grad(g)", "dc * k"),
         ("backward: through o dropped", " + dx[2] * u[2]", ""),
+    ),
+    *of(
+        "rowwise/cpu/kernels/rows.h", "NormBackward",
+        ("backward: without the mean", "scaled(j) - V(mean)", "scaled(j)"),
+        ("backward: without the slope", " - normalised(j) * V(slope)", ""),
+    ),
+    *of(
+        "rowwise/cpu/kernels/gates.h", "RowGates",
+        ("forward: moments of W x for W h's", "moments.of[1], row.norm_hh",
+         "moments.of[0], row.norm_hh"),
     ),
 ]  # fmt: skip
 
 
 def apply_mutation(mutation, csrc):
     """Writes the mutated header, or stops the script: a list that no longer fits checks nothing."""
-    path = csrc / "recurrent" / "cells" / mutation.header
+    path = csrc / "recurrent" / mutation.header
     text = path.read_text(encoding="utf-8")
     start = text.index(f"struct {mutation.struct} {{\n")
     end = text.index("\n};\n", start)
@@ -180,34 +201,39 @@ def apply_mutation(mutation, csrc):
     path.write_text(text[:start] + body.replace(mutation.old, mutation.new) + text[end:], "utf-8")
 
 
-def run_test(csrc, folder):
-    """Compiles test_cells.cpp against `csrc` and runs it: its exit status, 0 when it passes."""
-    program = folder / "test_cells"
-    source = ROOT / "tests" / "cpp" / "recurrent" / "test_cells.cpp"
+def run_test(test, csrc, folder):
+    """Compiles the test against `csrc` and runs it: its exit status, 0 when it passes."""
+    program = folder / "test"
+    name, *options = test
+    tests = ROOT / "tests" / "cpp"
     compiler = os.environ.get("CXX", "g++").split()
-    command = [*compiler, "-std=c++20", "-O1", f"-I{csrc}", str(source), "-o", str(program)]
+    command = [*compiler, "-std=c++20", "-O1", f"-I{csrc}", f"-I{tests}", *options]
+    command += [str(tests / "recurrent" / name), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     if done.returncode:
         raise SystemExit(f"mutation_check: {' '.join(command)} failed:\n{done.stderr}")
     return subprocess.run([program], capture_output=True, timeout=TIMEOUT).returncode
 
 
-def check(mutation):
-    """Whether the test fails, as it should, on a copy of csrc/ with this mutation."""
+def check(test, mutation=None):
+    """Whether the test fails on a copy of csrc/, as it should with a mutation."""
     with tempfile.TemporaryDirectory() as folder:
         csrc = Path(folder, "csrc")
         shutil.copytree(ROOT / "csrc", csrc)
         if mutation is not None:
             apply_mutation(mutation, csrc)
-        return run_test(csrc, Path(folder)) != 0
+        return run_test(test, csrc, Path(folder)) != 0
 
 
 def main():
-    if check(None):
-        raise SystemExit("mutation_check: test_cells.cpp fails on csrc/ as it is")
     passed = 0
     with ThreadPoolExecutor(COMPILERS) as pool:
-        for mutation, is_caught in zip(MUTATIONS, pool.map(check, MUTATIONS), strict=True):
+        tests = [CELLS_TEST, ROWWISE_TEST]
+        for test, fails in zip(tests, pool.map(check, tests), strict=True):
+            if fails:
+                raise SystemExit(f"mutation_check: {test[0]} fails on csrc/ as it is")
+        caught = pool.map(check, [mutation.test for mutation in MUTATIONS], MUTATIONS)
+        for mutation, is_caught in zip(MUTATIONS, caught, strict=True):
             verdict = "caught" if is_caught else "NOT CAUGHT"
             print(f"{mutation.struct:15} {mutation.what:45} {verdict}", flush=True)
             passed += is_caught
