@@ -39,10 +39,10 @@ def corridor(length, cue):
 @pytest.mark.parametrize(("turn", "reward"), [(corridors.RIGHT, 1.0), (corridors.LEFT, -1.0)])
 def test_the_cue_is_seen_once_and_says_which_turn_is_right(turn, reward):
     ahead = corridors.AHEAD
-    actions = [ahead, corridors.LEFT, ahead, ahead, turn]
+    actions = [corridors.LEFT, ahead, ahead, ahead, turn]
     seen, rewards, ends = walk(corridor(2, 1), actions)
     assert seen == [[1, 0], [0, 0], [0, 0], [0, 1], [0, 1]]
-    assert rewards == [0, -0.1, 0, -0.1, reward]
+    assert rewards == [-0.1, 0, 0, -0.1, reward]
     assert ends == [False, False, False, False, True]
 
 
