@@ -1,5 +1,6 @@
 """docs/clients.md, from the results of `make clients`."""
 
+from benchmarks.command import QUIET
 from benchmarks.paths import ROOT
 from benchmarks.readme_table import wrap
 
@@ -56,14 +57,16 @@ def make_table(records):
 def make_document(results):
     """Return the whole page."""
     machine, commit = results["machine"], (results["revision"]["commit"] or "unknown")[:7]
+    share = results["others_share_of_cores"] or 0
     zen = f" ({machine['zen'].replace('zen', 'Zen ')})" if machine["zen"] else ""
     where = (
         f"{results['date']}, {machine['cpu']}{zen}, {machine['cores']} cores, {results['threads']} "
         f"threads, float32, torch {results['packages']['torch']}, Python {machine['python']}, "
-        f"revision {commit}{' with changes' if results['revision']['dirty'] else ''}. Others used "
-        f"{results['others_share_of_cores'] or 0:.0%} of the cores meanwhile. The ratio is "
-        "torch.nn's time over fastcells'."
+        f"revision {commit}{' with changes' if results['revision']['dirty'] else ''}. The ratio is "
+        f"torch.nn's time over fastcells'. Others used {share:.0%} of the cores meanwhile."
     )
+    if share > QUIET:
+        where += " On a machine as busy as that the differences count, and the times do not."
     left = sorted({
         f"* {record['client']}: {text}" for record in results["records"]
         for text in record.get("left", [])
