@@ -11,7 +11,7 @@ import sys
 __all__ = ["instruction_sets", "run_python"]
 
 ISA_VARIABLE = "FASTCELLS_CPU_ISA"
-TIMEOUT_S = 900  # a busy machine takes minutes
+TIMEOUT_S = 1800  # of a process that hangs; on a busy machine one that works takes minutes
 _ASK = "from fastcells import _extension as e; e._C is None or e._C.instruction_set()"
 
 
