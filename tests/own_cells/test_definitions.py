@@ -172,11 +172,12 @@ def test_an_operation_that_is_not_known_is_told_with_those_that_are():
 
 def test_what_fails_on_tensors_is_refused():
     def no_tensors(x, h, state, p):
-        return torch.maximum(x.a + h.a, 0.0) + x.b + h.b
+        return (x.a + h.a).maximum(0.0) + x.b + h.b
 
-    told = line_of(refusal(no_tensors))
-    assert told.startswith("no_tensors: `return torch.maximum(x.a + h.a, 0.0) + x.b + h.b`: ")
-    assert "TypeError: maximum(): argument 'other'" in told
+    assert line_of(refusal(no_tensors)).startswith(
+        "no_tensors: `return (x.a + h.a).maximum(0.0) + x.b + h.b`: on tensors it fails, "
+        "TypeError: maximum(): argument 'other'"
+    )
 
 
 def test_what_is_no_function_is_refused():
