@@ -24,6 +24,7 @@ OPTIONS = {
 
 THREADED = [
     "tests/cpp/threads/engines.cpp",
+    "tests/cpp/threads/rowwise_kernels.cpp",
     "csrc/recurrent/cpu/kernels/baseline.cpp",
     "csrc/recurrent/cpu/kernels/narrow/baseline.cpp",
     "csrc/attention/cpu/kernels/baseline.cpp",

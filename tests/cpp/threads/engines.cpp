@@ -21,6 +21,7 @@
 #include "recurrent/cpu/table.cpp"
 #include "recurrent/engine.cpp"
 #include "recurrent/layer.cpp"
+#include "recurrent/rowwise/engine.cpp"
 
 #include <ATen/ATen.h>
 
@@ -55,8 +56,25 @@ using Tensors = std::vector<at::Tensor>;
 struct LayerCase {
   const char* cell;
   int64_t T, B, I, H, D;
-  bool has_lengths;
+  bool has_lengths, is_rowwise = false;
 };
+
+constexpr const char* kNames = "weight_ih weight_hh bias_ih bias_hh";
+constexpr const char* kRowwiseNames =
+    "weight_ih weight_hh bias_ih bias_hh norm_ih norm_hh norm_c norm_c_bias noise";
+
+// Weights of a direction.
+Tensors draw_weights(const LayerCase& c) {
+  const int64_t gates = find_cell(c.cell).gates * c.H;
+  Tensors weights{at::randn({gates, c.I}) / 4, at::randn({gates, c.H}) / 16, at::randn({gates}),
+                  at::randn({gates})};
+  if (c.is_rowwise) {
+    const Tensors norms{at::ones({gates}), at::ones({gates}), at::ones({c.H}), at::randn({c.H})};
+    weights.insert(weights.end(), norms.begin(), norms.end());
+    weights.push_back(at::tensor({5., 0.2, 0.3, 0.4, 1.}, at::kDouble));  // rowwise/noise.h
+  }
+  return weights;
+}
 
 // Output, final state and gradients of a layer whose grid has several threads.
 Tensors run_layer(const LayerCase& c, const Tensors& weights, const at::Tensor& input) {
@@ -65,18 +83,28 @@ Tensors run_layer(const LayerCase& c, const Tensors& weights, const at::Tensor& 
   const OptionalTensor given = lengths.defined() ? OptionalTensor(lengths) : std::nullopt;
   const Layer layer = check_layer(
       "test", {c.cell, c.D, input, std::nullopt, std::nullopt, weights,
-               split_names("weight_ih weight_hh bias_ih bias_hh"), given, std::nullopt});
-  std::string why;
-  const CellKernels* kernels =
-      find_kernels(layer.cell, layer.storage, WeightStorage::kAsTensors, layer.sizes, false, why);
-  const LayerOutputs out = sequence_forward(layer, Keep::kEverything, *kernels);
-  const PerWeight<bool> all{true, true, true, true, false};
+               split_names(c.is_rowwise ? kRowwiseNames : kNames), given, std::nullopt});
+  PerWeight<bool> all{true, true, true, true, false};
+  all.norm_ih = all.norm_hh = all.norm_c = all.norm_c_bias = c.is_rowwise;
   const LayerNeeds needs{true, false, false, std::vector<PerWeight<bool>>(c.D, all)};
-  const InputGradients grads =
-      sequence_backward(layer, out, {at::ones_like(out.output), {}, {}, {}}, needs, *kernels);
+  LayerOutputs out;
+  InputGradients grads;
+  const auto given_back = [&] { return LayerGradients{at::ones_like(out.output), {}, {}, {}}; };
+  if (c.is_rowwise) {
+    out = rowwise::engine().forward(layer, Keep::kEverything);
+    grads = rowwise::engine().backward(layer, out, given_back(), needs);
+  } else {
+    std::string why;
+    const CellKernels* kernels =
+        find_kernels(layer.cell, layer.storage, WeightStorage::kAsTensors, layer.sizes, false, why);
+    out = sequence_forward(layer, Keep::kEverything, *kernels);
+    grads = sequence_backward(layer, out, given_back(), needs, *kernels);
+  }
   Tensors results{out.output, out.h_n, grads.input};
-  for (const DirectionWeights& d : grads.weights) {
-    results.insert(results.end(), {d.weight_ih, d.weight_hh, d.bias_ih, d.bias_hh});
+  for (DirectionWeights& d : grads.weights) {
+    for_each_weight(d, [&](const char*, const at::Tensor& grad) {
+      if (grad.defined()) results.push_back(grad);
+    });
   }
   return results;
 }
@@ -122,17 +150,17 @@ bool check_layers() {
   bool ok = true;
   for (const LayerCase& c :
        {LayerCase{"lstm", 6, 2, 9, 140, 1, false}, LayerCase{"gru", 5, 40, 20, 24, 1, true},
-        LayerCase{"rnn_tanh", 5, 33, 8, 64, 2, true}}) {
-    const CellFacts cell = find_cell(c.cell);
+        LayerCase{"rnn_tanh", 5, 33, 8, 64, 2, true},
+        LayerCase{"lstm", 4, 2, 9, 140, 1, false, true},
+        LayerCase{"lstm", 5, 33, 8, 24, 2, true, true}}) {
     Tensors weights;
     for (int64_t d = 0; d < c.D; ++d) {
-      weights.push_back(at::randn({cell.gates * c.H, c.I}) / 4);
-      weights.push_back(at::randn({cell.gates * c.H, c.H}) / 16);
-      weights.push_back(at::randn({cell.gates * c.H}));
-      weights.push_back(at::randn({cell.gates * c.H}));
+      const Tensors drawn = draw_weights(c);
+      weights.insert(weights.end(), drawn.begin(), drawn.end());
     }
     const at::Tensor input = at::randn({c.T, c.B, c.I});
-    ok &= check_at_once(c.cell, [&] { return run_layer(c, weights, input); });
+    ok &= check_at_once(c.is_rowwise ? "lstm, row-wise" : c.cell,
+                        [&] { return run_layer(c, weights, input); });
     weights[1].mul_(0.5);  // the pack is another's now
     ok &=
         check_at_once("the same with other weights", [&] { return run_layer(c, weights, input); });
