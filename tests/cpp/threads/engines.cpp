@@ -151,8 +151,9 @@ bool check_layers() {
   for (const LayerCase& c :
        {LayerCase{"lstm", 6, 2, 9, 140, 1, false}, LayerCase{"gru", 5, 40, 20, 24, 1, true},
         LayerCase{"rnn_tanh", 5, 33, 8, 64, 2, true},
-        LayerCase{"lstm", 4, 2, 9, 140, 1, false, true},
-        LayerCase{"lstm", 5, 33, 8, 24, 2, true, true}}) {
+        // Two threads share the units, then the rows.
+        LayerCase{"lstm", 4, 1, 9, 200, 1, false, true},
+        LayerCase{"lstm", 5, 33, 8, 24, 1, true, true}}) {
     Tensors weights;
     for (int64_t d = 0; d < c.D; ++d) {
       const Tensors drawn = draw_weights(c);
