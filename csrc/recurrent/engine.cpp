@@ -51,7 +51,7 @@ InputGradients nothing_back(const Layer& layer, const LayerGradients& grads,
   const auto options = layer.input.options();
   InputGradients result;
   if (needs.input) result.input = at::zeros({s.T, s.B, s.I}, options);
-  if (needs.h_0) pass_states(grads.h_n, result.h_0 = at::empty({s.D, s.B, s.H}, options));
+  if (needs.h_0) pass_states(grads.h_n, result.h_0 = at::empty({s.D, s.B, s.P}, options));
   if (needs.c_0) pass_states(grads.c_n, result.c_0 = at::empty({s.D, s.B, s.H}, options));
   for (int64_t d = 0; d < s.D; ++d) {
     DirectionWeights weights = layer.weights[d], zeros;

@@ -97,6 +97,8 @@ struct Layer {
   at::Tensor resets;                      // [T, B] bool or undefined: none
 
   bool is_projected() const { return weights[0].weight_hr.defined(); }
+  // A second product in a step: of the projection, or of a cell's last gate.
+  bool has_second_product() const { return is_projected() || cell.two_products; }
   // Whether weights are narrower than the other tensors: inference on a CPU alone.
   bool is_quantized() const { return weights[0].weight_ih.scalar_type() != input.scalar_type(); }
   // Whether a cell needs more than its own unit: a normalisation over units, or noise.

@@ -62,7 +62,7 @@ class Frames {
   FC_INLINE Entering entering(int64_t t, int64_t b) const {
     if (steps_.is_first(t, b)) {
       if (steps_.cut_initial(b)) return {};
-      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
+      return {row_of<T>(a_.h_0, b, a_.P), nullptr, row_of<T>(a_.c_0, b, a_.H)};
     }
     const int64_t previous = steps_.previous(t), row = previous * a_.B + b;
     if (steps_.cut_after(previous, b)) return {};
@@ -89,34 +89,36 @@ class Frames {
   // Units of the carries, whole vectors: the gradients of the final states.
   template <int kStates>
   void start_carries(Range units) const {
+    start_carry(a_.carry_dh, a_.padded_P, a_.d_h_n, a_.P, units);
+    if (kStates == 2) start_carry(a_.carry_dc, a_.padded_H, a_.d_c_n, a_.H, units);
+  }
+  void start_carry(void* carries, int64_t padded, const void* given, int64_t width,
+                   Range units) const {
     for (int64_t r = 0; r < group_->rows; ++r) {
-      const int64_t b = group_->order[r];
+      S* const to = static_cast<S*>(carries) + (group_->first + r) * padded;
+      const T* const from = row_of<T>(given, group_->order[r], width);
       for (int64_t u = units.first; u < units.last; u += L) {
-        store(carry(a_.carry_dh, r) + u, given(a_.d_h_n, b, u));
-        if (kStates == 2) store(carry(a_.carry_dc, r) + u, given(a_.d_c_n, b, u));
+        store(to + u, from && u < width ? load_lanes<V>(from + u, width - u) : V(S(0)));
       }
     }
   }
   // What is left in the carries belongs to the initial states.
   template <int kStates>
   void finish_carries(Range units) const {
-    for (int64_t r = 0; r < group_->rows; ++r) {
+    finish_carry(a_.carry_dh, a_.padded_P, a_.d_h_0, a_.P, units);
+    if (kStates == 2) finish_carry(a_.carry_dc, a_.padded_H, a_.d_c_0, a_.H, units);
+  }
+  void finish_carry(const void* carries, int64_t padded, void* initial, int64_t width,
+                    Range units) const {
+    for (int64_t r = 0; initial && r < group_->rows; ++r) {
       const int64_t b = group_->order[r];
       const bool cut = steps_.cut_initial(b);
-      for (int64_t u = units.first; u < at_most(units.last, a_.H); u += L) {
-        put_initial(a_.d_h_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dh, r) + u));
-        if (kStates == 2) {
-          put_initial(a_.d_c_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dc, r) + u));
-        }
+      const S* const from = static_cast<const S*>(carries) + (group_->first + r) * padded;
+      for (int64_t u = units.first; u < at_most(units.last, width); u += L) {
+        const V x = cut ? V(S(0)) : load(from + u);
+        store_lanes(static_cast<S*>(initial) + b * width + u, x, width - u);
       }
     }
-  }
-  V given(const void* grads, int64_t b, int64_t u) const {
-    if (!grads || u >= a_.H) return V(S(0));
-    return load_lanes<V>(static_cast<const T*>(grads) + b * a_.H + u, a_.H - u);
-  }
-  void put_initial(void* grads, int64_t b, int64_t u, V x) const {
-    if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
   }
 
   const cpu::BackwardArgs& a_;

@@ -8,10 +8,14 @@ namespace fastcells {
 namespace {
 
 using rowwise::Norm;
+using rowwise::Second;
 
 // A cell of which c may be normalised on its way to h.
 template <class Cell>
 concept HasOutputGate = requires { Cell::kOutputGate; };
+// A cell whose h' may be projected: it reads its own c, and no h.
+template <class Cell>
+concept MayProject = HasOutputGate<Cell>;
 
 // Moments of one row: of W x and W h, or of each gate of their sum.
 template <class S>
