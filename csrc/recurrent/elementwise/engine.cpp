@@ -60,6 +60,7 @@ class Pass {
     const DirectionWeights& w = layer_.weights[d];
     const Rows rows = layer_.rows(d);
     WalkArgs a{};
+    a.cell = &kernels_.cell;
     a.T = s_.T, a.B = s_.B, a.I = s_.I, a.H = s_.H, a.padded_H = padded_;
     a.block_rows = plan_.block_rows, a.chunk_steps = chunk_steps;
     a.reverse = rows.reverse, a.lengths = rows.lengths, a.resets = rows.resets;
