@@ -110,9 +110,9 @@ LayerArgs Grid::arguments(const Layer& layer, std::int64_t d) const {
   args.padded_H = padded_units(s.H);
   args.reverse = rows.reverse;
   args.input = pointer(layer.input);
-  args.h_0 = pointer(layer.h_0, d * s.B * s.H), args.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  args.h_0 = pointer(layer.h_0, d * s.B * s.H), args.c_0 = pointer(layer.c_0, d * s.B * s.c());
   args.lengths = rows.lengths, args.resets = rows.resets;
-  args.output_stride = s.D * s.H, args.cells_stride = s.D * s.H;
+  args.output_stride = s.D * s.H, args.cells_stride = s.D * s.c();
   args.saved_stride = s.saved * s.H;
   return args;
 }

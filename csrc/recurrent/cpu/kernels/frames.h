@@ -56,28 +56,31 @@ class Frames {
   // The states that entered row b's step t: where they begin; nullptr for zeros.
   struct Entering {
     const T* h;
-    const S* c;          // of a step before
+    const S* c;          // of a step before, the planes of several states one behind the other
     const T* initial_c;  // in the place of c at the first step
   };
+  template <int kStates = 2>
   FC_INLINE Entering entering(int64_t t, int64_t b) const {
     if (steps_.is_first(t, b)) {
       if (steps_.cut_initial(b)) return {};
-      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
+      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, (kStates - 1) * a_.H)};
     }
     const int64_t previous = steps_.previous(t), row = previous * a_.B + b;
     if (steps_.cut_after(previous, b)) return {};
     return {row_of<T>(a_.output, row, a_.output_stride), row_of<S>(a_.cells, row, a_.cells_stride),
             nullptr};
   }
+  // Of h, or of state k, which is in plane k - 1 of its row.
   template <class X>
-  FC_INLINE V units_of(const X* row, int64_t u) const {
-    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
+  FC_INLINE V units_of(const X* row, int64_t u, int k = 1) const {
+    return row ? load_lanes<V>(row + (k - 1) * a_.H + u, a_.H - u) : V(S(0));
   }
   template <int kStates>
   FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[kStates]) const {
     state[0] = units_of(from.h, u);
-    if constexpr (kStates == 2) {
-      state[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) {
+      state[k] = from.initial_c ? units_of(from.initial_c, u, k) : units_of(from.c, u, k);
     }
   }
 
@@ -86,6 +89,12 @@ class Frames {
   S* carry(void* carries, int64_t r) const {
     return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
   }
+  // Of state k > 0.
+  template <int kStates>
+  S* carry_dc(int64_t r, int k) const {
+    const int64_t row = (group_->first + r) * (kStates - 1) + k - 1;
+    return static_cast<S*>(a_.carry_dc) + row * a_.padded_H;
+  }
   // Units of the carries, whole vectors: the gradients of the final states.
   template <int kStates>
   void start_carries(Range units) const {
@@ -93,7 +102,9 @@ class Frames {
       const int64_t b = group_->order[r];
       for (int64_t u = units.first; u < units.last; u += L) {
         store(carry(a_.carry_dh, r) + u, given(a_.d_h_n, b, u));
-        if (kStates == 2) store(carry(a_.carry_dc, r) + u, given(a_.d_c_n, b, u));
+        for (int k = 1; k < kStates; ++k) {
+          store(carry_dc<kStates>(r, k) + u, given(a_.d_c_n, b * (kStates - 1) + k - 1, u));
+        }
       }
     }
   }
@@ -105,18 +116,20 @@ class Frames {
       const bool cut = steps_.cut_initial(b);
       for (int64_t u = units.first; u < at_most(units.last, a_.H); u += L) {
         put_initial(a_.d_h_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dh, r) + u));
-        if (kStates == 2) {
-          put_initial(a_.d_c_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dc, r) + u));
+        for (int k = 1; k < kStates; ++k) {
+          put_initial(a_.d_c_0, b * (kStates - 1) + k - 1, u,
+                      cut ? V(S(0)) : load(carry_dc<kStates>(r, k) + u));
         }
       }
     }
   }
-  V given(const void* grads, int64_t b, int64_t u) const {
+  // Row i of H units.
+  V given(const void* grads, int64_t i, int64_t u) const {
     if (!grads || u >= a_.H) return V(S(0));
-    return load_lanes<V>(static_cast<const T*>(grads) + b * a_.H + u, a_.H - u);
+    return load_lanes<V>(static_cast<const T*>(grads) + i * a_.H + u, a_.H - u);
   }
-  void put_initial(void* grads, int64_t b, int64_t u, V x) const {
-    if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
+  void put_initial(void* grads, int64_t i, int64_t u, V x) const {
+    if (grads) store_lanes(static_cast<S*>(grads) + i * a_.H + u, x, a_.H - u);
   }
 
   const cpu::BackwardArgs& a_;

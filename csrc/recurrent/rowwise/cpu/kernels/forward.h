@@ -21,6 +21,7 @@ class RowwiseForward {
   using Sh = Shape<Columns, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
+  static constexpr int kPlanes = kStates - 1;  // of c: a state beside h each
 
  public:
   static std::size_t scratch_bytes(const rowwise::ForwardArgs& a) {
@@ -65,6 +66,11 @@ class RowwiseForward {
   S* carry(void* carries, int64_t r) const {
     return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
   }
+  // Of state k > 0.
+  S* carry_c(int64_t r, int k) const {
+    const int64_t row = (group_->first + r) * kPlanes + k - 1;
+    return static_cast<S*>(a_.carry_c) + row * a_.padded_H;
+  }
   S* x_gates(int64_t f) const {
     const int64_t row = place_->group * a_.chunk_frames + f;
     return static_cast<S*>(a_.x_gates) + row * a_.row.padded_gates;
@@ -97,13 +103,16 @@ class RowwiseForward {
       const bool cut = steps_.cut_initial(b);
       for (int64_t u = units_.first; u < units_.last; u += L) {
         start_state(a_.h_0, a_.h_n, b, u, cut, carry(a_.carry_h, r));
-        if (kStates == 2) start_state(a_.c_0, a_.c_n, b, u, cut, carry(a_.carry_c, r));
+        for (int k = 1; k < kStates; ++k) {
+          start_state(a_.c_0, a_.c_n, b * kPlanes + k - 1, u, cut, carry_c(r, k));
+        }
         if (a_.row.dropped) drop(r, u);
       }
     }
   }
-  void start_state(const void* initial, void* last, int64_t b, int64_t u, bool cut, S* to) const {
-    const int64_t n = a_.H - u, at = b * a_.H + u;
+  // Row i of H units.
+  void start_state(const void* initial, void* last, int64_t i, int64_t u, bool cut, S* to) const {
+    const int64_t n = a_.H - u, at = i * a_.H + u;
     const V x = initial && n > 0 ? load_lanes<V>(static_cast<const T*>(initial) + at, n) : V(S(0));
     if (n > 0) store_lanes(static_cast<T*>(last) + at, x, n);
     store(to + u, cut ? V(S(0)) : x);
@@ -140,7 +149,7 @@ class RowwiseForward {
   // Moments of a frame's W x, which the way back wants as it is.
   void finish_input(int64_t f) const {
     const S* const row = x_gates(f);
-    const auto of = moments_of<V>(G * a_.H, [&](int64_t j) { return load(row + j); });
+    const auto of = gates_.moments_of_x([&](int64_t j) { return load(row + j); });
     x_moments(f)[0] = of.mean, x_moments(f)[1] = of.scale;
     S* const to = saved_row<S>(frame_step_[f], frame_row_[f]);
     for (int64_t j = 0; to && j < G * a_.H; j += L) {
@@ -223,11 +232,12 @@ class RowwiseForward {
     const int64_t b = group_->order[r];
     return {
         zoneout_row(noise, NoiseKind::kZoneoutH, t, b, units_, kept_h_),
-        kStates == 2 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
+        kPlanes > 0 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
   }
   FC_INLINE void load_states(int64_t r, int64_t u, V (&state)[kStates]) const {
     state[0] = load(carry(a_.carry_h, r) + u);
-    if constexpr (kStates == 2) state[1] = load(carry(a_.carry_c, r) + u);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) state[k] = load(carry_c(r, k) + u);
   }
   FC_INLINE static V blend(const S* kept, int64_t u, V old, V state) {
     if (!kept) return state;
@@ -267,12 +277,14 @@ class RowwiseForward {
     if (a_.row.dropped) drop(r, u);
     store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, h, n);
     if (last) store_lanes(static_cast<T*>(a_.h_n) + b * a_.H + u, h, n);
-    if constexpr (kStates == 2) {
-      S* const carried_c = carry(a_.carry_c, r) + u;
-      const V c = blend(kept.c, u, load(carried_c), state[1]);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) {
+      S* const carried_c = carry_c(r, k) + u;
+      const int64_t plane = (k - 1) * a_.H + u;
+      const V c = blend(kept.c, u, load(carried_c), state[k]);
       store(carried_c, cut ? V(S(0)) : c);
-      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, c, n);
-      if (last) store_lanes(static_cast<T*>(a_.c_n) + b * a_.H + u, c, n);
+      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + plane, c, n);
+      if (last) store_lanes(static_cast<T*>(a_.c_n) + b * kPlanes * a_.H + plane, c, n);
     }
   }
 
@@ -283,7 +295,9 @@ class RowwiseForward {
     for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
       const int64_t n = a_.H - u;
       store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, zero, n);
-      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, zero, n);
+      for (int k = 0; a_.cells && k < kPlanes; ++k) {
+        store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + k * a_.H + u, zero, n);
+      }
       for (int64_t j = u; a_.saved && j < a_.saved_stride; j += a_.H) {
         if (a_.row.norm == Norm::kNone) {
           store_lanes(saved_row<T>(t, b) + j, zero, n);
