@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import recurrent as checks
-from ..checks.tensors import check_kind
+from ..checks.tensors import check_kind, check_rates
 from ..functional.graphs import Proxy, module_node
 from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent_calls import run_module_step, run_step
 from ..layers.cells import RecurrentCell
 from ..layers.elementwise_base import ElementwiseLayer
+from ..layers.recurrent_base import rates_of
 from ..ops import compiled_cells
 from .definition import Definition
 
@@ -78,6 +79,8 @@ class _Defined:
             for name, weight in weights.items():
                 if name in specification.parameters:
                     weight.fill_(specification.parameters[name])
+                elif name in specification.gains:
+                    weight.fill_(1.0)
                 else:
                     weight.uniform_(-bound, bound)
             for gate, value in specification.biases.items():
@@ -105,16 +108,63 @@ class EquationLayer(_Defined, ElementwiseLayer):
 
     Parameters of layer k: `weight_ih_l{k}` `[G*H, I]`, the recurrent `weight_hh_l{k}` `[R*H, H]`
     (dense) or `[R*H]` (a vector) of R gates, with bias `bias_ih_l{k}` `[G*H]` and of a dense cell
-    `bias_hh_l{k}` `[R*H]`, and each of the definition's parameters as `{name}_l{k}` `[H]`;
-    `_reverse` behind the names of the second direction's.
+    `bias_hh_l{k}` `[R*H]`, with norms their gains `norm_ih_l{k}` and `norm_hh_l{k}` `[G*H]`, and
+    each of the definition's parameters as `{name}_l{k}` `[H]`; `_reverse` behind the names of the
+    second direction's.
 
     Args: those of :class:`torch.nn.RNN`, without nonlinearity and proj_size; `recompute` as
-    :class:`fastcells.LSTM` has it.
+    :class:`fastcells.LSTM` has it, and, of a dense cell, `zoneout`, `recurrent_dropout`,
+    `weight_dropout` and, where it has states beside h, `zoneout_c`: a unit keeps all of its states
+    beside h, or none.
 
     Called with input, hx, lengths, resets as :class:`fastcells.LSTM`. hx and the final states are
     h, or (h, and each state) of a cell that has states beside it. With return_cell_states also all
     steps' states of the last layer, `[T, B, D*H]` each: one tensor, or a tuple of several.
     """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
+        zoneout: float = 0.0,
+        zoneout_c: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+    ) -> None:
+        rates = rates_of(zoneout, recurrent_dropout, weight_dropout, zoneout_c=zoneout_c)
+        self._check_rates(rates)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
+            dtype, recompute=recompute,
+        )  # fmt: skip
+        self._set_rates(rates)
+
+    def _check_rates(self, rates: dict[str, float]) -> None:
+        name, specification = type(self).__name__, self.definition.specification
+        check_rates(name, rates)
+        given = [what for what, rate in rates.items() if rate]
+        if given and specification.is_elementwise:
+            raise ValueError(
+                f"{name}: {given[0]} is of cells with recurrent='dense', {name} has "
+                f"recurrent={specification.recurrent!r}"
+            )
+        if "zoneout_c" in given and not specification.states:
+            raise ValueError(f"{name}: zoneout_c is of states beside h, and {name} has none")
+
+    @property
+    def cell(self) -> str:
+        """The cell's name in the ops: with zoneout or dropout it has kernels of its own."""
+        drawn = self.regularisation._replace(weight_dropout=0.0)
+        return self.definition.name_of(has_noise=any(drawn))
 
     @property
     def has_cell_state(self) -> bool:
@@ -169,9 +219,12 @@ class EquationLayer(_Defined, ElementwiseLayer):
 
     def _run_at_once(self, input, hx, lengths, resets, want_cells):
         data = input.data if isinstance(input, PackedSequence) else input
-        if len(self._names) > 2 or not self._may_run_at_once(data):
+        if not self._may_run_at_once(data):
             return None
-        return super()._run_at_once(input, hx, lengths, resets, want_cells)
+        joined = _joined(hx, len(self._names))
+        if joined is None and hx is not None:
+            return None
+        return super()._run_at_once(input, joined, lengths, resets, want_cells)
 
     def _at_once(self) -> nn.RNNBase:
         """Where the ops take other weights than the layer has, a stand-in with those of a call."""
@@ -280,16 +333,19 @@ class EquationCell(_Defined, RecurrentCell):
         return new if is_batched else tuple(state.squeeze(0) for state in new)
 
     def _at_once(self, input, hx):
-        states = hx if isinstance(hx, tuple) else (hx, None)
-        if len(states) != 2 or len(self._names) > 2 or (states[0] is None) != (hx is None):
+        specification, count = self.definition.specification, len(self._names)
+        if specification.gains or not self._may_run_at_once(input):
             return None
-        if isinstance(hx, tuple) != (len(self._names) == 2) and hx is not None:
+        joined = _joined(hx, count)
+        if joined is None and hx is not None:
             return None
-        if not self._may_run_at_once(input):
-            return None
+        states = joined if isinstance(joined, tuple) else (joined, None)
         plain = self._parameters
         weights = self._weights_of_ops() if self.definition.packs_weights else plain
-        return run_module_step(self.cell, input, *states, weights)
+        done = run_module_step(self.cell, input, *states, weights)
+        if done is None or count < 3:
+            return done
+        return done[0], *done[1].chunk(count - 1, dim=-1)
 
     def _weights_of_ops(self) -> dict[str, Tensor]:
         """The weights as the ops take them, parametrized ones among them."""
@@ -299,6 +355,18 @@ class EquationCell(_Defined, RecurrentCell):
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+def _joined(hx: object, count: int) -> Tensor | tuple[Tensor, Tensor] | None:
+    """hx of `count` states with those beside h side by side; None where it is not plainly that."""
+    if count == 1:
+        return hx if isinstance(hx, Tensor) else None
+    if not isinstance(hx, tuple) or len(hx) != count:
+        return None
+    first = hx[0]
+    if not all(isinstance(state, Tensor) and state.shape == first.shape for state in hx):
+        return None
+    return first, hx[1] if count == 2 else torch.cat(hx[1:], dim=-1)
 
 
 def _side_by_side(states: list[Tensor]) -> Tensor | None:

@@ -69,7 +69,7 @@ class CpuEngine final : public Engine {
     LayerOutputs outputs;
     outputs.output = at::empty({1, s.B, s.H}, layer.input.options());
     outputs.h_n = at::empty({1, s.B, s.H}, layer.input.options());
-    if (layer.cell.states == 2) outputs.c_n = at::empty_like(outputs.h_n);
+    if (layer.cell.has_c()) outputs.c_n = at::empty_like(outputs.h_n);
     run_directions(layer, *kernels, outputs);
     return outputs;
   }
@@ -159,7 +159,9 @@ Choice explain(const CellFacts& cell, Storage storage, WeightStorage weights,
   if (cell.is_elementwise) return elementwise::explain(cell, storage, sizes);
   const bool has_second = weights == WeightStorage::kAsTensors &&
                           (is_projected || cell.two_products) && sizes.T * sizes.B * sizes.H > 0;
-  if (is_rowwise || has_second) return rowwise::explain(cell, storage, sizes, is_training);
+  if (is_rowwise || cell.whole_rows || has_second) {
+    return rowwise::explain(cell, storage, sizes, is_training);
+  }
   std::string why;
   const CellKernels* kernels = find_kernels(cell, storage, weights, sizes, is_projected, why);
   if (!kernels) return {"stepwise", "", why};

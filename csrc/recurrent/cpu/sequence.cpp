@@ -108,9 +108,9 @@ LayerArgs Grid::arguments(const Layer& layer, std::int64_t d) const {
   args.padded_H = padded_units(s.H), args.padded_P = padded_units(s.P);
   args.reverse = rows.reverse;
   args.input = pointer(layer.input);
-  args.h_0 = pointer(layer.h_0, d * s.B * s.P), args.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  args.h_0 = pointer(layer.h_0, d * s.B * s.P), args.c_0 = pointer(layer.c_0, d * s.B * s.c());
   args.lengths = rows.lengths, args.resets = rows.resets;
-  args.output_stride = s.D * s.P, args.cells_stride = s.D * s.H;
+  args.output_stride = s.D * s.P, args.cells_stride = s.D * s.c();
   args.saved_stride = s.saved * s.H;
   return args;
 }

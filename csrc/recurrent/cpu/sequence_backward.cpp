@@ -76,7 +76,7 @@ class BackwardPass {
     const auto empty = [&](at::IntArrayRef shape) { return at::empty(shape, arithmetic_); };
     TeamBuffers b;
     b.carry_dh = empty({s_.B, padded});
-    if (layer_.cell.states == 2) b.carry_dc = empty({s_.B, padded});
+    if (layer_.cell.has_c()) b.carry_dc = empty({s_.B, padded});
     b.dx_gates = empty({frames, gates});
     b.dg_gates = layer_.cell.additive ? b.dx_gates : empty({frames, gates});
     if (!outputs_.saved.defined()) b.saved_again = empty({frames, s_.saved * s_.H});

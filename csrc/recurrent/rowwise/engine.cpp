@@ -54,9 +54,9 @@ class Pass {
   RowArgs row_args(int64_t d) {
     const DirectionWeights& w = layer_.weights[d];
     RowArgs row{};
-    row.norm = w.norm_gates.defined() ? Norm::kGates
-               : w.norm_hh.defined()  ? Norm::kParts
-                                      : Norm::kNone;
+    row.norm = w.norm_gates.defined()   ? Norm::kGates
+               : layer_.is_normalised() ? Norm::kParts
+                                        : Norm::kNone;
     row.noise = noise_of(w);
     row.padded_gates = gates_;
     row.norm_ih = hold(w.norm_ih);
@@ -110,7 +110,6 @@ class ForwardPass : Pass {
 
   void run(const LayerOutputs& out) {
     const int64_t groups = grid_.plan().row_groups, frames = grid_.plan().forward_frames;
-    const bool has_c = layer_.cell.states == 2;
     std::vector<at::Tensor> scratch;
     const auto take = [&](at::Tensor tensor) {
       scratch.push_back(std::move(tensor));
@@ -123,11 +122,11 @@ class ForwardPass : Pass {
       set_panels(a, layer_.weights[d]);
       a.row = row_args(d);
       a.chunk_frames = frames;
-      a.output = pointer(out.output, d * s_.P), a.cells = pointer(out.cells, d * s_.H);
-      a.h_n = pointer(out.h_n, d * s_.B * s_.P), a.c_n = pointer(out.c_n, d * s_.B * s_.H);
+      a.output = pointer(out.output, d * s_.P), a.cells = pointer(out.cells, d * s_.c());
+      a.h_n = pointer(out.h_n, d * s_.B * s_.P), a.c_n = pointer(out.c_n, d * s_.B * s_.c());
       a.saved = pointer(out.saved, d * s_.T * s_.B * a.saved_stride);
       a.carry_h = take(empty({s_.B, padded_h_}));
-      if (has_c) a.carry_c = take(empty({s_.B, padded_}));
+      if (s_.N > 0) a.carry_c = take(empty({s_.B, s_.N, padded_}));
       if (a.row.dropped) a.carry_dropped = take(empty({s_.B, padded_}));
       if (a.row.norm_c) a.new_c = take(empty({2, s_.B, padded_}));
       a.x_gates = take(gate_rows(groups * frames));
@@ -164,7 +163,7 @@ class BackwardPass : Pass {
       if (needs.input) d_input_.push_back(at::zeros({s_.T, s_.B, s_.I}, arithmetic_));
     }
     if (needs.h_0) d_h_0_ = empty({s_.D, s_.B, s_.P});
-    if (needs.c_0) d_c_0_ = empty({s_.D, s_.B, s_.H});
+    if (needs.c_0) d_c_0_ = empty({s_.D, s_.B, s_.c()});
     for (int64_t d = 0; d < s_.D; ++d) args_.push_back(arguments(d));
   }
 
@@ -198,7 +197,7 @@ class BackwardPass : Pass {
     const int64_t frames = grid_.plan().backward_frames, columns = s_.G * s_.H;
     Buffers b;
     b.carry_dh = empty({s_.B, padded_h_});
-    if (layer_.cell.states == 2) b.carry_dc = empty({s_.B, padded_});
+    if (s_.N > 0) b.carry_dc = empty({s_.B, s_.N, padded_});
     b.dx_gates = empty({frames, columns});
     b.dg_gates = layer_.cell.additive ? b.dx_gates : empty({frames, columns});
     b.dg_raw = layer_.is_normalised() ? empty({frames, columns}) : b.dg_gates;
@@ -219,11 +218,12 @@ class BackwardPass : Pass {
     static_cast<cpu::LayerArgs&>(a) = grid_.arguments(layer_, d);
     a.row = row_args(d);
     a.chunk_frames = grid_.plan().backward_frames;
-    a.output = pointer(outputs_.output, d * s_.P), a.cells = pointer(outputs_.cells, d * s_.H);
+    a.output = pointer(outputs_.output, d * s_.P), a.cells = pointer(outputs_.cells, d * s_.c());
     a.saved = pointer(outputs_.saved, d * s_.T * s_.B * a.saved_stride);
-    a.d_output = pointer(grads_.output, d * s_.P), a.d_cells = pointer(grads_.cells, d * s_.H);
-    a.d_h_n = pointer(grads_.h_n, d * s_.B * s_.P), a.d_c_n = pointer(grads_.c_n, d * s_.B * s_.H);
-    a.d_h_0 = pointer(d_h_0_, d * s_.B * s_.P), a.d_c_0 = pointer(d_c_0_, d * s_.B * s_.H);
+    a.d_output = pointer(grads_.output, d * s_.P), a.d_cells = pointer(grads_.cells, d * s_.c());
+    a.d_h_n = pointer(grads_.h_n, d * s_.B * s_.P),
+    a.d_c_n = pointer(grads_.c_n, d * s_.B * s_.c());
+    a.d_h_0 = pointer(d_h_0_, d * s_.B * s_.P), a.d_c_0 = pointer(d_c_0_, d * s_.B * s_.c());
     if (outputs_.saved.defined()) {
       a.bias_ih = hold(w.bias_ih), a.bias_hh = hold(w.bias_hh);
     } else {

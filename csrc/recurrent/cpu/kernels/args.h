@@ -51,7 +51,7 @@ struct LayerArgs {
   bool reverse;
   const void* input;            // T [T, B, I]
   const void* h_0;              // T [B, P] or nullptr: zeros
-  const void* c_0;              // T [B, H] or nullptr: zeros
+  const void* c_0;              // T [B, N*H] or nullptr: zeros
   const std::int64_t* lengths;  // [B] or nullptr: T
   const bool* resets;           // [T, B] or nullptr: none
   const void* panels_ih;        // of W_ih
@@ -70,21 +70,21 @@ struct LayerArgs {
 struct ForwardArgs : LayerArgs {
   void* output;   // T [T, B, P]
   void* h_n;      // T [B, P]
-  void* c_n;      // T [B, H] or nullptr
-  void* cells;    // A [T, B, H] or nullptr: not wanted
+  void* c_n;      // T [B, N*H] or nullptr
+  void* cells;    // A [T, B, N*H] or nullptr: not wanted
   void* saved;    // T [T, B, S*H] or nullptr: not wanted
   void* carry_h;  // A [2][B][padded P] scratch, rows in the groups' order
-  void* carry_c;  // A [B][padded H] scratch
+  void* carry_c;  // A [B][N][padded H] scratch
 };
 
 struct BackwardArgs : LayerArgs {
   const void* output;    // T [T, B, P]: the forward pass's
-  const void* cells;     // A [T, B, H] or nullptr: a cell without c
+  const void* cells;     // A [T, B, N*H] or nullptr: a cell without c
   const void* saved;     // T [T, B, S*H] or nullptr: to be computed again
   const void* d_output;  // T [T, B, P] or nullptr: zero
-  const void* d_cells;   // A [T, B, H] or nullptr: zero
+  const void* d_cells;   // A [T, B, N*H] or nullptr: zero
   const void* d_h_n;     // T [B, P] or nullptr: zero
-  const void* d_c_n;     // T [B, H] or nullptr: zero
+  const void* d_c_n;     // T [B, N*H] or nullptr: zero
   const void* plain_hh;  // plain panels of W_hh
   const void* plain_ih;  // of W_ih, or nullptr: no d_input
   void* d_input;         // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
@@ -94,9 +94,9 @@ struct BackwardArgs : LayerArgs {
   void* d_bias_ih;    // A [G*H] out, or nullptr
   void* d_bias_hh;    // A [G*H] out, or nullptr
   void* d_h_0;        // A [B, P] out, or nullptr
-  void* d_c_0;        // A [B, H] out, or nullptr
+  void* d_c_0;        // A [B, N*H] out, or nullptr
   void* carry_dh;     // A [B][padded P] scratch
-  void* carry_dc;     // A [B][padded H] scratch
+  void* carry_dc;     // A [B][N][padded H] scratch
   void* dx_gates;     // A [chunk_frames][G*H] scratch
   void* dg_gates;     // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
   void* saved_again;  // A [chunk_frames][S*H] scratch where `saved` is nullptr

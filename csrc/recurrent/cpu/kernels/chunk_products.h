@@ -7,11 +7,6 @@
 namespace fastcells {
 namespace {
 
-// A layer as one product sees it: columns, of which each is a unit of one gate.
-struct Columns {
-  static constexpr int kGates = 1;
-};
-
 template <class T, class P>
 class ChunkProducts : protected Frames<T, typename P::S> {
  protected:

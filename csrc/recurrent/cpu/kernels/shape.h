@@ -29,6 +29,14 @@ struct Shape {
   static constexpr int kColumns = kPlain * L;
 };
 
+// What packing and products ask of a cell.
+template <int G>
+struct GateCount {
+  static constexpr int kGates = G;
+};
+// A layer as one product sees it: columns, of which each is a unit of one gate.
+using Columns = GateCount<1>;
+
 // The rows of one direction, with its steps in the order in which they are computed.
 struct Steps : Rows {
   FC_INLINE explicit Steps(const cpu::LayerArgs& a)

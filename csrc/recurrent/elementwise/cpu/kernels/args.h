@@ -12,7 +12,10 @@ namespace fastcells::elementwise {
 
 using std::int64_t;
 
+struct CellWalk;
+
 struct WalkArgs {
+  const CellWalk* cell;
   int64_t T, B, I, H, padded_H;
   int64_t block_rows, chunk_steps;
   bool reverse;
@@ -72,12 +75,38 @@ struct Share {
   void* scratch;
 };
 
+// The steps of a row in a chunk, in the order of computation, and its first frame.
+struct Span {
+  int64_t first, last, frame;
+};
+
+// A unit vector of row b, from unit u on, and its gates A [frames of the row][R*lanes] in a chunk.
+struct Lane {
+  int64_t b, u;
+  const void* gates;
+};
+
+// What the walk through time asks of a cell, at one storage: all else knows no cell.
+struct CellWalk {
+  int gates, unit_vectors, states, saved, unit_weights;  // unit vectors of a panel
+  bool reads_input;
+  // The products of input rows A [frames][I] with panel q: A [frames][R*lanes]. `panel` and `bias`
+  // are scratch for weights that are read as they lie.
+  void (*multiply)(const WalkArgs&, int64_t q, int64_t frames, const void* input_rows, void* out,
+                   void* panel, void* bias);
+  // One, two or four lanes of the same steps.
+  void (*forward)(const ForwardArgs&, Span, const Lane*, int lanes);
+  // A lane of a block of rows; without gates these are not computed again.
+  void (*backward)(const BackwardArgs&, Span, const Lane&, int64_t block);
+};
+
 struct Kernels {
   cpu::CellKernels packs;  // what cpu/packs.h asks: sizes of panels, pack_gates and pack_plain
   std::size_t (*forward_scratch)(const WalkArgs&);
   void (*forward)(const ForwardArgs&, const Share&);
   std::size_t (*backward_scratch)(const BackwardArgs&);
   void (*backward)(const BackwardArgs&, const Share&);
+  CellWalk cell;
   // weight_hh T [V*H] -> A [V][padded H], zeros past the last unit; and the gradient A [V][padded
   // H] of that -> A [V*H].
   void (*prepare)(const void* weight, int64_t H, int64_t padded_H, void* out);

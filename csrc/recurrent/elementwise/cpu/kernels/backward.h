@@ -13,13 +13,14 @@
 namespace fastcells {
 namespace {
 
-template <class Cell, class T, class P>
-class ElementwiseBackward : Walk<Cell, T, P> {
-  using Base = Walk<Cell, T, P>;
-  using Base::a_, Base::rows_, Base::panels_, Base::blocks_, Base::ranges_, Base::group_;
-  using Base::L, Base::G, Base::W, Base::R, Base::kStates, Base::kSaved, Base::kUnits;
-  using typename Base::S, typename Base::V, typename Base::Sh, typename Base::Span;
-  static constexpr int C = Sh::kColumns, kSlots = Cell::kUnitWeights + 1;
+template <class T, class P>
+class ElementwiseBackward : Walk<T, P> {
+  using Base = Walk<T, P>;
+  using Base::a_, Base::cell_, Base::rows_, Base::panels_, Base::blocks_, Base::ranges_;
+  using Base::L, Base::group_, Base::panel_units_;
+  using typename Base::S, typename Base::V, typename Base::Lane;
+  using Sh = Shape<Columns, T, S>;
+  static constexpr int C = Sh::kColumns;
 
  public:
   static std::size_t scratch_bytes(const elementwise::BackwardArgs& a) {
@@ -34,7 +35,7 @@ class ElementwiseBackward : Walk<Cell, T, P> {
   void run() {
     this->for_own_lanes([&](int64_t b, int64_t u) {
       store(dh_at(b) + u, this->state_of(args_.d_h_n, b, u, a_.H));
-      if (kStates == 2) store(dc_at(b) + u, this->state_of(args_.d_c_n, b, u, a_.H));
+      if (this->has_c()) store(dc_at(b) + u, this->state_of(args_.d_c_n, b, u, a_.H));
     });
     bool is_first = true;
     for (int64_t end = a_.T; end > 0; end -= a_.chunk_steps, is_first = false) {
@@ -43,7 +44,7 @@ class ElementwiseBackward : Walk<Cell, T, P> {
     this->for_own_lanes([&](int64_t b, int64_t u) {
       const bool cut = rows_.cut_initial(b);
       put_initial(args_.d_h_0, b, u, cut ? V(S(0)) : load(dh_at(b) + u));
-      if (kStates == 2) put_initial(args_.d_c_0, b, u, cut ? V(S(0)) : load(dc_at(b) + u));
+      if (this->has_c()) put_initial(args_.d_c_0, b, u, cut ? V(S(0)) : load(dc_at(b) + u));
     });
   }
 
@@ -70,9 +71,11 @@ class ElementwiseBackward : Walk<Cell, T, P> {
     const int64_t frames = list_all(begin, end);
     for (int64_t block = blocks_.first; block < blocks_.last && args_.saved; ++block) {
       const Range rows = this->rows_of(block);
-      for (int64_t u = panels_.first * Sh::kUnits; u < at_most(panels_.last * Sh::kUnits, a_.H);
+      for (int64_t u = panels_.first * panel_units_; u < at_most(panels_.last * panel_units_, a_.H);
            u += L) {
-        for (int64_t b = rows.first; b < rows.last; ++b) walk(block, b, u, nullptr);
+        for (int64_t b = rows.first; b < rows.last; ++b) {
+          cell_.backward(args_, ranges_[b], {b, u, nullptr}, block);
+        }
       }
     }
     add_up(frames, is_first);
@@ -94,16 +97,16 @@ class ElementwiseBackward : Walk<Cell, T, P> {
       const int64_t frames = this->list_spans(rows, begin, end);
       this->list_inputs(rows);
       this->multiply(q, count, frames);
-      const S* gates[W * Base::kLanesTogether];
+      const int64_t before = frames_before(block, begin, end);
       for (int64_t b = rows.first; b < rows.last; ++b) {
-        for (int64_t v = 0; v < count * W; ++v) gates[v] = this->gates_at(v / W, int(v % W), b);
-        const int64_t own_frame = ranges_[b].frame;
-        ranges_[b].frame += frames_before(block, begin, end);
-        for (int64_t v = 0; v < count * W; ++v) {
-          const int64_t u = q * Sh::kUnits + v * L;
-          if (u < a_.H) walk(block, b, u, gates[v]);
+        elementwise::Span span = ranges_[b];
+        span.frame += before;
+        for (int64_t v = 0; v < count * cell_.unit_vectors; ++v) {
+          const int64_t u = q * panel_units_ + v * L;
+          const S* const gates =
+              this->gates_at(v / cell_.unit_vectors, int(v % cell_.unit_vectors), b);
+          if (u < a_.H) cell_.backward(args_, span, {b, u, gates}, block);
         }
-        ranges_[b].frame = own_frame;
       }
     }
   }
@@ -119,114 +122,16 @@ class ElementwiseBackward : Walk<Cell, T, P> {
     return frames;
   }
 
-  // The states that entered a step: where they begin; nullptr for zeros.
-  struct Entering {
-    const T* h;
-    const S* c;          // of a step before
-    const T* initial_c;  // in the place of c at the first step
-  };
-  FC_INLINE Entering entering(int64_t t, int64_t b) const {
-    if (rows_.is_first(t, b)) {
-      if (rows_.cut_initial(b)) return {};
-      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
-    }
-    const int64_t previous = rows_.previous(t), row = previous * a_.B + b;
-    if (rows_.cut_after(previous, b)) return {};
-    return {row_of<T>(args_.output, row, a_.output_stride),
-            row_of<S>(args_.cells, row, a_.cells_stride), nullptr};
-  }
-  template <class X>
-  static FC_INLINE const X* row_of(const void* base, int64_t row, int64_t stride) {
-    return base ? static_cast<const X*>(base) + row * stride : nullptr;
-  }
-  template <class X>
-  FC_INLINE V units_of(const X* row, int64_t u) const {
-    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
-  }
-
-  // One lane through its steps of the chunk; `gates` where they are computed again.
-  __attribute__((noinline)) void walk(int64_t block, int64_t b, int64_t u, const S* gates) const {
-    V units[kUnits], d_state[kStates], sums[kSlots];
-    this->load_units(u, units);
-    const V scale = this->load_skip_scale(u);
-    d_state[0] = load(dh_at(b) + u);
-    if constexpr (kStates == 2) d_state[1] = load(dc_at(b) + u);
-    for (V& sum : sums) sum = V(S(0));
-    const Span span = ranges_[b];
-    for (int64_t i = span.last; i-- > span.first;) {
-      const int64_t frame = i - span.first;
-      run_cell(i, b, u, span.frame + frame, gates ? gates + frame * R * L : nullptr, units, scale,
-               d_state, sums);
-    }
-    store(dh_at(b) + u, d_state[0]);
-    if constexpr (kStates == 2) store(dc_at(b) + u, d_state[1]);
-    if (Cell::kUnitWeights == 0 && !Cell::kReadsInput) return;
-    S* const to = static_cast<S*>(args_.d_unit_weights) + block * kSlots * a_.padded_H + u;
-    FC_UNROLL
-    for (int k = 0; k < kSlots; ++k) {
-      store(to + k * a_.padded_H, load(to + k * a_.padded_H) + sums[k]);
-    }
-  }
-
-  FC_INLINE void run_cell(int64_t i, int64_t b, int64_t u, int64_t f, const S* gates,
-                          const V (&units)[kUnits], V scale, V (&d_state)[kStates],
-                          V (&sums)[kSlots]) const {
-    const int64_t t = this->step(i), row = t * a_.B + b;
-    V saved[kSaved], prev[kStates], next[kStates], dx[G], du[kUnits];
-    V raw(S(0)), unscaled(S(0)), d_raw(S(0));
-    if (rows_.cut_after(t, b)) {
-      for (V& x : d_state) x = V(S(0));
-    }
-    d_state[0] = d_state[0] + units_of(row_of<T>(args_.d_output, row, a_.output_stride), u);
-    const Entering from = entering(t, b);
-    prev[0] = units_of(from.h, u), next[0] = V(S(0));
-    if constexpr (kStates == 2) {
-      d_state[1] = d_state[1] + units_of(row_of<S>(args_.d_cells, row, a_.cells_stride), u);
-      prev[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
-      next[1] = units_of(row_of<S>(args_.cells, row, a_.cells_stride), u);
-    }
-    if constexpr (Cell::kReadsInput) {
-      unscaled = this->load_raw(this->input_row(i, b), u);
-      raw = scale * unscaled;
-    }
-    if (gates) {
-      V x[G], state[kStates];
-      FC_UNROLL
-      for (int k = 0; k < G; ++k) x[k] = load(gates + k * L);
-      FC_UNROLL
-      for (int k = 0; k < kStates; ++k) state[k] = prev[k];
-      Cell::forward(x, units, raw, state, saved);
-      // As it was stored: what follows from a rounded h may lie on the other side of a kink.
-      if constexpr (Cell::kSavesNewH) {
-        saved[0] = units_of(row_of<T>(args_.output, row, a_.output_stride), u);
-      }
-    } else {
-      const T* const kept = row_of<T>(args_.saved, row, a_.saved_stride);
-      FC_UNROLL
-      for (int k = 0; k < kSaved; ++k) saved[k] = units_of(kept + k * a_.H, u);
-    }
-    Cell::backward(saved, units, raw, prev, next, d_state, dx, du, d_raw);
-    S* const to = static_cast<S*>(args_.dx_gates) + f * G * a_.H + u;
-    FC_UNROLL
-    for (int k = 0; k < G; ++k) store_lanes(to + k * a_.H, dx[k], a_.H - u);
-    FC_UNROLL
-    for (int k = 0; k < Cell::kUnitWeights; ++k) sums[k] = sums[k] + du[k];
-    if constexpr (Cell::kReadsInput) {
-      sums[kSlots - 1] = sums[kSlots - 1] + d_raw * unscaled;
-      store_lanes(static_cast<S*>(args_.d_raw) + f * a_.I + a_.raw_column + u, d_raw * scale,
-                  a_.H - u);
-    }
-  }
-
   // ---- products over all frames of the chunk ----
 
   Range own_share(int64_t count) const { return share_of(count, share_->rank, share_->threads); }
+  int64_t all_gates() const { return cell_.gates * a_.H; }
   const S* gates_of(int64_t f) const {
-    return static_cast<const S*>(args_.dx_gates) + f * G * a_.H;
+    return static_cast<const S*>(args_.dx_gates) + f * all_gates();
   }
 
   void add_up(int64_t frames, bool is_first) {
-    const int64_t M = G * a_.H;
+    const int64_t M = all_gates();
     if (args_.d_weight_ih) pack_inputs(frames);
     wait(share_->barrier);
     if (args_.d_input) add_input_gradient(frames);
@@ -257,7 +162,8 @@ class ElementwiseBackward : Walk<Cell, T, P> {
   }
   // Blocks of frames, or panels of columns where there are few of them.
   void add_input_gradient(int64_t frames) {
-    const int64_t M = G * a_.H, blocks = divide_up(frames, kBlockRows), panels = divide_up(a_.I, C);
+    const int64_t M = all_gates(), blocks = divide_up(frames, kBlockRows),
+                  panels = divide_up(a_.I, C);
     const bool by_blocks = blocks >= 2 * share_->threads || panels < 2;
     const Range fs = by_blocks ? own_share(blocks) : Range{0, blocks};
     const Range qs = by_blocks ? Range{0, panels} : own_share(panels);
@@ -279,7 +185,7 @@ class ElementwiseBackward : Walk<Cell, T, P> {
       if (n <= 0) break;
       S* const to = static_cast<S*>(args_.d_input) + frame_rows_[f] * a_.I + column;
       V sum = load(from + v * L);
-      if (Cell::kReadsInput) {
+      if (cell_.reads_input) {
         sum = sum + load_lanes<V>(static_cast<const S*>(args_.d_raw) + f * a_.I + column, n);
       }
       if (args_.add_to_d_input) sum = sum + load_lanes<V>(to, n);

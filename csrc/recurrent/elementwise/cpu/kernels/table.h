@@ -1,26 +1,39 @@
 // The functions of every elementwise cell and storage type at one instruction set, as a table.
 #pragma once
 #include "recurrent/elementwise/cpu/kernels/backward.h"
+#include "recurrent/elementwise/cpu/kernels/backward_lanes.h"
 #include "recurrent/elementwise/cpu/kernels/forward.h"
+#include "recurrent/elementwise/cpu/kernels/forward_lanes.h"
 
 namespace fastcells {
 namespace {
 
-template <class Cell, class T, class P>
+template <class T, class P>
 std::size_t elementwise_forward_scratch(const elementwise::WalkArgs& a) {
-  return ElementwiseForward<Cell, T, P>::scratch_bytes(a);
+  return ElementwiseForward<T, P>::scratch_bytes(a);
 }
-template <class Cell, class T, class P>
+template <class T, class P>
 void elementwise_forward(const elementwise::ForwardArgs& a, const elementwise::Share& share) {
-  ElementwiseForward<Cell, T, P>(a, share).run();
+  ElementwiseForward<T, P>(a, share).run();
 }
-template <class Cell, class T, class P>
+template <class T, class P>
 std::size_t elementwise_backward_scratch(const elementwise::BackwardArgs& a) {
-  return ElementwiseBackward<Cell, T, P>::scratch_bytes(a);
+  return ElementwiseBackward<T, P>::scratch_bytes(a);
 }
-template <class Cell, class T, class P>
+template <class T, class P>
 void elementwise_backward(const elementwise::BackwardArgs& a, const elementwise::Share& share) {
-  ElementwiseBackward<Cell, T, P>(a, share).run();
+  ElementwiseBackward<T, P>(a, share).run();
+}
+
+template <class Cell, class T, class S>
+void walk_forward(const elementwise::ForwardArgs& a, elementwise::Span span,
+                  const elementwise::Lane* lanes, int count) {
+  ForwardLanes<Cell, T, S>(a).run(span, lanes, count);
+}
+template <class Cell, class T, class S>
+void walk_backward(const elementwise::BackwardArgs& a, elementwise::Span span,
+                   const elementwise::Lane& lane, int64_t block) {
+  BackwardLanes<Cell, T, S>(a).run(span, lane, block);
 }
 
 // Storage to arithmetic, one at a time.
@@ -61,11 +74,17 @@ constexpr elementwise::Kernels make_elementwise_kernels() {
   k.packs.plain_panel_bytes = [](int64_t K) {
     return std::size_t(P::template bytes<Sh::kPlain>(K));
   };
-  k.packs.pack_gates = pack_gates<Cell, T, P>, k.packs.pack_plain = pack_plain<Cell, T, P>;
-  k.forward_scratch = elementwise_forward_scratch<Cell, T, P>;
-  k.forward = elementwise_forward<Cell, T, P>;
-  k.backward_scratch = elementwise_backward_scratch<Cell, T, P>;
-  k.backward = elementwise_backward<Cell, T, P>;
+  k.packs.pack_gates = pack_gates<GateCount<Cell::kGates>, T, P>,
+  k.packs.pack_plain = pack_plain<Columns, T, P>;
+  k.forward_scratch = elementwise_forward_scratch<T, P>;
+  k.forward = elementwise_forward<T, P>;
+  k.backward_scratch = elementwise_backward_scratch<T, P>;
+  k.backward = elementwise_backward<T, P>;
+  k.cell.gates = Sh::G, k.cell.unit_vectors = Sh::W, k.cell.states = Cell::kStates;
+  k.cell.saved = Cell::kSaved, k.cell.unit_weights = Cell::kUnitWeights;
+  k.cell.reads_input = Cell::kReadsInput;
+  k.cell.multiply = multiply_gates<Sh::G, T, P>;
+  k.cell.forward = walk_forward<Cell, T, S>, k.cell.backward = walk_backward<Cell, T, S>;
   k.prepare = prepare_units<Cell, T, S>, k.prepare_grad = prepare_units_grad<Cell, T, S>;
   return k;
 }

@@ -1,55 +1,52 @@
 // What both ways share: a thread's lanes, the frames of a chunk of steps, their input products.
 //
 // A frame is a row at a step where it exists. Frames of a chunk lie row after row, a row's in the
-// order in which they are computed, so that each lane reads its gates from end to end.
+// order in which they are computed, so that each lane reads its gates from end to end. Nothing here
+// knows the cell: its walk through the steps of a lane is a function of the table (cell_lanes.h).
 #pragma once
-#include <type_traits>
-
-#include "cpu/simd/exponentials.h"
-#include "recurrent/cells/dispatch.h"
 #include "recurrent/cpu/kernels/weights.h"
 #include "recurrent/elementwise/cpu/kernels/args.h"
 
 namespace fastcells {
 namespace {
 
-template <class Cell, class T, class P>
+template <class T, class P>
 class Walk {
  protected:
   using S = typename P::S;
-  using Sh = Shape<Cell, T, S>;
-  using V = typename Sh::V;
-  static constexpr int L = Sh::L, G = Sh::G, W = Sh::W, R = Sh::R;
-  static constexpr int kStates = Cell::kStates, kSaved = Cell::kSaved;
-  static constexpr int kUnits = kUnitSlots<Cell>;
+  using V = Vector<S>;
+  using Span = elementwise::Span;
+  using Lane = elementwise::Lane;
+  static constexpr int L = V::kLanes;
   // Panels whose lanes walk together where there are few rows: lanes hide one another's latency.
   static constexpr int kLanesTogether = 4;
 
   // Scratch for products of at most `frames` frames.
   Walk(const elementwise::WalkArgs& a, int64_t frames, void* scratch)
       : a_(a),
+        cell_(*a.cell),
         rows_{a.lengths, a.resets, a.T, a.B, a.reverse},
         arena_{static_cast<char*>(scratch)},
         group_(a.block_rows >= kLanesTogether ? 1 : kLanesTogether),
-        frames_(frames) {
-    gates_ = arena_.take<S>(group_ * frames * R * L);
+        frames_(frames),
+        panel_units_(cell_.unit_vectors * L),
+        panel_lanes_(cell_.unit_vectors * cell_.gates * L) {
+    gates_ = arena_.take<S>(group_ * frames * panel_lanes_);
     x_rows_ = arena_.take<const S*>(frames);
     if (sizeof(T) != sizeof(S)) x_converted_ = arena_.take<S>(frames * a.I);
     ranges_ = arena_.take<Span>(a.B);
-    if (a.own_weight) panel_ = arena_.take<S>(a.I * R * L), bias_ = arena_.take<S>(R * L);
+    if (a.own_weight) {
+      panel_ = arena_.take<S>(a.I * panel_lanes_), bias_ = arena_.take<S>(panel_lanes_);
+    }
   }
 
-  // The steps of a row in a chunk, in the order of computation, and its first frame.
-  struct Span {
-    int64_t first, last, frame;
-  };
-
+  bool has_c() const { return cell_.states == 2; }
   int64_t step(int64_t i) const { return a_.reverse ? a_.T - 1 - i : i; }
   Range rows_of(int64_t block) const {
     return {block * a_.block_rows, at_most((block + 1) * a_.block_rows, a_.B)};
   }
   void take_share(const elementwise::Share& share) {
-    panels_ = share_of(divide_up(a_.H, Sh::kUnits), share.unit_rank, share.unit_threads);
+    panels_ = share_of(divide_up(a_.H, panel_units_), share.unit_rank, share.unit_threads);
     blocks_ = share_of(divide_up(a_.B, a_.block_rows), share.row_rank, share.row_threads);
   }
   // Lists the spans of some rows in steps begin .. end - 1; returns the number of frames.
@@ -79,39 +76,13 @@ class Walk {
   }
   // Gates of `count` panels from q on, for frames whose inputs are listed: [count][frames][R*L].
   void multiply(int64_t q, int64_t count, int64_t frames) {
-    const PanelRows<S> rows{x_rows_};
     for (int64_t j = 0; j < count; ++j, ++q) {
-      S* const out = gates_ + j * frames_ * R * L;
-      if (a_.own_weight) {
-        gate_panel_steps<Sh>(static_cast<const T*>(a_.own_weight), a_.H, a_.I, q, 0, a_.I, panel_);
-        bias_panel<Sh>(static_cast<const T*>(a_.own_bias), a_.H, q, bias_);
-        WholePanels<S>::template multiply<R>(frames, rows, a_.I, panel_,
-                                             a_.own_bias ? bias_ : nullptr, 0, out, R * L, panel_);
-      } else {
-        const auto* panel = static_cast<const char*>(a_.panels) + q * P::template bytes<R>(a_.I);
-        const auto* bias = a_.bias ? static_cast<const S*>(a_.bias) + q * R * L : nullptr;
-        P::template multiply<R>(frames, rows, a_.I, panel, bias, 0, out, R * L, nullptr);
-      }
+      cell_.multiply(a_, q, frames, x_rows_, gates_ + j * frames_ * panel_lanes_, panel_, bias_);
     }
   }
   // Where the gates of unit vector w of panel j begin at a row's first frame; R*L to the next.
   const S* gates_at(int64_t j, int w, int64_t b) const {
-    return gates_ + (j * frames_ + ranges_[b].frame) * R * L + w * G * L;
-  }
-  FC_INLINE void load_units(int64_t u, V (&units)[kUnits]) const {
-    FC_UNROLL
-    for (int k = 0; k < kUnits; ++k) {
-      units[k] = Cell::kUnitWeights == 0
-                     ? V(S(0))
-                     : load(static_cast<const S*>(a_.unit_weights) + k * a_.padded_H + u);
-    }
-  }
-  FC_INLINE V load_skip_scale(int64_t u) const {
-    return a_.skip_scale ? load(static_cast<const S*>(a_.skip_scale) + u) : V(S(1));
-  }
-  // The input as it is, of unit u; `row` is the input's.
-  FC_INLINE V load_raw(const T* row, int64_t u) const {
-    return load_lanes<V>(row + a_.raw_column + u, a_.H - u);
+    return gates_ + (j * frames_ + ranges_[b].frame) * panel_lanes_ + w * cell_.gates * L;
   }
   static FC_INLINE V state_of(const void* states, int64_t b, int64_t u, int64_t H) {
     return states ? load_lanes<V>(static_cast<const T*>(states) + b * H + u, H - u) : V(S(0));
@@ -121,21 +92,21 @@ class Walk {
   // f(b, u) for the unit vectors of own rows.
   template <class F>
   void for_own_lanes(const F& f) const {
+    const Range units{panels_.first * panel_units_, at_most(panels_.last * panel_units_, a_.H)};
     for (int64_t block = blocks_.first; block < blocks_.last; ++block) {
       for (int64_t b = rows_of(block).first; b < rows_of(block).last; ++b) {
-        for (int64_t u = panels_.first * Sh::kUnits; u < at_most(panels_.last * Sh::kUnits, a_.H);
-             u += L) {
-          f(b, u);
-        }
+        for (int64_t u = units.first; u < units.last; u += L) f(b, u);
       }
     }
   }
 
   const elementwise::WalkArgs& a_;
+  const elementwise::CellWalk& cell_;
   const Rows rows_;
   Arena arena_;
   const int64_t group_;   // panels of one product
   const int64_t frames_;  // room in `gates_`
+  const int64_t panel_units_, panel_lanes_;
   Range panels_{}, blocks_{};
   S* gates_;                              // [group][frames][R*L]
   const S** x_rows_;                      // [frames]

@@ -18,8 +18,8 @@ namespace fastcells::rowwise {
 
 using std::int64_t;
 
-// What is normalised over the units of a row: nothing; W x and W h, each over all gates; or, gate
-// by gate, their sum.
+// What is normalised over the units of a row: nothing; W x and W h, each (or one of them) over all
+// gates; or, gate by gate, their sum.
 enum class Norm { kNone, kParts, kGates };
 
 // A second product of a step: h' = W_hr m of what the cell gave for h (m, a projection), or the
@@ -30,8 +30,8 @@ struct RowArgs {
   Norm norm;
   Noise noise;
   int64_t padded_gates;     // columns of a row of gates
-  const void* norm_ih;      // A [G*H] gain of W x, or nullptr
-  const void* norm_hh;      // A [G*H] gain of W h, or of the gates' sum
+  const void* norm_ih;      // A [G*H] gain of W x, or nullptr: as it is
+  const void* norm_hh;      // A [G*H] gain of W h, or nullptr; or of the gates' sum
   const void* norm_c;       // A [H] gain of c on its way to h, or nullptr: not normalised
   const void* norm_c_bias;  // A [H] or nullptr
   bool carries_norm;        // the normalised c is the next step's c, too

@@ -27,8 +27,8 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
   using Base::arena_, Base::place_, Base::group_, Base::steps_, Base::frames_, Base::group_frame_;
   using Base::carry, Base::chunk_begin, Base::list_frames, Base::multiply_rows;
   using Base::carry_of_h, Base::columns_of_h, Base::is_projected, Base::d_operand, Base::kTwo;
-  using Base::entering, Base::load_entering, Base::units_of;
   using Base::gates_, Base::moments, Base::raw_x, Base::raw_h, Base::has_raw, Base::args_;
+  using Base::load_entering, Base::units_of;
   using typename Base::Entering;
 
  public:
@@ -48,9 +48,9 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
   void run() {
     draw_dropped(args_.row, *group_, args_.padded_H, units_, kept_h_);
     if (args_.row.dropped) wait(place_->team_barrier);
-    this->start_carry(args_.carry_dh, args_.padded_P, args_.d_h_n, args_.P, units_of_h_);
-    if (kStates == 2) {
-      this->start_carry(args_.carry_dc, args_.padded_H, args_.d_c_n, args_.H, units_);
+    this->start_carry(args_.carry_dh, args_.padded_P, args_.d_h_n, args_.P, 1, units_of_h_);
+    if (kStates > 1) {
+      this->start_carry(args_.carry_dc, args_.padded_H, args_.d_c_n, args_.H, kStates - 1, units_);
     }
     bool is_first = true;
     for (int64_t end = args_.T; end > 0; is_first = false) {
@@ -66,9 +66,9 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
       add_up(is_first);
       end = begin;
     }
-    this->finish_carry(args_.carry_dh, args_.padded_P, args_.d_h_0, args_.P, units_of_h_);
-    if (kStates == 2) {
-      this->finish_carry(args_.carry_dc, args_.padded_H, args_.d_c_0, args_.H, units_);
+    this->finish_carry(args_.carry_dh, args_.padded_P, args_.d_h_0, args_.P, 1, units_of_h_);
+    if (kStates > 1) {
+      this->finish_carry(args_.carry_dc, args_.padded_H, args_.d_c_0, args_.H, kStates - 1, units_);
     }
   }
 
@@ -88,9 +88,9 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
     const T* d_output;
     const S* d_cells;
     Entering entering;
-    const S* c;                // as it was carried on
+    const S* c;                // as it was carried on, plane by plane
     const S *kept_h, *kept_c;  // factors of the old states, or nullptr
-    S *carry_dh, *carry_dc;
+    S* carry_dh;
     S *dx, *dg;  // [G*H]
   };
   Row row_at(int64_t t, int64_t r, int64_t frame) {
@@ -101,14 +101,13 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
     x.cut = steps_.cut_after(t, b);
     x.saved = has_raw() ? nullptr : row_of<T>(args_.saved, at, args_.saved_stride);
     x.d_output = row_of<T>(args_.d_output, at, args_.output_stride);
-    x.entering = entering(t, b);
+    x.entering = this->template entering<kStates>(t, b);
     x.kept_h = zoneout_row(args_.row.noise, NoiseKind::kZoneoutH, t, b, units_, kept_h_);
     x.carry_dh = carry_of_h(r);
-    if constexpr (kStates == 2) {
+    if constexpr (kStates > 1) {
       x.d_cells = row_of<S>(args_.d_cells, at, args_.cells_stride);
       x.c = row_of<S>(args_.cells, at, args_.cells_stride);
       x.kept_c = zoneout_row(args_.row.noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_);
-      x.carry_dc = carry(args_.carry_dc, r);
     }
     x.dx = static_cast<S*>(args_.dx_gates) + x.frame * M;
     x.dg = static_cast<S*>(args_.dg_gates) + x.frame * M;
@@ -192,8 +191,11 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
   FC_INLINE V new_dh(const Row& row, int64_t u, V& of_old) const {
     return new_gradient(row, row.carry_dh, units_of(row.d_output, u), row.kept_h, u, of_old);
   }
-  FC_INLINE V new_dc(const Row& row, int64_t u, V& of_old) const {
-    return new_gradient(row, row.carry_dc, units_of(row.d_cells, u), row.kept_c, u, of_old);
+  FC_INLINE V new_dc(const Row& row, int64_t u, V& of_old, int k = 1) const {
+    return new_gradient(row, carry_dc(row, k), units_of(row.d_cells, u, k), row.kept_c, u, of_old);
+  }
+  S* carry_dc(const Row& row, int k = 1) const {
+    return Base::template carry_dc<kStates>(row.r, k);
   }
 
   // Of a projected h, which is of other units, nothing.
@@ -211,14 +213,15 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
       load_saved(row, u, prev, saved);
       next[0] = of_old[0] = V(S(0));
       d_state[0] = is_projected() ? load(d_operand(row.r) + u) : new_dh(row, u, of_old[0]);
-      if constexpr (kStates == 2) {
-        // A cell that cannot give c' again has no zoneout of it.
+      FC_UNROLL
+      for (int k = 1; k < kStates; ++k) {
+        // A cell that cannot give c' again, or does not compute it anew, has no zoneout of it.
         if constexpr (requires { Cell::new_c(saved, prev[1]); }) {
-          next[1] = Cell::new_c(saved, prev[1]);
+          next[k] = Cell::new_c(saved, prev[1]);
         } else {
-          next[1] = units_of(row.c, u);
+          next[k] = units_of(row.c, u, k);
         }
-        d_state[1] = new_dc(row, u, of_old[1]);
+        d_state[k] = new_dc(row, u, of_old[k], k);
       }
       if constexpr (kVectors > 0) {
         V units[kVectors], d_units[kVectors];
@@ -229,7 +232,8 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
         Cell::backward(saved, prev, next, d_state, dx, dg);
       }
       if (!is_projected()) store(row.carry_dh + u, d_state[0] + of_old[0]);
-      if constexpr (kStates == 2) store(row.carry_dc + u, d_state[1] + of_old[1]);
+      FC_UNROLL
+      for (int k = 1; k < kStates; ++k) store(carry_dc(row, k) + u, d_state[k] + of_old[k]);
       store_gates(row.dx, u, dx);
       if (!Cell::kAdditive) store_gates(row.dg, u, dg);
     }
@@ -309,7 +313,7 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
         const V dc = args_.row.carries_norm ? norm(u) : carried + norm(u);
         dx[Cell::kOutputGate] = load(c_row(row, kOfGate) + u);
         Cell::c_backward(saved, prev[1], dc, d_previous, dx);
-        store(row.carry_dc + u, d_previous + of_old);
+        store(carry_dc(row) + u, d_previous + of_old);
         store_gates(row.dx, u, dx);
       }
     }

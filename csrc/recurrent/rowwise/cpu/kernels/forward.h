@@ -24,6 +24,7 @@ class RowwiseForward {
   using Sh = Shape<Columns, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
+  static constexpr int kPlanes = kStates - 1;  // of c: a state beside h each
   static constexpr bool kTwo = Cell::kTwoProducts;
   static constexpr int64_t kFirstGates = kTwo ? G - 1 : G;  // of the first product with h
 
@@ -77,6 +78,11 @@ class RowwiseForward {
   S* carry_of_h(void* carries, int64_t r) const {
     return static_cast<S*>(carries) + (group_->first + r) * a_.padded_P;
   }
+  // Of state k > 0.
+  S* carry_c(int64_t r, int k) const {
+    const int64_t row = (group_->first + r) * kPlanes + k - 1;
+    return static_cast<S*>(a_.carry_c) + row * a_.padded_H;
+  }
   S* x_gates(int64_t f) const {
     const int64_t row = place_->group * a_.chunk_frames + f;
     return static_cast<S*>(a_.x_gates) + row * a_.row.padded_gates;
@@ -111,14 +117,17 @@ class RowwiseForward {
         start_state(a_.h_0, a_.h_n, a_.P, b, u, cut, carry_of_h(a_.carry_h, r));
         if (a_.row.dropped) drop(r, u);
       }
-      for (int64_t u = units_.first; kStates == 2 && u < units_.last; u += L) {
-        start_state(a_.c_0, a_.c_n, a_.H, b, u, cut, carry(a_.carry_c, r));
+      for (int64_t u = units_.first; u < units_.last; u += L) {
+        for (int k = 1; k < kStates; ++k) {
+          start_state(a_.c_0, a_.c_n, a_.H, b * kPlanes + k - 1, u, cut, carry_c(r, k));
+        }
       }
     }
   }
-  void start_state(const void* initial, void* last, int64_t width, int64_t b, int64_t u, bool cut,
+  // Row i of `width` units.
+  void start_state(const void* initial, void* last, int64_t width, int64_t i, int64_t u, bool cut,
                    S* to) const {
-    const int64_t n = width - u, at = b * width + u;
+    const int64_t n = width - u, at = i * width + u;
     const V x = initial && n > 0 ? load_lanes<V>(static_cast<const T*>(initial) + at, n) : V(S(0));
     if (n > 0) store_lanes(static_cast<T*>(last) + at, x, n);
     store(to + u, cut ? V(S(0)) : x);
@@ -156,7 +165,7 @@ class RowwiseForward {
   // Moments of a frame's W x, which the way back wants as it is.
   void finish_input(int64_t f) const {
     const S* const row = x_gates(f);
-    const auto of = moments_of<V>(G * a_.H, [&](int64_t j) { return load(row + j); });
+    const auto of = gates_.moments_of_x([&](int64_t j) { return load(row + j); });
     x_moments(f)[0] = of.mean, x_moments(f)[1] = of.scale;
     S* const to = saved_row<S>(frame_step_[f], frame_row_[f]);
     for (int64_t j = 0; to && j < G * a_.H; j += L) {
@@ -184,7 +193,11 @@ class RowwiseForward {
     } else if (is_projected()) {
       in_stages(n, place_->group_barrier, cells);
       multiply_operand(own_of_h_, n);
-      in_stages(n, place_->group_barrier, [&](int64_t r) { run_projection(t, r); });
+      in_stages(n, place_->group_barrier, [&](int64_t r) {
+        for (int64_t u = units_of_h_.first; u < at_most(units_of_h_.last, a_.P); u += L) {
+          store_h(t, r, u, nullptr, load(carry_of_h(a_.product, r) + u));
+        }
+      });
     } else {
       in_stages(n, place_->group_barrier, cells);
     }
@@ -212,13 +225,6 @@ class RowwiseForward {
       }
     }
   }
-  // h of own units, of what the cell gave for it.
-  void run_projection(int64_t t, int64_t r) const {
-    for (int64_t u = units_of_h_.first; u < at_most(units_of_h_.last, a_.P); u += L) {
-      store_h(t, r, u, nullptr, load(carry_of_h(a_.product, r) + u));
-    }
-  }
-
   // The cell on own units of a row, up to the new states.
   void run_cells(int64_t t, int64_t r) {
     const S* const x_row = x_gates(frame_ + r);
@@ -257,7 +263,7 @@ class RowwiseForward {
             T* const to = saved_row<T>(t, group_->order[r]) + Cell::kSaved * a_.H;
             store_lanes(to + u, m, a_.H - u);
           }
-          store_c(t, r, u, nullptr, state[1]);
+          store_c(t, r, u, nullptr, 1, state[1]);
           continue;
         }
       }
@@ -290,11 +296,12 @@ class RowwiseForward {
     const int64_t b = group_->order[r];
     return {
         zoneout_row(noise, NoiseKind::kZoneoutH, t, b, units_, kept_h_),
-        kStates == 2 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
+        kPlanes > 0 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
   }
   FC_INLINE void load_states(int64_t r, int64_t u, V (&state)[kStates]) const {
     state[0] = is_projected() ? V(S(0)) : load(carry(a_.carry_h, r) + u);
-    if constexpr (kStates == 2) state[1] = load(carry(a_.carry_c, r) + u);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) state[k] = load(carry_c(r, k) + u);
   }
   FC_INLINE static V blend(const S* kept, int64_t u, V old, V state) {
     if (!kept) return state;
@@ -327,7 +334,8 @@ class RowwiseForward {
   FC_INLINE void store_states(int64_t t, int64_t r, int64_t u, const Kept& kept,
                               const V (&state)[kStates]) const {
     store_h(t, r, u, kept.h, state[0]);
-    if constexpr (kStates == 2) store_c(t, r, u, kept.c, state[1]);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) store_c(t, r, u, kept.c, k, state[k]);
   }
   FC_INLINE void store_h(int64_t t, int64_t r, int64_t u, const S* kept, V h) const {
     const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.P - u;
@@ -338,13 +346,16 @@ class RowwiseForward {
     store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, h, n);
     if (steps_.is_last(t, b)) store_lanes(static_cast<T*>(a_.h_n) + b * a_.P + u, h, n);
   }
-  FC_INLINE void store_c(int64_t t, int64_t r, int64_t u, const S* kept, V c) const {
+  FC_INLINE void store_c(int64_t t, int64_t r, int64_t u, const S* kept, int k, V c) const {
     const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
-    S* const carried = carry(a_.carry_c, r) + u;
+    const int64_t plane = (k - 1) * a_.H + u;
+    S* const carried = carry_c(r, k) + u;
     c = blend(kept, u, load(carried), c);
     store(carried, steps_.cut_after(t, b) ? V(S(0)) : c);
-    if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, c, n);
-    if (steps_.is_last(t, b)) store_lanes(static_cast<T*>(a_.c_n) + b * a_.H + u, c, n);
+    if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + plane, c, n);
+    if (steps_.is_last(t, b)) {
+      store_lanes(static_cast<T*>(a_.c_n) + b * kPlanes * a_.H + plane, c, n);
+    }
   }
 
   // Zeros where a row has no step.
@@ -356,7 +367,9 @@ class RowwiseForward {
     }
     for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
       const int64_t n = a_.H - u;
-      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, zero, n);
+      for (int k = 0; a_.cells && k < kPlanes; ++k) {
+        store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + k * a_.H + u, zero, n);
+      }
       for (int64_t j = u; a_.saved && j < a_.saved_stride; j += a_.H) {
         if (a_.row.norm == Norm::kNone) {
           store_lanes(saved_row<T>(t, b) + j, zero, n);
