@@ -118,7 +118,7 @@ def _in_general(layer: nn.Module) -> str:
 
 
 def _watch(
-    module: nn.Module, layers: Iterable[nn.Module], inputs: tuple, options: dict[str, Any]
+    module: nn.Module, layers: Iterable[nn.Module], inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> dict[int, Explanation]:
     """The explanation of the first call of each layer of fastcells, by its id."""
     told: dict[int, Explanation] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from .definition import Definition
 __all__ = ["EquationCell", "EquationLayer"]
 
 
-def _check_states(name: str, hx: object, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+def _check_states(name: str, hx: Any, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     """hx as a tuple of states: of a cell with states beside h a tuple, else a tensor."""
     if len(names) == 1:
         check_kind(name, "hx", hx)
@@ -48,7 +49,7 @@ class _OfDefinition:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: object, owner: type) -> str:
+    def __get__(self, instance: object, owner: type[_Defined]) -> str:
         return getattr(owner.definition, self.name)
 
 
@@ -56,6 +57,7 @@ class _Defined:
     """What a layer and a cell of one definition share."""
 
     definition: Definition
+    hidden_size: int
     source = _OfDefinition()
     picture = _OfDefinition()
     _instead_of_scripting = ""  # torch.nn has no such layer
@@ -100,7 +102,7 @@ class _Defined:
         )
 
 
-class EquationLayer(_Defined, ElementwiseLayer):
+class EquationLayer(_Defined, ElementwiseLayer):  # type: ignore[override]  # cell: the definition's
     """A layer of a cell that :func:`fastcells.cell` made of a function.
 
     Parameters of layer k: `weight_ih_l{k}` `[G*H, I]`, the recurrent `weight_hh_l{k}` `[R*H, H]`
@@ -117,14 +119,14 @@ class EquationLayer(_Defined, ElementwiseLayer):
     """
 
     @property
-    def has_cell_state(self) -> bool:
+    def has_cell_state(self) -> bool:  # type: ignore[override]  # as the definition says
         return bool(self.definition.specification.states)
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         return self.definition.shapes(self._input_width(layer), self.hidden_size, self.bias)
 
-    def _fill(self, layer: int, **weights: Tensor) -> None:
-        self._fill_weights(weights)
+    def _fill(self, layer: int, weight_ih: Tensor, **others: Tensor) -> None:
+        self._fill_weights({"weight_ih": weight_ih, **others})
 
     def forward(
         self,
@@ -133,7 +135,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
         return_cell_states: bool = False,
-    ):
+    ) -> Any:
         """See the class."""
         if return_cell_states and not self.has_cell_state:
             raise ValueError(
@@ -159,15 +161,25 @@ class EquationLayer(_Defined, ElementwiseLayer):
         parts = packed.unflatten(-1, (directions, count, self.hidden_size))
         return tuple(part.flatten(-2) for part in parts.unbind(-2))
 
-    def _all_states(self, cells: Tensor | PackedSequence):
+    def _all_states(
+        self, cells: Tensor | PackedSequence
+    ) -> Tensor | PackedSequence | tuple[Tensor | PackedSequence, ...]:
         directions = 2 if self.bidirectional else 1
         data = cells.data if isinstance(cells, PackedSequence) else cells
-        parts = self._apart(data, directions)
+        apart = self._apart(data, directions)
+        parts: tuple[Tensor | PackedSequence, ...] = apart
         if isinstance(cells, PackedSequence):
-            parts = tuple(PackedSequence(part, *cells[1:]) for part in parts)
+            parts = tuple(PackedSequence(part, *cells[1:]) for part in apart)
         return parts if len(parts) > 1 else parts[0]
 
-    def _run_at_once(self, input, hx, lengths, resets, want_cells):
+    def _run_at_once(
+        self,
+        input: Any,
+        hx: Any,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool,
+    ) -> tuple[Any, Any, Any, Any] | None:
         data = input.data if isinstance(input, PackedSequence) else input
         if len(self._names) > 2 or not self._may_run_at_once(data):
             return None
@@ -178,7 +190,8 @@ class EquationLayer(_Defined, ElementwiseLayer):
         if not self.definition.packs_weights:
             return self
         weights = iter(self._current_weights())
-        names, stored = [], {}
+        names: list[list[str]] = []
+        stored: dict[str, Tensor] = {}
         for listed in self._all_weights:
             ends = [name.rindex("_l") for name in listed]
             plain = {n[:end]: next(weights) for n, end in zip(listed, ends, strict=True)}
@@ -186,7 +199,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
             own = {name + suffix: w for name, w in self.definition.packed(plain).items()}
             names.append(list(own))
             stored |= own
-        return SimpleNamespace(
+        stand_in: Any = SimpleNamespace(
             bidirectional=self.bidirectional,
             batch_first=self.batch_first,
             dropout=self.dropout,
@@ -196,8 +209,11 @@ class EquationLayer(_Defined, ElementwiseLayer):
             _flat_weights=list(stored.values()),
             _stored_weights=lambda: stored,
         )
+        return stand_in
 
-    def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
+    def _initial_states(
+        self, name: str, input: Tensor, hx: Any, batch: int | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Checked h_0 `[L*D, B, H]` and the other states side by side, `[L*D, B, N*H]`."""
         if hx is None:
             return None, None
@@ -221,7 +237,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         return self.definition.packed(weights) if self.definition.packs_weights else weights
 
 
-class EquationCell(_Defined, RecurrentCell):
+class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewise
     """One step of a cell that :func:`fastcells.cell` made of a function.
 
     Parameters as of the layer, without `_l{k}`. Called with input `[B, I]` or `[I]` and hx, h or
@@ -245,9 +261,9 @@ class EquationCell(_Defined, RecurrentCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self._fill_weights(dict(self._parameters))
+        self._fill_weights(dict(self.named_parameters(recurse=False)))
 
-    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None):
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Any:
         """input `[B, I]`, hx h or (h, and each state) `[B, H]`, None for zeros -> the new ones."""
         names = self._names
         done = self._at_once(input, hx)
@@ -279,7 +295,7 @@ class EquationCell(_Defined, RecurrentCell):
         new = (h, *c.chunk(len(names) - 1, dim=-1)) if len(names) > 2 else (h, c)
         return new if is_batched else tuple(state.squeeze(0) for state in new)
 
-    def _at_once(self, input, hx):
+    def _at_once(self, input: Tensor, hx: Any) -> Any:
         states = hx if isinstance(hx, tuple) else (hx, None)
         if len(states) != 2 or len(self._names) > 2 or (states[0] is None) != (hx is None):
             return None
@@ -287,8 +303,8 @@ class EquationCell(_Defined, RecurrentCell):
             return None
         if not self._may_run_at_once(input):
             return None
-        plain = self._parameters
-        weights = self._weights_of_ops() if self.definition.packs_weights else plain
+        is_packed = self.definition.packs_weights
+        weights: Any = self._weights_of_ops() if is_packed else self._stored_weights()
         return run_module_step(self.cell, input, *states, weights)
 
     def _weights_of_ops(self) -> dict[str, Tensor]:

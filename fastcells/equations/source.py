@@ -153,7 +153,9 @@ _LEVELS = {"less": 0, "less_equal": 0, "add": 1, "subtract": 1, "negative": 1, "
 
 
 class _Struct:
-    def __init__(self, specification, equations, gradients, kept) -> None:
+    def __init__(
+        self, specification: Specification, equations: Equations, gradients: Gradients, kept: Kept
+    ) -> None:
         self.s, self.equations = specification, equations
         self.gradients, self.kept = gradients, kept
         self.order = equations.graph.nodes
