@@ -24,7 +24,7 @@ _NOT_CALLED = "not called by this input, or passed over by torch's own fast path
 
 @dataclass(frozen=True)
 class LayerLine:
-    """What :func:`conversion_report` says of one layer."""
+    """What :func:`fastcells.conversion_report` says of one layer."""
 
     name: str  # its path in the module, "" of the module itself; the first of several
     kind: str  # "fastcells.LSTM", "torch.nn.LSTM"
