@@ -123,6 +123,7 @@ docs: build $(DOCS_INSTALLED)  ## the documentation as a site, in build/site
 	@echo "docs: the site in $(SITE)"
 	@rm -rf $(SITE) docs/site/generated
 	@$(PY) -m benchmarks.plots build/plots
+	@$(PY) -m benchmarks.plans build/plots
 	@$(PY) -m sphinx -q -W --keep-going -E -c docs/site . $(SITE)
 
 docs-browse: docs $(BROWSE_INSTALLED)  ## open every page of the site in headless Chromium

@@ -63,7 +63,7 @@ class Definition:
         return Definition(self.specification, has_noise=True)
 
     # While torch.compile traces, too, which cannot look into it.
-    @torch.compiler.assume_constant_result
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's own
     def name_of(self, has_noise: bool) -> str:
         """The cell's name in the ops."""
         return self.with_noise.name if has_noise else self.name

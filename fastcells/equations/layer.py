@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from .definition import Definition
 __all__ = ["EquationCell", "EquationLayer"]
 
 
-def _check_states(name: str, hx: object, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+def _check_states(name: str, hx: Any, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     """hx as a tuple of states: of a cell with states beside h a tuple, else a tensor."""
     if len(names) == 1:
         check_kind(name, "hx", hx)
@@ -49,7 +50,7 @@ class _OfDefinition:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: object, owner: type) -> str:
+    def __get__(self, instance: object, owner: type[_Defined]) -> str:
         return getattr(owner.definition, self.name)
 
 
@@ -57,6 +58,7 @@ class _Defined:
     """What a layer and a cell of one definition share."""
 
     definition: Definition
+    hidden_size: int
     source = _OfDefinition()
     picture = _OfDefinition()
     _instead_of_scripting = ""  # torch.nn has no such layer
@@ -161,20 +163,20 @@ class EquationLayer(_Defined, ElementwiseLayer):
             raise ValueError(f"{name}: zoneout_c is of states beside h, and {name} has none")
 
     @property
-    def cell(self) -> str:
+    def cell(self) -> str:  # type: ignore[override]  # as the rates say
         """The cell's name in the ops: with zoneout or dropout it has kernels of its own."""
         drawn = self.regularisation._replace(weight_dropout=0.0)
         return self.definition.name_of(has_noise=any(drawn))
 
     @property
-    def has_cell_state(self) -> bool:
+    def has_cell_state(self) -> bool:  # type: ignore[override]  # as the definition says
         return bool(self.definition.specification.states)
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         return self.definition.shapes(self._input_width(layer), self.hidden_size, self.bias)
 
-    def _fill(self, layer: int, **weights: Tensor) -> None:
-        self._fill_weights(weights)
+    def _fill(self, layer: int, weight_ih: Tensor, **others: Tensor) -> None:
+        self._fill_weights({"weight_ih": weight_ih, **others})
 
     def forward(
         self,
@@ -183,7 +185,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
         return_cell_states: bool = False,
-    ):
+    ) -> Any:
         """See the class."""
         if return_cell_states and not self.has_cell_state:
             raise ValueError(
@@ -209,15 +211,25 @@ class EquationLayer(_Defined, ElementwiseLayer):
         parts = packed.unflatten(-1, (directions, count, self.hidden_size))
         return tuple(part.flatten(-2) for part in parts.unbind(-2))
 
-    def _all_states(self, cells: Tensor | PackedSequence):
+    def _all_states(
+        self, cells: Tensor | PackedSequence
+    ) -> Tensor | PackedSequence | tuple[Tensor | PackedSequence, ...]:
         directions = 2 if self.bidirectional else 1
         data = cells.data if isinstance(cells, PackedSequence) else cells
-        parts = self._apart(data, directions)
+        apart = self._apart(data, directions)
+        parts: tuple[Tensor | PackedSequence, ...] = apart
         if isinstance(cells, PackedSequence):
-            parts = tuple(PackedSequence(part, *cells[1:]) for part in parts)
+            parts = tuple(PackedSequence(part, *cells[1:]) for part in apart)
         return parts if len(parts) > 1 else parts[0]
 
-    def _run_at_once(self, input, hx, lengths, resets, want_cells):
+    def _run_at_once(
+        self,
+        input: Any,
+        hx: Any,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool,
+    ) -> tuple[Any, Any, Any, Any] | None:
         data = input.data if isinstance(input, PackedSequence) else input
         if not self._may_run_at_once(data):
             return None
@@ -231,7 +243,8 @@ class EquationLayer(_Defined, ElementwiseLayer):
         if not self.definition.packs_weights:
             return self
         weights = iter(self._current_weights())
-        names, stored = [], {}
+        names: list[list[str]] = []
+        stored: dict[str, Tensor] = {}
         for listed in self._all_weights:
             ends = [name.rindex("_l") for name in listed]
             plain = {n[:end]: next(weights) for n, end in zip(listed, ends, strict=True)}
@@ -239,7 +252,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
             own = {name + suffix: w for name, w in self.definition.packed(plain).items()}
             names.append(list(own))
             stored |= own
-        return SimpleNamespace(
+        stand_in: Any = SimpleNamespace(
             bidirectional=self.bidirectional,
             batch_first=self.batch_first,
             dropout=self.dropout,
@@ -249,8 +262,11 @@ class EquationLayer(_Defined, ElementwiseLayer):
             _flat_weights=list(stored.values()),
             _stored_weights=lambda: stored,
         )
+        return stand_in
 
-    def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
+    def _initial_states(
+        self, name: str, input: Tensor, hx: Any, batch: int | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Checked h_0 `[L*D, B, H]` and the other states side by side, `[L*D, B, N*H]`."""
         if hx is None:
             return None, None
@@ -274,7 +290,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         return self.definition.packed(weights) if self.definition.packs_weights else weights
 
 
-class EquationCell(_Defined, RecurrentCell):
+class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewise
     """One step of a cell that :func:`fastcells.cell` made of a function.
 
     Parameters as of the layer, without `_l{k}`. Called with input `[B, I]` or `[I]` and hx, h or
@@ -298,9 +314,9 @@ class EquationCell(_Defined, RecurrentCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self._fill_weights(dict(self._parameters))
+        self._fill_weights(dict(self.named_parameters(recurse=False)))
 
-    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None):
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Any:
         """input `[B, I]`, hx h or (h, and each state) `[B, H]`, None for zeros -> the new ones."""
         names = self._names
         done = self._at_once(input, hx)
@@ -332,17 +348,17 @@ class EquationCell(_Defined, RecurrentCell):
         new = (h, *c.chunk(len(names) - 1, dim=-1)) if len(names) > 2 else (h, c)
         return new if is_batched else tuple(state.squeeze(0) for state in new)
 
-    def _at_once(self, input, hx):
+    def _at_once(self, input: Tensor, hx: Any) -> Any:
         specification, count = self.definition.specification, len(self._names)
         if specification.gains or not self._may_run_at_once(input):
             return None
         joined = _joined(hx, count)
         if joined is None and hx is not None:
             return None
-        states = joined if isinstance(joined, tuple) else (joined, None)
-        plain = self._parameters
-        weights = self._weights_of_ops() if self.definition.packs_weights else plain
-        done = run_module_step(self.cell, input, *states, weights)
+        h, c = joined if isinstance(joined, tuple) else (joined, None)
+        is_packed = self.definition.packs_weights
+        weights: Any = self._weights_of_ops() if is_packed else self._stored_weights()
+        done = run_module_step(self.cell, input, h, c, weights)
         if done is None or count < 3:
             return done
         return done[0], *done[1].chunk(count - 1, dim=-1)

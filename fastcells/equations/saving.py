@@ -27,6 +27,9 @@ MOST_AGAIN = 0.5
 _KEPT, _KEPT_AND_COMPUTED = 1000, 1001
 _NEVER = 10**9
 
+Place = tuple[object, ...]  # a node of the flow: the source, the sink, a node's entry or exit
+Capacity = dict[Place, dict[Place, int]]
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -96,9 +99,9 @@ def _smallest_cut(
     """The nodes of the smallest cut that is nearest to `needed`. Each node is two of the flow's,
     its entry and its exit, with the capacity between them."""
     source, sink = ("source",), ("sink",)
-    capacity: dict[tuple, dict[tuple, int]] = {source: {}, sink: {}}
+    capacity: Capacity = {source: {}, sink: {}}
 
-    def join(a: tuple, b: tuple, most: int) -> None:
+    def join(a: Place, b: Place, most: int) -> None:
         capacity.setdefault(a, {})[b] = most
         capacity.setdefault(b, {}).setdefault(a, 0)
 
@@ -127,8 +130,8 @@ def _smallest_cut(
     }  # fmt: skip
 
 
-def _path(capacity: dict, source: tuple, sink: tuple) -> list[tuple[tuple, tuple]]:
-    came: dict[tuple, tuple] = {source: source}
+def _path(capacity: Capacity, source: Place, sink: Place) -> list[tuple[Place, Place]]:
+    came: dict[Place, Place] = {source: source}
     waiting = deque([source])
     while waiting:
         at = waiting.popleft()
@@ -145,7 +148,7 @@ def _path(capacity: dict, source: tuple, sink: tuple) -> list[tuple[tuple, tuple
     return path
 
 
-def _reaching(capacity: dict, sink: tuple) -> set[tuple]:
+def _reaching(capacity: Capacity, sink: Place) -> set[Place]:
     """From where the sink can still be reached."""
     found, waiting = {sink}, deque([sink])
     while waiting:

@@ -157,7 +157,14 @@ _LEVELS = {"less": 0, "less_equal": 0, "add": 1, "subtract": 1, "negative": 1, "
 
 
 class _Struct:
-    def __init__(self, specification, equations, gradients, kept, whole_rows) -> None:
+    def __init__(
+        self,
+        specification: Specification,
+        equations: Equations,
+        gradients: Gradients,
+        kept: Kept,
+        whole_rows: bool,
+    ) -> None:
         self.s, self.equations, self.whole_rows = specification, equations, whole_rows
         self.gradients, self.kept = gradients, kept
         self.order = equations.graph.nodes

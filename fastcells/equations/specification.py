@@ -8,17 +8,25 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from .errors import CellError
 
-__all__ = ["Specification"]
+__all__ = ["Specification", "Values"]
 
 RECURRENT = ("dense", "vector", "none")
 #: Names of a layer's own, which a parameter's would hide.
 _TAKEN = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "norm_ih", "norm_hh")
 #: Parts that may be normalised, and the gain of each.
 _GAINS = {"input": "norm_ih", "recurrent": "norm_hh"}
+
+
+class Values(Protocol):
+    """x, h, state or p of a cell's function, to whoever checks its types: `x.i` is a tensor."""
+
+    def __getattr__(self, name: str) -> Tensor: ...
 
 
 @dataclass(frozen=True)
