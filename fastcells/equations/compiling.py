@@ -103,6 +103,8 @@ extern "C" __attribute__((visibility("default"))) const {library}* fastcells_cel
 def _instructions() -> str:
     """The header of the instruction set in use: what the kernels of built-in cells are made for."""
     name = _C.instruction_set()
+    if name == "amx":  # has no kernels of float32 of its own
+        return "avx512"
     return next((s for s in ("avx512", "avx2") if name.startswith(s)), "baseline")
 
 
