@@ -57,8 +57,10 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 	@$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-# One architecture, all that the time of a test run holds; `make cuda-check` takes every one.
+# One architecture and no host objects, all that the time of a test run holds; `make cuda-check` takes
+# every one, and g++ too.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
+test: export FASTCELLS_CUDA_CHECK_ONLY_DEVICE ?= 1
 test: venv build format-check types test-cpp sanitize-threads mutation-check cuda-check pytest \
       in-one-process  ## all checks
 	@echo "test: all checks passed"
