@@ -108,7 +108,8 @@ def show(console, records, rates):
         mine = [r for r in records if r["mode"] == mode]
         columns = [c for c in COLUMNS if mine and c in mine[0]["seconds"]]
         names = [name for name, slow, fast in RATIOS if slow in columns and fast in columns]
-        table = Table(caption="ms; ratios; share of the processor's own rate")
+        instructions = fastcells._extension._C.instruction_set()
+        table = Table(caption=f"ms; ratios; share of the processor's own rate; {instructions}")
         for column in (mode, *columns, *names, *(f"of {width}" for width in rates)):
             table.add_column(column, no_wrap=column == mode)
         for r in mine:

@@ -58,34 +58,30 @@ struct TileTwin {
   static bool are_held() { return state().is_configured; }
   static int configurations() { return state().configurations; }  // of this thread, so far
 
-  template <int kTile>
-  static void zero() {
-    Tile& tile = configured<kTile>();
+  static void zero(int number) {
+    Tile& tile = configured(number);
     std::memset(tile.rows, 0, sizeof tile.rows);
     tile.is_written = true;
   }
-  template <int kTile>
-  static void load(const void* first, std::int64_t stride) {
-    zero<kTile>();
-    Tile& tile = configured<kTile>();
+  static void load(int number, const void* first, std::int64_t stride) {
+    zero(number);
+    Tile& tile = configured(number);
     for (int row = 0; row < tile.row_count; ++row) {
       const char* const from = static_cast<const char*>(first) + row * stride;
       demand(is_declared(from, tile.row_bytes), "a load reads past a buffer");
       std::memcpy(tile.rows[row], from, tile.row_bytes);
     }
   }
-  template <int kTile>
-  static void store(void* first, std::int64_t stride) {
-    const Tile& tile = written<kTile>();
+  static void store(int number, void* first, std::int64_t stride) {
+    const Tile& tile = written(number);
     for (int row = 0; row < tile.row_count; ++row) {
       std::memcpy(static_cast<char*>(first) + row * stride, tile.rows[row], tile.row_bytes);
     }
   }
   // Even and odd places of a row are summed apart, from zero, and added to each other and then to
   // the sum.
-  template <int kSums, int kA, int kB>
-  static void add_pairs() {
-    const Operands o = operands<kSums, kA, kB>();
+  static void add_pairs(int sums_number, int a, int b) {
+    const Operands o = operands(sums_number, a, b);
     for (int m = 0; m < o.sums.row_count; ++m) {
       float even[kTileRowBytes / 4] = {}, odd[kTileRowBytes / 4] = {}, sums[kTileRowBytes / 4];
       for (int k = 0; k < o.a.row_bytes / 4; ++k) {
@@ -102,9 +98,8 @@ struct TileTwin {
     }
   }
   // Bytes without a sign times bytes with one; a sum wraps round.
-  template <int kSums, int kA, int kB>
-  static void add_quads() {
-    const Operands o = operands<kSums, kA, kB>();
+  static void add_quads(int sums_number, int a, int b) {
+    const Operands o = operands(sums_number, a, b);
     for (int m = 0; m < o.sums.row_count; ++m) {
       std::uint32_t sums[kTileRowBytes / 4];
       std::memcpy(sums, o.sums.rows[m], sizeof sums);
@@ -119,6 +114,28 @@ struct TileTwin {
       }
       std::memcpy(o.sums.rows[m], sums, o.sums.row_bytes);
     }
+  }
+
+  // As struct Tiles has them.
+  template <int kTile>
+  static void zero() {
+    zero(kTile);
+  }
+  template <int kTile>
+  static void load(const void* first, std::int64_t stride) {
+    load(kTile, first, stride);
+  }
+  template <int kTile>
+  static void store(void* first, std::int64_t stride) {
+    store(kTile, first, stride);
+  }
+  template <int kSums, int kA, int kB>
+  static void add_pairs() {
+    add_pairs(kSums, kA, kB);
+  }
+  template <int kSums, int kA, int kB>
+  static void add_quads() {
+    add_quads(kSums, kA, kB);
   }
 
   // Loads may read this memory, and once there is some, no other.
@@ -157,22 +174,19 @@ struct TileTwin {
     }
     return declared().empty();
   }
-  template <int kTile>
-  static Tile& configured() {
-    static_assert(kTile >= 0 && kTile < kTiles);
-    demand(state().is_configured && state().tiles[kTile].row_count > 0, "not configured");
-    return state().tiles[kTile];
+  static Tile& configured(int number) {
+    demand(number >= 0 && number < kTiles, "there are 8 tiles");
+    demand(state().is_configured && state().tiles[number].row_count > 0, "not configured");
+    return state().tiles[number];
   }
-  template <int kTile>
-  static Tile& written() {
-    Tile& tile = configured<kTile>();
+  static Tile& written(int number) {
+    Tile& tile = configured(number);
     demand(tile.is_written, "nothing was written to a tile that is read");
     return tile;
   }
-  template <int kSums, int kA, int kB>
-  static Operands operands() {
-    static_assert(kSums != kA && kSums != kB && kA != kB, "the processor refuses equal tiles");
-    const Operands o{written<kSums>(), written<kA>(), written<kB>()};
+  static Operands operands(int sums, int a, int b) {
+    demand(sums != a && sums != b && a != b, "three different tiles are expected");
+    const Operands o{written(sums), written(a), written(b)};
     demand(o.sums.row_count == o.a.row_count, "the sums have not the rows of a");
     demand(o.sums.row_bytes == o.b.row_bytes, "the sums have not the columns of b");
     demand(o.a.row_bytes / 4 == o.b.row_count, "b has not a row for each element of a");

@@ -29,7 +29,9 @@ from ways import through_python
 
 SEQUENCE = "all steps in one team of threads, on packed weights"
 #: Of the kernels of float32: the sets above it have none of their own.
-INSTRUCTION_SET = re.sub(r"_(vnni|bf16)$", "", _extension._C.instruction_set())
+INSTRUCTION_SET = re.sub(
+    r"_(vnni|bf16)$", "", _extension._C.instruction_set().replace("amx", "avx512")
+)
 STEP = "a step at a time, the weights read where they lie"
 ROWWISE = "all steps in one team of threads, a row's gates together, on packed weights"
 STEPWISE = (

@@ -105,7 +105,9 @@ __attribute__((noinline)) void multiply_tiles(const E* const (&rows)[MT], int64_
   for (; k + kChains * kTileElements <= K; k += kChains * kTileElements) {
     for_each_index<kChains>(step);
   }
-  if (k < K) step(std::integral_constant<int, 0>{});
+  if constexpr (kChains > 1) {
+    if (k < K) step(std::integral_constant<int, 0>{});
+  }
   for_each_index<kChains * MT * NT>([&](auto tile) FC_INLINE_BODY {
     Tiles::store<tile>(to.sums[tile / (MT * NT)][tile / NT % MT][tile % NT], kTileRowBytes);
   });

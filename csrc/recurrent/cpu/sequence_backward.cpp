@@ -1,6 +1,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
 #include "recurrent/cpu/packs.h"
 #include "recurrent/cpu/sequence.h"
 
@@ -80,8 +82,9 @@ class BackwardPass {
     b.dx_gates = empty({frames, gates});
     b.dg_gates = layer_.cell.additive ? b.dx_gates : empty({frames, gates});
     if (!outputs_.saved.defined()) b.saved_again = empty({frames, s_.saved * s_.H});
-    b.plain_x = empty({grid_.padded_units(s_.I), frames});
-    b.plain_h = empty({padded, frames});
+    const std::int64_t panel_frames = std::max(frames, kLeastPanelFrames);
+    b.plain_x = empty({grid_.padded_units(s_.I), panel_frames});
+    b.plain_h = empty({padded, panel_frames});
     return b;
   }
 

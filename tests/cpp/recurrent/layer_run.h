@@ -226,8 +226,8 @@ class LayerRun {
     if (kHasC) b.carry_dc = empty<S>(c_.B * b.padded_H);
     b.dx_gates = empty<S>(b.chunk_frames * gates);
     b.dg_gates = Cell::kAdditive ? b.dx_gates : empty<S>(b.chunk_frames * gates);
-    b.plain_x = empty<S>(padded(c_.I) * b.chunk_frames);
-    b.plain_h = empty<S>(b.padded_P * b.chunk_frames);
+    const std::int64_t frames = std::max(b.chunk_frames, cpu::kLeastPanelFrames);
+    b.plain_x = empty<S>(padded(c_.I) * frames), b.plain_h = empty<S>(b.padded_P * frames);
   }
   bool check_gradients(const cpu::BackwardArgs& b) const {
     const std::int64_t H = c_.H, gates = G * H;

@@ -77,6 +77,9 @@ struct ForwardArgs : LayerArgs {
   void* carry_c;  // A [B][N][padded H] scratch
 };
 
+// Panels over frames hold whole tiles: pairs of at least so many.
+constexpr std::int64_t kLeastPanelFrames = 16;
+
 struct BackwardArgs : LayerArgs {
   const void* output;    // T [T, B, P]: the forward pass's
   const void* cells;     // A [T, B, N*H] or nullptr: a cell without c
@@ -101,7 +104,8 @@ struct BackwardArgs : LayerArgs {
   void* dg_gates;     // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
   void* saved_again;  // A [chunk_frames][S*H] scratch where `saved` is nullptr
   void* plain_x;      // plain panels of x over the frames, or pairs of them, of a chunk: scratch
-  void* plain_h;      // the same of h; each of the size of A [panels][chunk_frames][2*lanes]
+  // The same of h; each of the size of A [panels][chunk_frames or kLeastPanelFrames][2*lanes].
+  void* plain_h;
 };
 
 // One step of one direction, the weights read as they lie: rows of W times h.
@@ -177,6 +181,7 @@ const CellKernels* avx2_vnni_narrow(int cell, Storage, WeightStorage);
 const CellKernels* avx512_narrow(int cell, Storage, WeightStorage);
 const CellKernels* avx512_vnni_narrow(int cell, Storage, WeightStorage);
 const CellKernels* avx512_bf16_narrow(int cell, Storage, WeightStorage);
+const CellKernels* amx_narrow(int cell, Storage, WeightStorage);
 
 // Those of the instruction set in use (table.cpp).
 const CellKernels* find_kernels(int cell, Storage, WeightStorage);

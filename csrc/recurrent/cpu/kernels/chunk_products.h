@@ -90,13 +90,15 @@ class ChunkProducts : protected Frames<T, typename P::S> {
       if (d_weight_hh) few_frames_gradient<V>(dg, M_, frames_, h_rows, a_.P, own, d_weight_hh);
     }
     if (d_weight_ih && !is_few) {
-      add_weight_gradient<Sh>(dx, M_, static_cast<const FrameElement*>(a_.plain_x), a_.chunk_frames,
-                              a_.I, frames_, own, is_first, d_weight_ih, weights_);
+      add_weight_gradient<Sh, P>(dx, M_, static_cast<const FrameElement*>(a_.plain_x),
+                                 a_.chunk_frames, a_.I, frames_, own, is_first, d_weight_ih,
+                                 weights_);
     }
     if (d_weight_hh && !is_few) {
       const Range rows{own.first, at_most(own.last, of_h)};
-      add_weight_gradient<Sh>(dg, M_, static_cast<const FrameElement*>(a_.plain_h), a_.chunk_frames,
-                              a_.P, frames_, rows, is_first, d_weight_hh, weights_);
+      add_weight_gradient<Sh, P>(dg, M_, static_cast<const FrameElement*>(a_.plain_h),
+                                 a_.chunk_frames, a_.P, frames_, rows, is_first, d_weight_hh,
+                                 weights_);
     }
   }
   void add_biases(bool is_first, const S* dx, const S* dg) const {
@@ -106,18 +108,19 @@ class ChunkProducts : protected Frames<T, typename P::S> {
     }
   }
 
-  // Own frames, or pairs of them.
+  // Own frames, or pairs of them; zeros past the last frame.
   template <class Row>
   Range pack_operand(int64_t N, void* panels, Row row) const {
     constexpr int64_t kOf = std::is_same_v<FrameElement, S> ? 1 : 2;
-    const Range own = share_of(divide_up(frames_, kOf), place_->team_rank, place_->team_threads);
+    const Range own = share_of(P::row_length(frames_), place_->team_rank, place_->team_threads);
+    const auto row_or_zeros = [&](int64_t f) { return f < frames_ ? row(f) : nullptr; };
     S pieces[2 * C];
     for (int64_t e = own.first; e < own.last; ++e) {
-      const T* const from = row(e * kOf);
-      const T* const next = kOf == 2 && e * 2 + 1 < frames_ ? row(e * 2 + 1) : nullptr;
+      const T* const from = row_or_zeros(e * kOf);
+      const T* const next = kOf == 2 ? row_or_zeros(e * 2 + 1) : nullptr;
       for (int64_t q = 0; q * C < N; ++q) {
         auto* const to =
-            static_cast<FrameElement*>(panels) + (q * divide_up(a_.chunk_frames, kOf) + e) * C;
+            static_cast<FrameElement*>(panels) + (q * P::row_length(a_.chunk_frames) + e) * C;
         if constexpr (kOf == 1) {
           pack_plain_panel<Sh>(from, N, q, to);
         } else {

@@ -100,9 +100,9 @@ class SecondProduct : protected RawGates<Cell, T, P> {
     const Range own = share_of(kTwo ? M_ : args_.P, place_->team_rank, place_->team_threads);
     const Range rows{kTwo ? std::max(own.first, columns_of_h()) : own.first, own.last};
     const void* const d = kTwo ? args_.dg_gates : args_.d_projected;
-    add_weight_gradient<Sh>(static_cast<const S*>(d), kTwo ? M_ : args_.P, operand,
-                            args_.chunk_frames, args_.H, frames_, rows, is_first, d_weight(),
-                            this->weights_);
+    add_weight_gradient<Sh, P>(static_cast<const S*>(d), kTwo ? M_ : args_.P, operand,
+                               args_.chunk_frames, args_.H, frames_, rows, is_first, d_weight(),
+                               this->weights_);
   }
 
  private:
