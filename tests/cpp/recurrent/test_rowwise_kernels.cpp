@@ -115,7 +115,6 @@ int main() {
   ok &= check_cell<LSTM, double>();
   ok &= check_cell<LSTM, BFloat16Bits, NarrowPanels<BFloat16Bits>>();
   ok &= check_cell<GRU, float>();
-  ok &= check_cell<GRU, double>();
 #endif
   return ok ? 0 : 1;
 }
