@@ -70,8 +70,9 @@ class AttentionRun {
     backward.grad_output = matrix(grad_output_, c_.N, c_.Tq, c_.Ev);
     backward.output = matrix(output_, c_.N, c_.Tq, c_.Ev);
     backward.logsumexp = logsumexp_.data(), backward.key_chunks = 2;
-    const auto kernels = find_attention(c_.is_additive ? cpu::Score::kAdditive : cpu::Score::kDot,
-                                        sizeof(S) == 4 ? Storage::kFloat32 : Storage::kFloat64);
+    // Not from the table, of which 16 bits would be compiled, too.
+    const auto* const kernels = c_.is_additive ? &AttentionPasses<S, S, true>::kKernels
+                                               : &AttentionPasses<S, S, false>::kKernels;
     const std::int64_t tasks = kernels->backward_tasks(backward);
     std::vector<S> queries(2 * query_.size(), S(NAN)), units(std::size_t(tasks * c_.E), S(NAN));
     backward.d_query = queries.data(), backward.d_key = d_key_.data();

@@ -183,7 +183,21 @@ bool check_large(const Check& check) {
   return ok;
 }
 
-// check.operator()<Cell, T>() for every cell of one product and every type of storage; of a short
+// Whether a cell is run with a type of storage: on a card always. Under the emulator cells that
+// differ by their gates' arithmetic alone share the types: what a type changes is loads, stores and
+// products, and these know no cell.
+template <class Cell, class T>
+constexpr bool is_run_with() {
+#if !defined(__CUDACC__)
+  if (std::is_same_v<Cell, GRU>) return !std::is_same_v<T, __half>;
+  if (std::is_same_v<Cell, GRUArticle>) return std::is_same_v<T, __half>;
+  if (std::is_same_v<Cell, RNN<Tanh>>) return !std::is_same_v<T, __nv_bfloat16>;
+  if (std::is_same_v<Cell, RNN<ReLU>>) return std::is_same_v<T, __nv_bfloat16>;
+#endif
+  return true;
+}
+
+// check.operator()<Cell, T>() for every cell of one product and its types of storage; of a short
 // list the cell with the most gates and states, in both widths of storage.
 template <class Check>
 bool check_all(const Check& check) {
@@ -192,9 +206,12 @@ bool check_all(const Check& check) {
     using Cell = typename decltype(cell)::type;
     if constexpr (!Cell::kTwoProducts) {
       if (is_short() && !std::is_same_v<Cell, LSTM>) return;
-      ok &= check.template operator()<Cell, float>();
-      ok &= check.template operator()<Cell, __half>();
-      if (!is_short()) ok &= check.template operator()<Cell, __nv_bfloat16>();
+      const auto run = [&](auto storage) {
+        using T = decltype(storage);
+        if constexpr (is_run_with<Cell, T>()) ok &= check.template operator()<Cell, T>();
+      };
+      run(float{}), run(__half{});
+      if (!is_short()) run(__nv_bfloat16{});
     }
   });
   return ok;

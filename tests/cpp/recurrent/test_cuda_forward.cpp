@@ -1,6 +1,6 @@
 // The CUDA sequence kernel forward, under the emulator or on a card, against plain loops in double:
 // every cell, every type of storage, one block, clusters and grids, both directions, lengths,
-// resets, K in parts, sizes that miss tiles.
+// resets, K in parts, sizes that miss tiles. Every cell with every type: on a card.
 #include "cuda_sequence_checks.h"
 
 #include "recurrent/cuda/sequence_forward.cuh"

@@ -128,7 +128,6 @@ int main() {
   ok &= check_cell<LSTM, double>();
   ok &= check_cell<LSTM, BFloat16Bits, NarrowPanels<BFloat16Bits>>();
   ok &= check_cell<GRU, float>();
-  ok &= check_cell<GRU, double>();
   ok &= check_cell<GRUResetBefore, float>();
 #endif
   return ok ? 0 : 1;

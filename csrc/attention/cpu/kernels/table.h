@@ -52,7 +52,7 @@ const cpu::AttentionKernels* attention_of(Storage storage) {
   return nullptr;
 }
 
-const cpu::AttentionKernels* find_attention(cpu::Score score, Storage storage) {
+inline const cpu::AttentionKernels* find_attention(cpu::Score score, Storage storage) {
   return score == cpu::Score::kAdditive ? attention_of<true>(storage)
                                         : attention_of<false>(storage);
 }

@@ -58,12 +58,12 @@ constexpr cpu::CellKernels make_kernels() {
   k.gate_panel_bytes = [](int64_t K) { return std::size_t(P::template bytes<Sh::R>(K)); };
   k.forward_scratch = forward_scratch<Cell, T, P>, k.forward = forward<Cell, T, P>;
   k.forward_alone = forward_alone<Cell, T, P>;
-  k.pack_gates = pack_gates<Cell, T, P>;
+  k.pack_gates = pack_gates<GateCount<Cell::kGates>, T, P>;
   if constexpr (std::is_same_v<T, typename P::Weight>) {
     k.takes_own_weights = !P::kConverts;
     k.plain_panel_bytes = [](int64_t K) { return std::size_t(P::template bytes<Sh::kPlain>(K)); };
     k.backward_scratch = backward_scratch<Cell, T, P>, k.backward = backward<Cell, T, P>;
-    k.pack_plain = pack_plain<Cell, T, P>;
+    k.pack_plain = pack_plain<Columns, T, P>;
     k.step = step<Cell, T, S>;
   }
   return k;
