@@ -70,21 +70,10 @@ class Definition:
 
     # ---- kernels ----
 
-    @property
-    def why_never(self) -> str:
-        """Why there are no kernels for such a cell, or ""."""
-        s = self.specification
-        if len(s.states) > 1 and s.is_elementwise:
-            return (
-                f"the kernels of recurrent={s.recurrent!r} carry one state beside h, {s.name} has "
-                f"{', '.join(s.states)}: it runs on the reference"
-            )
-        return ""
-
     def load(self, dtype: torch.dtype) -> str:
         """Compiles and loads the kernels of a dtype; "" or why there are none. Asked once."""
         if dtype not in self._why_not:
-            self._why_not[dtype] = self.why_never or load(self, dtype)
+            self._why_not[dtype] = load(self, dtype)
         return self._why_not[dtype]
 
     @property

@@ -195,7 +195,8 @@ def _run_scan(
         width = reference.width_of_h(cell, w)
         initial = {"h": input.new_zeros(batch, width) if h_0 is None else h_0[d]}
         if described.states == 2:
-            initial["c"] = input.new_zeros(batch, hidden) if c_0 is None else c_0[d]
+            width = described.carried * hidden
+            initial["c"] = input.new_zeros(batch, width) if c_0 is None else c_0[d]
         sequences = {"x": input}
         if described.reads_input:  # of D*H columns each direction reads its own
             is_whole = input.shape[2] == hidden

@@ -11,9 +11,7 @@ from fastcells.ops import compiled_cells
 @pytest.fixture
 def on_reference(monkeypatch):
     """No cell is compiled here; what is loaded already is not used."""
-    monkeypatch.setattr(
-        definition.Definition, "load", lambda self, dtype: self.why_never or "the test wants none"
-    )
+    monkeypatch.setattr(definition.Definition, "load", lambda self, dtype: "the test wants none")
     monkeypatch.setattr(compiled_cells, "is_loaded", lambda cell, dtype: False)
 
 

@@ -31,12 +31,13 @@ def dense(x, h, state, p):
     return torch.sigmoid(x.o) * torch.tanh(c) + 0.1 * h.prev, c
 
 
-@fastcells.cell(gates="r n", recurrent="vector", parameters={"bend": 1.5}, states="c")
+@fastcells.cell(gates="r n", recurrent="vector", parameters={"bend": 1.5}, states="c d e")
 def vector(x, h, state, p):
-    """A vector and a parameter."""
+    """A vector and a parameter; three states, of which the new ones are read again."""
     r = torch.sigmoid(x.r + h.r)
     c = r * state.c + (1 - r) * torch.sin(p.bend * (x.n + h.n))
-    return torch.nn.functional.softplus(c) - 0.5, c
+    d = torch.exp(-c * c) - 0.5 * state.d
+    return torch.nn.functional.softplus(c) - 0.5 * d * state.e, c, d, torch.maximum(c, state.d)
 
 
 @fastcells.cell(
@@ -206,3 +207,21 @@ def test_a_storage_that_is_not_loaded_is_refused_by_the_op():
             layer.cell, 1, torch.randn(T, B, I).half(), None, None, list(weights.values()),
             " ".join(weights), None, None, "nothing",
         )  # fmt: skip
+
+
+def test_norms_of_a_cell_that_was_compiled_without_them_are_refused():
+    layer = make(dense)
+    layer(torch.randn(T, B, I))
+    weights = layer.definition.packed(
+        {name.removesuffix("_l0"): w.detach() for name, w in layer.named_parameters()}
+    )
+    weights["norm_ih"] = torch.ones(3 * H)
+    with pytest.raises(ValueError) as caught:
+        torch.ops.fastcells.recurrent_forward(
+            layer.cell, 1, torch.randn(T, B, I), None, None, list(weights.values()),
+            " ".join(weights), None, None, "nothing",
+        )  # fmt: skip
+    assert str(caught.value).splitlines()[0] == (
+        f"fastcells::recurrent_forward: {layer.cell} was compiled without the kernels of norms and "
+        "noise"
+    )

@@ -143,3 +143,18 @@ def test_derivatives_by_differences(cell, form):
     problem = replace(problem, weights=like.weights, names=like.names)
     variables = [v.requires_grad_() for v in variables_of(problem)]
     assert torch.autograd.gradgradcheck(loss_of(run_kernels, problem), variables, fast_mode=True)
+
+
+def test_matrices_narrower_than_the_input_are_refused():
+    problem = make_layer_problem("gru", 1, 3, 2, 4, 5, norm="parts", dtype=torch.float32)
+    names = problem.names.split()
+    weights = [w.bfloat16() if n.startswith("weight") else w
+               for n, w in zip(names, problem.weights, strict=True)]  # fmt: skip
+    with pytest.raises(TypeError) as caught:
+        torch.ops.fastcells.recurrent_forward(
+            "gru", 1, problem.input, None, None, weights, problem.names, None, None, "nothing"
+        )
+    assert str(caught.value).splitlines()[0] == (
+        "fastcells::recurrent_forward: weight_ih must have dtype Float, got BFloat16. "
+        "Convert it with .to(...)"
+    )

@@ -65,8 +65,8 @@ class Pass {
     a.block_rows = plan_.block_rows, a.chunk_steps = chunk_steps;
     a.reverse = rows.reverse, a.lengths = rows.lengths, a.resets = rows.resets;
     a.input = pointer(layer_.input), a.raw_column = layer_.raw_column(d);
-    a.h_0 = pointer(layer_.h_0, d * s_.B * s_.H), a.c_0 = pointer(layer_.c_0, d * s_.B * s_.H);
-    a.output_stride = a.cells_stride = s_.D * s_.H, a.saved_stride = s_.saved * s_.H;
+    a.h_0 = pointer(layer_.h_0, d * s_.B * s_.H), a.c_0 = pointer(layer_.c_0, d * s_.B * s_.c());
+    a.output_stride = s_.D * s_.H, a.cells_stride = s_.D * s_.c(), a.saved_stride = s_.saved * s_.H;
     if (w.weight_hh.defined()) {
       const at::Tensor units = hold(empty({layer_.cell.unit_weights, padded_}));
       kernels_.prepare(pointer(w.weight_hh), s_.H, padded_, pointer(units));
@@ -127,15 +127,14 @@ class ForwardPass : Pass {
   ForwardPass(const Layer& layer, Keep keep) : Pass(layer, keep != Keep::kNothing) {}
 
   void run(const LayerOutputs& out) {
-    const bool has_c = layer_.cell.has_c();
     const at::Tensor carry_h = empty({s_.B, padded_});
-    const at::Tensor carry_c = has_c ? empty({s_.B, padded_}) : at::Tensor();
+    const at::Tensor carry_c = s_.N > 0 ? empty({s_.B, s_.N, padded_}) : at::Tensor();
     std::vector<ForwardArgs> args(s_.D);
     for (int64_t d = 0; d < s_.D; ++d) {
       ForwardArgs& a = args[d];
       static_cast<WalkArgs&>(a) = arguments(d, plan_.forward_steps, true);
-      a.output = pointer(out.output, d * s_.H), a.cells = pointer(out.cells, d * s_.H);
-      a.h_n = pointer(out.h_n, d * s_.B * s_.H), a.c_n = pointer(out.c_n, d * s_.B * s_.H);
+      a.output = pointer(out.output, d * s_.H), a.cells = pointer(out.cells, d * s_.c());
+      a.h_n = pointer(out.h_n, d * s_.B * s_.H), a.c_n = pointer(out.c_n, d * s_.B * s_.c());
       a.saved = pointer(out.saved, d * s_.T * s_.B * a.saved_stride);
       a.carry_h = pointer(carry_h), a.carry_c = pointer(carry_c);
     }
@@ -152,7 +151,7 @@ class BackwardPass : Pass {
     const int64_t frames = s_.B * plan_.backward_steps, blocks = divide_up(s_.B, plan_.block_rows);
     const int64_t columns = kernels_.packs.plain_columns;
     carry_dh_ = empty({s_.B, padded_});
-    if (layer.cell.has_c()) carry_dc_ = empty({s_.B, padded_});
+    if (s_.N > 0) carry_dc_ = empty({s_.B, s_.N, padded_});
     dx_gates_ = empty({frames, s_.G * s_.H});
     plain_x_ = empty({divide_up(s_.I, columns) * columns, frames});
     d_units_ = at::zeros({s_.D, blocks, layer.cell.unit_weights + 1, padded_}, arithmetic_);
@@ -160,7 +159,7 @@ class BackwardPass : Pass {
     // Rows that do not exist are written by nobody, and nothing is where there is no frame.
     if (needs.input) d_input_ = at::zeros({s_.T, s_.B, s_.I}, arithmetic_);
     if (needs.h_0) d_h_0_ = empty({s_.D, s_.B, s_.H});
-    if (needs.c_0) d_c_0_ = empty({s_.D, s_.B, s_.H});
+    if (needs.c_0) d_c_0_ = empty({s_.D, s_.B, s_.c()});
     for (int64_t d = 0; d < s_.D; ++d) args_.push_back(arguments_of(d));
   }
 
@@ -186,11 +185,12 @@ class BackwardPass : Pass {
     const PerWeight<bool>& needs = needs_.weights[d];
     BackwardArgs a{};
     static_cast<WalkArgs&>(a) = arguments(d, plan_.backward_steps, !outputs_.saved.defined());
-    a.output = pointer(outputs_.output, d * s_.H), a.cells = pointer(outputs_.cells, d * s_.H);
+    a.output = pointer(outputs_.output, d * s_.H), a.cells = pointer(outputs_.cells, d * s_.c());
     a.saved = pointer(outputs_.saved, d * s_.T * s_.B * a.saved_stride);
-    a.d_output = pointer(grads_.output, d * s_.H), a.d_cells = pointer(grads_.cells, d * s_.H);
-    a.d_h_n = pointer(grads_.h_n, d * s_.B * s_.H), a.d_c_n = pointer(grads_.c_n, d * s_.B * s_.H);
-    a.d_h_0 = pointer(d_h_0_, d * s_.B * s_.H), a.d_c_0 = pointer(d_c_0_, d * s_.B * s_.H);
+    a.d_output = pointer(grads_.output, d * s_.H), a.d_cells = pointer(grads_.cells, d * s_.c());
+    a.d_h_n = pointer(grads_.h_n, d * s_.B * s_.H),
+    a.d_c_n = pointer(grads_.c_n, d * s_.B * s_.c());
+    a.d_h_0 = pointer(d_h_0_, d * s_.B * s_.H), a.d_c_0 = pointer(d_c_0_, d * s_.B * s_.c());
     a.d_input = pointer(d_input_), a.add_to_d_input = d > 0;
     if (needs_.input) {
       a.plain = hold(cpu::pack_plain(kernels_.packs, layer_.weights[d].weight_ih)).panels.get();

@@ -22,7 +22,7 @@ struct WalkArgs {
   int64_t raw_column;        // where the columns of the input begin that units read as they are
   const void* input;         // T [T, B, I]
   const void* h_0;           // T [B, H] or nullptr: zeros
-  const void* c_0;           // T [B, H] or nullptr: zeros
+  const void* c_0;           // T [B, N*H] or nullptr: zeros
   const int64_t* lengths;    // [B] or nullptr: T
   const bool* resets;        // [T, B] or nullptr: none
   const void* unit_weights;  // A [V][padded H], prepared
@@ -37,21 +37,21 @@ struct WalkArgs {
 struct ForwardArgs : WalkArgs {
   void* output;   // T [T, B, H]
   void* h_n;      // T [B, H]
-  void* c_n;      // T [B, H] or nullptr
-  void* cells;    // A [T, B, H] or nullptr: not wanted
+  void* c_n;      // T [B, N*H] or nullptr
+  void* cells;    // A [T, B, N*H] or nullptr: not wanted
   void* saved;    // T [T, B, S*H] or nullptr: not wanted
   void* carry_h;  // A [B][padded H] scratch: between chunks
-  void* carry_c;  // A [B][padded H] scratch
+  void* carry_c;  // A [B][N][padded H] scratch
 };
 
 struct BackwardArgs : WalkArgs {
   const void* output;    // T [T, B, H]: the forward pass's
-  const void* cells;     // A [T, B, H] or nullptr: a cell without c
+  const void* cells;     // A [T, B, N*H] or nullptr: a cell without c
   const void* saved;     // T [T, B, S*H] or nullptr: to be computed again
   const void* d_output;  // T [T, B, H] or nullptr: zero
-  const void* d_cells;   // A [T, B, H] or nullptr: zero
+  const void* d_cells;   // A [T, B, N*H] or nullptr: zero
   const void* d_h_n;     // T [B, H] or nullptr: zero
-  const void* d_c_n;     // T [B, H] or nullptr: zero
+  const void* d_c_n;     // T [B, N*H] or nullptr: zero
   const void* plain;     // plain panels of W_ih, or nullptr: no d_input
   void* d_input;         // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
   bool add_to_d_input;
@@ -59,9 +59,9 @@ struct BackwardArgs : WalkArgs {
   void* d_bias_ih;       // A [G*H] out, or nullptr
   void* d_unit_weights;  // A [row blocks][V + 1][padded H], zeros: out; skip_scale's the last
   void* d_h_0;           // A [B, H] out, or nullptr
-  void* d_c_0;           // A [B, H] out, or nullptr
+  void* d_c_0;           // A [B, N*H] out, or nullptr
   void* carry_dh;        // A [B][padded H] scratch
-  void* carry_dc;        // A [B][padded H] scratch
+  void* carry_dc;        // A [B][N][padded H] scratch
   void* dx_gates;        // A [B*chunk_steps][G*H] scratch
   void* d_raw;           // A [B*chunk_steps][I] zeros, of a cell that reads the input: scratch
   void* plain_x;         // A [panels][B*chunk_steps][2*lanes] scratch: the input of a chunk

@@ -35,7 +35,10 @@ class ElementwiseBackward : Walk<T, P> {
   void run() {
     this->for_own_lanes([&](int64_t b, int64_t u) {
       store(dh_at(b) + u, this->state_of(args_.d_h_n, b, u, a_.H));
-      if (this->has_c()) store(dc_at(b) + u, this->state_of(args_.d_c_n, b, u, a_.H));
+      for (int k = 0; k < this->beside_h(); ++k) {
+        const int64_t i = this->beside(b, k);
+        store(dc_at(i) + u, this->state_of(args_.d_c_n, i, u, a_.H));
+      }
     });
     bool is_first = true;
     for (int64_t end = a_.T; end > 0; end -= a_.chunk_steps, is_first = false) {
@@ -44,7 +47,10 @@ class ElementwiseBackward : Walk<T, P> {
     this->for_own_lanes([&](int64_t b, int64_t u) {
       const bool cut = rows_.cut_initial(b);
       put_initial(args_.d_h_0, b, u, cut ? V(S(0)) : load(dh_at(b) + u));
-      if (this->has_c()) put_initial(args_.d_c_0, b, u, cut ? V(S(0)) : load(dc_at(b) + u));
+      for (int k = 0; k < this->beside_h(); ++k) {
+        const int64_t i = this->beside(b, k);
+        put_initial(args_.d_c_0, i, u, cut ? V(S(0)) : load(dc_at(i) + u));
+      }
     });
   }
 
@@ -59,9 +65,10 @@ class ElementwiseBackward : Walk<T, P> {
   }
 
   S* dh_at(int64_t b) const { return this->carry(args_.carry_dh, b); }
-  S* dc_at(int64_t b) const { return this->carry(args_.carry_dc, b); }
-  void put_initial(void* grads, int64_t b, int64_t u, V x) const {
-    if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
+  S* dc_at(int64_t i) const { return this->carry(args_.carry_dc, i); }
+  // Row i of H units.
+  void put_initial(void* grads, int64_t i, int64_t u, V x) const {
+    if (grads) store_lanes(static_cast<S*>(grads) + i * a_.H + u, x, a_.H - u);
   }
 
   void run_chunk(int64_t begin, int64_t end, bool is_first) {

@@ -24,7 +24,8 @@ class BackwardLanes : CellLanes<Cell, T, S> {
     this->load_units(u, units);
     const V scale = this->load_skip_scale(u);
     d_state[0] = load(dh_at(b) + u);
-    if constexpr (kStates == 2) d_state[1] = load(dc_at(b) + u);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) d_state[k] = load(dc_at(b, k) + u);
     for (V& sum : sums) sum = V(S(0));
     for (int64_t i = span.last; i-- > span.first;) {
       const int64_t frame = i - span.first;
@@ -32,7 +33,8 @@ class BackwardLanes : CellLanes<Cell, T, S> {
                d_state, sums);
     }
     store(dh_at(b) + u, d_state[0]);
-    if constexpr (kStates == 2) store(dc_at(b) + u, d_state[1]);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) store(dc_at(b, k) + u, d_state[k]);
     if (Cell::kUnitWeights == 0 && !Cell::kReadsInput) return;
     S* const to = static_cast<S*>(args_.d_unit_weights) + block * kSlots * a_.padded_H + u;
     FC_UNROLL
@@ -43,18 +45,18 @@ class BackwardLanes : CellLanes<Cell, T, S> {
 
  private:
   S* dh_at(int64_t b) const { return this->carry(args_.carry_dh, b); }
-  S* dc_at(int64_t b) const { return this->carry(args_.carry_dc, b); }
+  S* dc_at(int64_t b, int k) const { return this->carry(args_.carry_dc, b, k); }
 
   // The states that entered a step: where they begin; nullptr for zeros.
   struct Entering {
     const T* h;
-    const S* c;          // of a step before
+    const S* c;          // of a step before, the planes of several states one behind the other
     const T* initial_c;  // in the place of c at the first step
   };
   FC_INLINE Entering entering(int64_t t, int64_t b) const {
     if (rows_.is_first(t, b)) {
       if (rows_.cut_initial(b)) return {};
-      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
+      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, (kStates - 1) * a_.H)};
     }
     const int64_t previous = rows_.previous(t), row = previous * a_.B + b;
     if (rows_.cut_after(previous, b)) return {};
@@ -65,9 +67,10 @@ class BackwardLanes : CellLanes<Cell, T, S> {
   static FC_INLINE const X* row_of(const void* base, int64_t row, int64_t stride) {
     return base ? static_cast<const X*>(base) + row * stride : nullptr;
   }
+  // Of h, or of state k, which is in plane k - 1 of its row.
   template <class X>
-  FC_INLINE V units_of(const X* row, int64_t u) const {
-    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
+  FC_INLINE V units_of(const X* row, int64_t u, int k = 1) const {
+    return row ? load_lanes<V>(row + (k - 1) * a_.H + u, a_.H - u) : V(S(0));
   }
 
   FC_INLINE void run_cell(int64_t i, int64_t b, int64_t u, int64_t f, const S* gates,
@@ -82,10 +85,11 @@ class BackwardLanes : CellLanes<Cell, T, S> {
     d_state[0] = d_state[0] + units_of(row_of<T>(args_.d_output, row, a_.output_stride), u);
     const Entering from = entering(t, b);
     prev[0] = units_of(from.h, u), next[0] = V(S(0));
-    if constexpr (kStates == 2) {
-      d_state[1] = d_state[1] + units_of(row_of<S>(args_.d_cells, row, a_.cells_stride), u);
-      prev[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
-      next[1] = units_of(row_of<S>(args_.cells, row, a_.cells_stride), u);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) {
+      d_state[k] = d_state[k] + units_of(row_of<S>(args_.d_cells, row, a_.cells_stride), u, k);
+      prev[k] = from.initial_c ? units_of(from.initial_c, u, k) : units_of(from.c, u, k);
+      next[k] = units_of(row_of<S>(args_.cells, row, a_.cells_stride), u, k);
     }
     if constexpr (Cell::kReadsInput) {
       unscaled = this->load_raw(i, b, u);

@@ -43,6 +43,10 @@ class CellLanes {
     return load_lanes<V>(row + a_.raw_column + u, a_.H - u);
   }
   S* carry(void* carries, int64_t b) const { return static_cast<S*>(carries) + b * a_.padded_H; }
+  // Of state k > 0.
+  S* carry(void* carries, int64_t b, int k) const {
+    return carry(carries, b * (kStates - 1) + k - 1);
+  }
 
   const elementwise::WalkArgs& a_;
   const Rows rows_;

@@ -46,19 +46,25 @@ class ElementwiseForward : Walk<T, P> {
     this->for_own_lanes([&](int64_t b, int64_t u) {
       const bool cut = rows_.cut_initial(b);
       store(h_at(b) + u, cut ? V(S(0)) : this->state_of(a_.h_0, b, u, a_.H));
-      if (this->has_c()) store(c_at(b) + u, cut ? V(S(0)) : this->state_of(a_.c_0, b, u, a_.H));
+      for (int k = 0; k < this->beside_h(); ++k) {
+        const int64_t i = this->beside(b, k);
+        store(c_at(i) + u, cut ? V(S(0)) : this->state_of(a_.c_0, i, u, a_.H));
+      }
     });
   }
   // What is left in the carries are the final states: no reset stands behind a row's last step.
   void finish() {
     this->for_own_lanes([&](int64_t b, int64_t u) {
-      const int64_t to = b * a_.H + u, n = a_.H - u;
-      store_lanes(static_cast<T*>(args_->h_n) + to, load(h_at(b) + u), n);
-      if (this->has_c()) store_lanes(static_cast<T*>(args_->c_n) + to, load(c_at(b) + u), n);
+      const int64_t n = a_.H - u;
+      store_lanes(static_cast<T*>(args_->h_n) + b * a_.H + u, load(h_at(b) + u), n);
+      for (int k = 0; k < this->beside_h(); ++k) {
+        const int64_t i = this->beside(b, k);
+        store_lanes(static_cast<T*>(args_->c_n) + i * a_.H + u, load(c_at(i) + u), n);
+      }
     });
   }
   S* h_at(int64_t b) const { return this->carry(args_->carry_h, b); }
-  S* c_at(int64_t b) const { return this->carry(args_->carry_c, b); }
+  S* c_at(int64_t i) const { return this->carry(args_->carry_c, i); }
 
   void run_block(Range rows, int64_t begin, int64_t end) {
     const int64_t frames = this->list_spans(rows, begin, end);
@@ -110,8 +116,8 @@ class ElementwiseForward : Walk<T, P> {
       if (i >= end) break;
       const int64_t t = this->step(i), r = t * a_.B + b;
       store_lanes(static_cast<T*>(args_->output) + r * a_.output_stride + u, zero, n);
-      if (args_->cells) {
-        store_lanes(static_cast<S*>(args_->cells) + r * a_.cells_stride + u, zero, n);
+      for (int k = 0; args_->cells && k < this->beside_h(); ++k) {
+        store_lanes(static_cast<S*>(args_->cells) + r * a_.cells_stride + k * a_.H + u, zero, n);
       }
       for (int k = 0; args_->saved && k < cell_.saved; ++k) {
         store_lanes(static_cast<T*>(args_->saved) + r * a_.saved_stride + k * a_.H + u, zero, n);

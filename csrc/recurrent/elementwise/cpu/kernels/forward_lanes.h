@@ -26,7 +26,7 @@ class ForwardLanes : CellLanes<Cell, T, S> {
 
  private:
   S* h_at(int64_t b) const { return this->carry(args_.carry_h, b); }
-  S* c_at(int64_t b) const { return this->carry(args_.carry_c, b); }
+  S* c_at(int64_t b, int k) const { return this->carry(args_.carry_c, b, k); }
   static const S* gates_of(const Lane& at) { return static_cast<const S*>(at.gates); }
 
   // value(lane) of the lanes of one A; and f(lane, its part of x).
@@ -56,8 +56,9 @@ class ForwardLanes : CellLanes<Cell, T, S> {
     for (int n = 0; n < N; ++n) {
       const Lane* const own = lanes + n * kWidth;
       state[n][0] = gather<A>(own, [&](const Lane& at) { return load(h_at(at.b) + at.u); });
-      if constexpr (kStates == 2) {
-        state[n][1] = gather<A>(own, [&](const Lane& at) { return load(c_at(at.b) + at.u); });
+      FC_UNROLL
+      for (int k = 1; k < kStates; ++k) {
+        state[n][k] = gather<A>(own, [&](const Lane& at) { return load(c_at(at.b, k) + at.u); });
       }
       FC_UNROLL
       for (int k = 0; k < kUnits; ++k) {
@@ -79,8 +80,9 @@ class ForwardLanes : CellLanes<Cell, T, S> {
     for (int n = 0; n < N; ++n) {
       const Lane* const own = lanes + n * kWidth;
       scatter(own, state[n][0], [&](const Lane& at, V x) { store(h_at(at.b) + at.u, x); });
-      if constexpr (kStates == 2) {
-        scatter(own, state[n][1], [&](const Lane& at, V x) { store(c_at(at.b) + at.u, x); });
+      FC_UNROLL
+      for (int k = 1; k < kStates; ++k) {
+        scatter(own, state[n][k], [&](const Lane& at, V x) { store(c_at(at.b, k) + at.u, x); });
       }
     }
   }
@@ -103,13 +105,13 @@ class ForwardLanes : CellLanes<Cell, T, S> {
       store_lanes(static_cast<T*>(args_.output) + row(t, at) * a_.output_stride + at.u, h,
                   a_.H - at.u);
     });
-    if constexpr (kStates == 2) {
-      if (args_.cells) {
-        scatter(lanes, state[1], [&](const Lane& at, V c) {
-          store_lanes(static_cast<S*>(args_.cells) + row(t, at) * a_.cells_stride + at.u, c,
-                      a_.H - at.u);
-        });
-      }
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) {
+      if (!args_.cells) break;
+      scatter(lanes, state[k], [&](const Lane& at, V c) {
+        S* const to = static_cast<S*>(args_.cells) + row(t, at) * a_.cells_stride;
+        store_lanes(to + (k - 1) * a_.H + at.u, c, a_.H - at.u);
+      });
     }
     for (int k = 0; args_.saved && k < kSaved; ++k) {
       scatter(lanes, saved[k], [&](const Lane& at, V x) {

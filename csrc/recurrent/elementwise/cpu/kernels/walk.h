@@ -40,7 +40,9 @@ class Walk {
     }
   }
 
-  bool has_c() const { return cell_.states == 2; }
+  // The place of state k + 1 of row b, where the states beside h lie row after row of H units.
+  int64_t beside(int64_t b, int k) const { return b * beside_h() + k; }
+  int beside_h() const { return cell_.states - 1; }
   int64_t step(int64_t i) const { return a_.reverse ? a_.T - 1 - i : i; }
   Range rows_of(int64_t block) const {
     return {block * a_.block_rows, at_most((block + 1) * a_.block_rows, a_.B)};
@@ -84,10 +86,11 @@ class Walk {
   const S* gates_at(int64_t j, int w, int64_t b) const {
     return gates_ + (j * frames_ + ranges_[b].frame) * panel_lanes_ + w * cell_.gates * L;
   }
-  static FC_INLINE V state_of(const void* states, int64_t b, int64_t u, int64_t H) {
-    return states ? load_lanes<V>(static_cast<const T*>(states) + b * H + u, H - u) : V(S(0));
+  // Row i of H units.
+  static FC_INLINE V state_of(const void* states, int64_t i, int64_t u, int64_t H) {
+    return states ? load_lanes<V>(static_cast<const T*>(states) + i * H + u, H - u) : V(S(0));
   }
-  S* carry(void* carries, int64_t b) const { return static_cast<S*>(carries) + b * a_.padded_H; }
+  S* carry(void* carries, int64_t i) const { return static_cast<S*>(carries) + i * a_.padded_H; }
 
   // f(b, u) for the unit vectors of own rows.
   template <class F>
