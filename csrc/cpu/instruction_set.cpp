@@ -3,11 +3,11 @@
 #include <c10/util/Exception.h>
 #include <unistd.h>
 
-#include "cpu/tile_permission.h"
-
 #include <cstdlib>
 #include <string>
 #include <vector>
+
+#include "cpu/tile_permission.h"
 
 namespace fastcells::cpu {
 namespace {

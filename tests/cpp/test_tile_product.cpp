@@ -1,6 +1,5 @@
 // Products on tiles, and the twin (tile_twin.h) that stands for the processor's.
 #define FASTCELLS_VECTOR_BYTES 64
-#pragma GCC optimize("O1")
 #include "cpu/simd/baseline.h"
 #include "tile_twin.h"
 
