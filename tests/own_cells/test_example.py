@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 
-import fastcells
 from benchmarks import own_cells
 
 EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples")
@@ -26,13 +26,17 @@ def test_the_invented_cell_learns_beside_the_lstm(on_reference):
     assert table.row_count == 2
 
 
-def test_the_loops_compute_the_lltm(on_reference):
-    layer = fastcells.cells.lltm(5, 5)
+@pytest.mark.parametrize("name", own_cells.LOOPS)
+def test_the_loops_compute_the_cell(name, on_reference):
+    cell, loop, step, _ = own_cells.LOOPS[name]
+    layer = cell(5, 5)
     weights = [w.detach() for w in layer.parameters()]
     x = torch.randn(4, 3, 5)
-    torch.testing.assert_close(own_cells.lltm_loop(x, *weights), layer(x)[0])
-    with patch.object(torch, "compile", lambda function, **options: function):
-        torch.testing.assert_close(own_cells.compiled_loop()(x, *weights), layer(x)[0])
+    torch.testing.assert_close(loop(x, *weights), layer(x)[0])
+    if step is not None:
+        with patch.object(torch, "compile", lambda function, **options: function):
+            compiled = own_cells.compiled_loop(step, len(layer(x)[1]))
+        torch.testing.assert_close(compiled(x, *weights), layer(x)[0])
 
 
 def test_the_built_in_cells_are_the_equations(on_reference):
