@@ -125,6 +125,7 @@ docs: build $(DOCS_INSTALLED)  ## the documentation as a site, in build/site
 	@echo "docs: the site in $(SITE)"
 	@rm -rf $(SITE) docs/site/generated
 	@$(PY) -m benchmarks.plots build/plots
+	@$(PY) -m benchmarks.plans build/plots
 	@$(PY) -m sphinx -q -W --keep-going -E -c docs/site . $(SITE)
 
 docs-browse: docs $(BROWSE_INSTALLED)  ## open every page of the site in headless Chromium
@@ -152,6 +153,10 @@ bench: build $(BENCH_INSTALLED)  ## time fastcells beside other libraries, on a 
 	@$(PY) -m benchmarks.recurrent.narrow
 	@echo "bench: benchmarks/recurrent/elementwise.py"
 	@$(PY) -m benchmarks.recurrent.elementwise
+	@echo "bench: benchmarks/recurrent/normalised.py"
+	@$(PY) -m benchmarks.recurrent.normalised
+	@echo "bench: benchmarks/own_cells.py"
+	@$(PY) -m benchmarks.own_cells
 	@echo "bench: benchmarks/scan/cpu.py"
 	@$(PY) -m benchmarks.scan.cpu
 	@echo "bench: benchmarks/attention/cpu.py (minutes)"
@@ -164,6 +169,14 @@ bench-quick: build $(BENCH_INSTALLED)  ## the same, few shapes and rounds
 	@$(PY) -m benchmarks.recurrent.cpu --quick
 	@echo "bench-quick: benchmarks/recurrent/narrow.py --quick"
 	@$(PY) -m benchmarks.recurrent.narrow --quick
+	@echo "bench-quick: benchmarks/recurrent/elementwise.py --quick"
+	@$(PY) -m benchmarks.recurrent.elementwise --quick
+	@echo "bench-quick: benchmarks/recurrent/normalised.py --quick"
+	@$(PY) -m benchmarks.recurrent.normalised --quick
+	@echo "bench-quick: benchmarks/own_cells.py --quick"
+	@$(PY) -m benchmarks.own_cells --quick
+	@echo "bench-quick: benchmarks/scan/cpu.py --quick"
+	@$(PY) -m benchmarks.scan.cpu --quick
 	@echo "bench-quick: benchmarks/attention/cpu.py --quick"
 	@$(PY) -m benchmarks.attention.cpu --quick
 	@echo "bench-quick: benchmarks/small_calls.py --quick"

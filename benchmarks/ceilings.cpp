@@ -1,5 +1,6 @@
 // What this machine can do at best, as JSON: float32 FMA in GF/s, products of bfloat16 pairs and of
-// bytes in the same unit (0 without an instruction for them), and GB/s read by each thread.
+// bytes in the same unit, in vectors and on tiles (0 without an instruction for them), and GB/s
+// read by each thread.
 //
 // `ceilings N` measures on 1 and on N threads. The FMA loop touches registers alone, with enough
 // independent chains to hide the latency. Reading sums a buffer of each thread's own, again and
@@ -9,6 +10,11 @@
 #include <omp.h>
 #if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 #include <immintrin.h>
+#endif
+#if defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#define FASTCELLS_TILES
+#include "cpu/simd/amx.h"
+#include "cpu/tile_permission.h"
 #endif
 
 #include <algorithm>
@@ -32,6 +38,7 @@ constexpr int kLanes = kVectorBytes / 4;
 constexpr int kChains = 12;  // two FMA units of latency 4 or 5 need 8 to 10; 16 registers hold 14
 constexpr int kReadChains = 8;
 constexpr long kFmaRounds = 20'000'000;
+constexpr long kTileRounds = 500'000;
 constexpr int kRepetitions = 7;
 constexpr double kReadSeconds = 0.01;
 constexpr long kKiB = 1024;
@@ -136,6 +143,41 @@ double int8_gigaops([[maybe_unused]] int threads) {
 #endif
 }
 
+// Operations a second, in 1e9, of products of tiles of bytes or of bfloat16 that come from the
+// first-level cache, four products and four loads a turn. 0 where there are no tiles, or the system
+// refuses them.
+double tile_gigaops([[maybe_unused]] int threads, [[maybe_unused]] bool is_bytes) {
+  double best = 0;
+#if defined(FASTCELLS_TILES)
+  using fastcells::Tiles;
+  static const bool may_use_tiles = fastcells::cpu::may_use_tiles();
+  for (int i = 0; i < kRepetitions && may_use_tiles; i++) {
+    double seconds = seconds_of(threads, [is_bytes](int) {
+      alignas(64) static const char operands[4][1024] = {};
+      fastcells::TileConfiguration shapes;
+      for (int tile = 0; tile < fastcells::kTiles; tile++)
+        shapes.rows[tile] = 16, shapes.row_bytes[tile] = 64;
+      Tiles::configure(shapes);
+      for (long r = 0; r < kTileRounds; r++) {
+        Tiles::load<6>(operands[0], 64), Tiles::load<4>(operands[1], 64);
+        Tiles::load<5>(operands[2], 64), Tiles::load<7>(operands[3], 64);
+        if (is_bytes) {
+          Tiles::add_quads<0, 4, 6>(), Tiles::add_quads<1, 4, 7>();
+          Tiles::add_quads<2, 5, 6>(), Tiles::add_quads<3, 5, 7>();
+        } else {
+          Tiles::add_pairs<0, 4, 6>(), Tiles::add_pairs<1, 4, 7>();
+          Tiles::add_pairs<2, 5, 6>(), Tiles::add_pairs<3, 5, 7>();
+        }
+      }
+      Tiles::release();
+    });
+    const double operations = 2.0 * 4 * 16 * 16 * (is_bytes ? 64 : 32);
+    best = std::max(best, operations * kTileRounds * threads / seconds * 1e-9);
+  }
+#endif
+  return best;
+}
+
 // buffer [count] vectors, count a multiple of kReadChains.
 void read_all(const Vector* buffer, long count, long sweeps) {
   Vector sums[kReadChains] = {};
@@ -180,8 +222,11 @@ int main(int argc, char** argv) {
   for (int threads : counts) {
     std::printf("%s\n{\"threads\": %d, \"fma_gflops\": %.1f, ", separator, threads,
                 fma_gflops(threads));
-    std::printf("\"bfloat16_gflops\": %.1f, \"int8_gigaops\": %.1f, \"read_gb_s_per_thread\": {",
-                bfloat16_gflops(threads), int8_gigaops(threads));
+    std::printf("\"bfloat16_gflops\": %.1f, \"int8_gigaops\": %.1f, ", bfloat16_gflops(threads),
+                int8_gigaops(threads));
+    std::printf("\"bfloat16_tile_gflops\": %.1f, \"int8_tile_gigaops\": %.1f, ",
+                tile_gigaops(threads, false), tile_gigaops(threads, true));
+    std::printf("\"read_gb_s_per_thread\": {");
     separator = "";
     for (long kib : kBufferKiB) {
       double rate = read_gigabytes_per_second(threads, kib * kKiB);

@@ -62,6 +62,19 @@ def restrict_threads(threads):
     torch.set_num_threads(threads)
 
 
+def describe_run(load, is_complete):
+    """Return what every results file begins with: when, on what, of which revision, how quiet."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "complete": is_complete,
+        "others_share_of_cores": load.share(),
+        "machine": describe_machine(),
+        "packages": package_versions(),
+        "revision": describe_revision(),
+        "instruction_set": fastcells._extension._C.instruction_set(),
+    }
+
+
 def write_results(results, name, output=None):
     """Write a results file into the folder of this processor; return its path."""
     folder = output or (RESULTS if results["complete"] else BUILD / "results")
@@ -108,13 +121,8 @@ class Run:
         options = self.options
         return {
             "format": FORMAT,
-            "date": datetime.date.today().isoformat(),
-            "complete": is_complete,
+            **describe_run(self.load, is_complete),
             "seconds": round(time.perf_counter() - self.started),
-            "others_share_of_cores": self.load.share(),
-            "machine": describe_machine(),
-            "packages": package_versions(),
-            "revision": describe_revision(),
             "settings": {
                 "threads": options.threads,
                 "rounds": options.rounds,

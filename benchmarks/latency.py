@@ -9,7 +9,6 @@ Run it with `python -m benchmarks.latency`.
 """
 
 import argparse
-import datetime
 import multiprocessing
 import os
 import sys
@@ -23,8 +22,7 @@ from rich.table import Table
 from torch import nn
 
 import fastcells
-from benchmarks.command import write_results
-from benchmarks.machine import describe_machine, describe_revision, package_versions
+from benchmarks.command import describe_run, write_results
 from fastcells.timing import OtherLoad
 
 STEPS = 60
@@ -142,12 +140,11 @@ def main(arguments=None):
     console = Console(width=None if sys.stdout.isatty() else 130)
     show(console, records)
     results = {
-        "date": datetime.date.today().isoformat(), "complete": not options.quick,
-        "seconds": round(time.perf_counter() - started), "calls": count,
-        "others_share_of_cores": load.share(), "machine": describe_machine(),
-        "packages": package_versions(),
-        "revision": describe_revision(), "records": records,
-    }  # fmt: skip
+        **describe_run(load, is_complete=not options.quick),
+        "seconds": round(time.perf_counter() - started),
+        "calls": count,
+        "records": records,
+    }
     path = write_results(results, "latency", options.output)
     console.print(f"{results['seconds']} s. Results: {os.path.relpath(path)}")
 

@@ -11,7 +11,7 @@ from benchmarks.paths import ROOT
 
 CPUINFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
+ISA_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 PACKAGES = (
     "torch", "fastcells", "numpy", "onnx", "onnxruntime", "openvino", "keras", "jax", "jaxlib",
 )  # fmt: skip

@@ -2,9 +2,9 @@
 
 Three questions. What does it cost that the kernels were printed from Python and not written by
 hand? LSTM, GRU and DiagonalGRU as equations beside the built-in layers. What is won over writing
-the cell as a loop? The LLTM of PyTorch's tutorial beside torch.jit.script's loop and a loop of
-steps that torch.compile made. How long does the first call take, compiled and from the cache? All
-take turns in one process, T is 60.
+the cell as a loop? The LLTM of PyTorch's tutorial and the sLSTM beside torch.jit.script's loop and
+a loop of steps that torch.compile made. How long does the first call take, compiled and from the
+cache? All take turns in one process, T is 60.
 
 Run it with `python -m benchmarks.own_cells`; it prints the tables of docs/own_cells.md.
 """
@@ -19,7 +19,7 @@ import time
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.nn.functional import elu, linear
+from torch.nn.functional import elu, linear, logsigmoid
 
 import fastcells
 from fastcells.timing import measure
@@ -70,29 +70,52 @@ def lltm_step(gates, h, c, weight_hh, bias_hh):
 
 def lltm_loop(x, weight_ih, weight_hh, bias_ih, bias_hh):
     """All h of the LLTM, as torch.jit.script takes it."""
-    gates = torch.nn.functional.linear(x, weight_ih, bias_ih)
     h = torch.zeros(x.shape[1], weight_hh.shape[1])
     c = torch.zeros_like(h)
     outputs = []
-    for t in range(x.shape[0]):
-        step = gates[t] + torch.nn.functional.linear(h, weight_hh, bias_hh)
-        i, o, g = step.chunk(3, dim=-1)
-        c = c + torch.sigmoid(i) * torch.nn.functional.elu(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+    for gates in torch.nn.functional.linear(x, weight_ih, bias_ih):
+        h, c = lltm_step(gates, h, c, weight_hh, bias_hh)
         outputs.append(h)
     return torch.stack(outputs)
 
 
-def compiled_loop():
-    """The same loop of a step that torch.compile made."""
-    step = torch.compile(lltm_step, fullgraph=True, dynamic=False)
+def slstm_step(gates, h, c, n, m, weight_hh, bias_hh):
+    """One step of the sLSTM in plain torch: new h, c, n and m."""
+    z, i, f, o = (gates + linear(h, weight_hh, bias_hh)).chunk(4, dim=-1)
+    kept = logsigmoid(f) + m
+    m = torch.maximum(kept, i)
+    i, f = torch.exp(i - m), torch.exp(kept - m)
+    c, n = f * c + i * torch.tanh(z), f * n + i
+    return torch.sigmoid(o) * c / n, c, n, m
+
+
+def slstm_loop(x, weight_ih, weight_hh, bias_ih, bias_hh):
+    """All h of the sLSTM, as torch.jit.script takes it."""
+    h = torch.zeros(x.shape[1], weight_hh.shape[1])
+    c, n, m = torch.zeros_like(h), torch.zeros_like(h), torch.zeros_like(h)
+    outputs = []
+    for gates in torch.nn.functional.linear(x, weight_ih, bias_ih):
+        h, c, n, m = slstm_step(gates, h, c, n, m, weight_hh, bias_hh)
+        outputs.append(h)
+    return torch.stack(outputs)
+
+
+LOOPS = {
+    "LLTM": (fastcells.cells.lltm, lltm_loop, lltm_step, SHAPES),
+    "sLSTM": (fastcells.cells.slstm, slstm_loop, slstm_step, ((16, 128),)),
+}
+
+
+def compiled_loop(plain_step, states):
+    """The same loop of a step that torch.compile made; `states` with h."""
+    step = torch.compile(plain_step, fullgraph=True, dynamic=False)
 
     def loop(x, weight_ih, weight_hh, bias_ih, bias_hh):
-        h = c = x.new_zeros(x.shape[1], weight_hh.shape[1])
+        state = (x.new_zeros(x.shape[1], weight_hh.shape[1]),) * states
         outputs = []
         for gates in linear(x, weight_ih, bias_ih):
-            h, c = step(gates, h, c, weight_hh, bias_hh)
-            outputs.append(h)
+            state = step(gates, *state, weight_hh, bias_hh)
+            outputs.append(state[0])
         return torch.stack(outputs)
 
     return loop
@@ -159,36 +182,47 @@ def beside_built_in(shapes, rounds):
     return table
 
 
-def beside_loops(shapes, rounds, with_compile):
-    """The table of the LLTM beside loops."""
-    table = Table(title="LLTM, training: milliseconds, and the loop's time over ours")
-    columns = ["B", "H", "ours (ms)", "scripted loop (ms)", "x"]
+def beside_loops(quick, rounds, with_compile):
+    """The table of cells beside loops."""
+    table = Table(title="Beside loops: milliseconds, and the loop's time over ours")
+    columns = ["cell", "B", "H", "", "ours (ms)", "scripted loop (ms)", "x"]
     columns += ["torch.compile'd steps (ms)", "x"] if with_compile else []
     for column in columns:
         table.add_column(column, justify="right")
-    scripted = torch.jit.script(lltm_loop)
-    for batch, hidden in shapes:
-        layer = fastcells.cells.lltm(hidden, hidden)
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        weights = [getattr(layer, name) for name in names]
-        x = torch.randn(T, batch, hidden, requires_grad=True)
-        runs = {"ours": lambda x, layer=layer: layer(x)[0]}
-        runs["scripted"] = lambda x, w=weights: scripted(x, *w)
-        if with_compile:
-            loop = compiled_loop()
-            runs["compiled"] = lambda x, w=weights, loop=loop: loop(x, *w)
-        for name, run in runs.items():
-            for _ in range(3):  # torch.jit optimises in its second call
-                error = (run(x) - runs["ours"](x)).abs().max().item()
-            if error > 1e-3:
-                raise SystemExit(f"{name} is off by {error}")
-        found = median({n: trained(run, x, weights) for n, run in runs.items()}, rounds)
-        row = [str(batch), str(hidden), f"{found.pop('ours') * 1e3:.2f}"]
-        ours = float(row[-1]) / 1e3
+    for name, (cell, loop, step, shapes) in LOOPS.items():
+        for batch, hidden in QUICK_SHAPES if quick else shapes:
+            for row in loop_rows(cell, loop, step if with_compile else None, batch, hidden, rounds):
+                table.add_row(name, str(batch), str(hidden), *row)
+    return table
+
+
+def loop_rows(cell, loop, step, batch, hidden, rounds):
+    """Inference and training of one shape."""
+    layer = cell(hidden, hidden)
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weights = [getattr(layer, name) for name in names]
+    x = torch.randn(T, batch, hidden, requires_grad=True)
+    scripted = torch.jit.script(loop)
+    runs = {"ours": lambda x: layer(x)[0], "scripted": lambda x: scripted(x, *weights)}
+    if step is not None:
+        compiled = compiled_loop(step, len(layer(x)[1]))
+        runs["compiled"] = lambda x: compiled(x, *weights)
+    for name, run in runs.items():
+        for _ in range(3):  # torch.jit optimises in its second call
+            error = (run(x) - runs["ours"](x)).abs().max().item()
+        if error > 1e-3:
+            raise SystemExit(f"{name} is off by {error}")
+    kinds = {
+        "inference": {n: without_gradients(run, x) for n, run in runs.items()},
+        "training": {n: trained(run, x, weights) for n, run in runs.items()},
+    }
+    for kind, calls in kinds.items():
+        found = median(calls, rounds)
+        ours = found.pop("ours")
+        row = [kind, f"{ours * 1e3:.2f}"]
         for seconds in found.values():
             row += [f"{seconds * 1e3:.1f}", f"{seconds / ours:.1f}"]
-        table.add_row(*row)
-    return table
+        yield row
 
 
 FIRST_CALL = """
@@ -233,7 +267,8 @@ def main(arguments=None):
         compiled, cached = first_calls()
         console.print(f"First call of the LLTM: compiled {compiled:.1f} s, cached {cached:.3f} s")
     console.print(beside_built_in(shapes, rounds))
-    console.print(beside_loops(shapes, rounds, not (options.quick or options.no_compile)))
+    with_compile = not (options.quick or options.no_compile)
+    console.print(beside_loops(options.quick, rounds, with_compile))
 
 
 if __name__ == "__main__":

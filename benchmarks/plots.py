@@ -12,6 +12,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,14 +185,18 @@ def footer(results: dict) -> str:
     return f"{machine['cpu']}{zen}, {threads} threads, torch {versions['torch']}, {results['date']}"
 
 
+def themed(ink: str) -> AbstractContextManager[None]:
+    """Within it matplotlib draws for the site, in this colour."""
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    return matplotlib.rc_context({**STYLE, **dict.fromkeys(inked, ink)})
+
+
 def draw(plot: Plot, folder: Path) -> None:
     _, results = newest(plot.results)
     rows = plot.rows(results)
     for theme, colors in THEMES.items():
-        ink = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color",
-                             "ytick.color"), colors[0])  # fmt: skip
         order = colors[1:] if plot.draw is strip else colors[:0:-1]  # ours is blue
-        with matplotlib.rc_context({**STYLE, **ink}):
+        with themed(colors[0]):
             height = 1.3 + 0.42 * len(rows)
             figure = Figure(figsize=(WIDTH, height), layout="constrained")
             axis = figure.subplots()

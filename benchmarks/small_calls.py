@@ -10,7 +10,6 @@ Run it with `python -m benchmarks.small_calls`, or `make bench`.
 
 import argparse
 import contextlib
-import datetime
 import math
 import os
 import sys
@@ -24,8 +23,7 @@ from rich.table import Table
 from torch import nn
 
 import fastcells
-from benchmarks.command import write_results
-from benchmarks.machine import describe_machine, describe_revision, package_versions
+from benchmarks.command import describe_run, write_results
 from benchmarks.small_cases import CASES
 from benchmarks.summary import geometric_mean
 from fastcells.timing import OtherLoad, timed
@@ -153,12 +151,11 @@ def main(arguments=None):
     show(console, records)
     is_complete = not (options.quick or options.only) and len(options.passes) == 2
     results = {
-        "date": datetime.date.today().isoformat(), "complete": is_complete,
+        **describe_run(load, is_complete),
         "seconds": round(time.perf_counter() - started),
-        "others_share_of_cores": load.share(), "machine": describe_machine(),
-        "packages": package_versions(),
-        "revision": describe_revision(), "threads": options.threads, "records": records,
-    }  # fmt: skip
+        "threads": options.threads,
+        "records": records,
+    }
     path = write_results(results, "small-calls", options.output)
     console.print(f"{results['seconds']} s. Results: {os.path.relpath(path)}")
 

@@ -5,8 +5,9 @@ one step. In the equations x_k stands for W_k x + b_k, h_k for R_k h + d_k.
 """
 
 import torch
+from torch import Tensor
 
-from .equations import cell
+from .equations import Values, cell
 
 __all__ = [
     "article_gru",
@@ -21,7 +22,7 @@ __all__ = [
 
 
 @cell(gates="i f g o", states="c", parameters={"p_i": 0.0, "p_f": 0.0, "p_o": 0.0})
-def peephole_lstm(x, h, state, p):
+def peephole_lstm(x: Values, h: Values, state: Values, p: Values) -> tuple[Tensor, Tensor]:
     """LSTM whose gates see the cell state: i and f the old one, o the new one.
 
     Gers, Schmidhuber (2000); Graves (2013), https://arxiv.org/abs/1308.0850, equations 7 to 11.
@@ -34,7 +35,7 @@ def peephole_lstm(x, h, state, p):
 
 
 @cell(gates="f g o", states="c", biases={"f": 1.0})
-def coupled_lstm(x, h, state, p):
+def coupled_lstm(x: Values, h: Values, state: Values, p: Values) -> tuple[Tensor, Tensor]:
     """LSTM that forgets as much as it takes in: i = 1 - f.
 
     Greff et al. (2015), https://arxiv.org/abs/1503.04069, variant CIFG, without peepholes.
@@ -45,7 +46,7 @@ def coupled_lstm(x, h, state, p):
 
 
 @cell(gates="f n")
-def minimal_gated_unit(x, h, state, p):
+def minimal_gated_unit(x: Values, h: Values, state: Values, p: Values) -> Tensor:
     """GRU with one gate f in the place of its two, which stands behind the product, as torch's r.
 
     Zhou et al. (2016), https://arxiv.org/abs/1603.09420, have R_n (f h) where this has f (R_n h).
@@ -56,7 +57,7 @@ def minimal_gated_unit(x, h, state, p):
 
 
 @cell(gates="r z n")
-def article_gru(x, h, state, p):
+def article_gru(x: Values, h: Values, state: Values, p: Values) -> Tensor:
     """GRU with its gates as the article prints them, r the merge gate, z the update gate; the cell
     of `fastcells.GRU(variant="article")`."""
     r = torch.sigmoid(x.r + h.r)
@@ -66,7 +67,7 @@ def article_gru(x, h, state, p):
 
 
 @cell(gates="z i f o", states="c n m")
-def slstm(x, h, state, p):
+def slstm(x: Values, h: Values, state: Values, p: Values) -> tuple[Tensor, ...]:
     """LSTM with an exponential input gate: n counts what c holds, m keeps both in range.
 
     Beck et al. (2024), https://arxiv.org/abs/2405.04517, equations 8 to 17, of one head.
@@ -80,7 +81,7 @@ def slstm(x, h, state, p):
 
 
 @cell(gates="i o g", states="c")
-def lltm(x, h, state, p):
+def lltm(x: Values, h: Values, state: Values, p: Values) -> tuple[Tensor, Tensor]:
     """LSTM that never forgets, with elu in the place of tanh: the example of PyTorch's tutorial on
     C++ extensions, with the order of its rows."""
     c = state.c + torch.sigmoid(x.i + h.i) * torch.nn.functional.elu(x.g + h.g)
@@ -88,7 +89,7 @@ def lltm(x, h, state, p):
 
 
 @cell(gates="f g", biases={"f": 1.0})
-def janet(x, h, state, p):
+def janet(x: Values, h: Values, state: Values, p: Values) -> Tensor:
     """LSTM with the forget gate alone.
 
     Van der Westhuizen, Lasenby (2018), https://arxiv.org/abs/1804.04849, equation 4, beta = 1.
@@ -98,7 +99,7 @@ def janet(x, h, state, p):
 
 
 @cell(gates="g c", biases={"g": 1.0})
-def update_gate_rnn(x, h, state, p):
+def update_gate_rnn(x: Values, h: Values, state: Values, p: Values) -> Tensor:
     """RNN with one gate between its old and its new state.
 
     Collins et al. (2016), https://arxiv.org/abs/1611.09913, section 2: UGRNN.

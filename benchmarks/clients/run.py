@@ -9,7 +9,6 @@ Run it with `make clients`, which installs the packages into build/clients-venv.
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import random
@@ -28,8 +27,8 @@ from rich.console import Console
 import fastcells
 from benchmarks.clients.cases import CLIENTS
 from benchmarks.clients.document import make_table, write_document
-from benchmarks.command import write_results
-from benchmarks.machine import describe_machine, describe_revision, package_versions
+from benchmarks.command import describe_run, write_results
+from benchmarks.machine import package_versions
 from benchmarks.paths import ROOT
 from fastcells.timing import MIN_ROUNDS, OtherLoad, measure
 
@@ -169,12 +168,12 @@ def main(arguments=None):
         console.print(f"{package}: {', '.join(CLIENTS[n].name for n in numbers)}")
         records += run_package(package, numbers, options.threads)
     results = {
-        "date": datetime.date.today().isoformat(), "complete": not options.only,
-        "seconds": round(time.perf_counter() - started), "others_share_of_cores": load.share(),
-        "machine": describe_machine(), "packages": package_versions(),
-        "revision": describe_revision(), "threads": options.threads, "minimum_rounds": MIN_ROUNDS,
+        **describe_run(load, is_complete=not options.only),
+        "seconds": round(time.perf_counter() - started),
+        "threads": options.threads,
+        "minimum_rounds": MIN_ROUNDS,
         "records": records,
-    }  # fmt: skip
+    }
     console.print(make_table(records), markup=False)
     path = write_results(results, "clients", options.output)
     if results["complete"]:

@@ -35,7 +35,7 @@ from benchmarks.paths import ROOT
 KERNEL_TESTS = (
     "test_cuda_steps", "test_cuda_additive", "test_cuda_attention_forward",
     "test_cuda_attention_backward", "test_cuda_forward", "test_cuda_backward",
-    "test_cuda_rowwise",
+    "test_cuda_rowwise", "test_cuda_elementwise", "test_cuda_scan",
 )  # fmt: skip
 CUDA_TESTS = ("tests/recurrent/test_cuda.py", "tests/attention/test_cuda.py")
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu import timings
+from benchmarks.gpu.kit import KERNEL_TESTS
 from benchmarks.paths import RESULTS, ROOT
 from benchmarks.summary import geometric_mean
 
@@ -81,7 +82,10 @@ def program_rows(record):
         bad = [entry["case"] for entry in cases if not entry["ok"]]
         words = "; ".join(lost + bad) or "none"
         rows.append([program["program"], len(cases), f"{max(shares, default=0):.2f}", words])
-    return rows
+    have_run = {row[0] for row in rows}
+    return rows + [
+        [name, 0, "", "not yet run on a GPU"] for name in KERNEL_TESTS if name not in have_run
+    ]
 
 
 def step_rows(record):

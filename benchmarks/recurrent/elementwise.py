@@ -10,7 +10,6 @@ Run it with `python -m benchmarks.recurrent.elementwise`.
 """
 
 import argparse
-import datetime
 import os
 import sys
 from pathlib import Path
@@ -22,8 +21,7 @@ from torch.nn.functional import linear, softplus
 
 import fastcells
 from benchmarks.ceilings import measure_ceilings
-from benchmarks.command import write_results
-from benchmarks.machine import describe_machine, describe_revision, package_versions
+from benchmarks.command import describe_run, write_results
 from fastcells.timing import OtherLoad, measure
 
 SHAPES = ((8, 256, 1024), (1, 64, 4096), (32, 128, 256))  # B, H = I, T
@@ -133,15 +131,9 @@ def main(arguments=None):
     console = Console(width=120)
     show(console, records, rate)
     results = {
-        "complete": not options.quick,
-        "date": datetime.date.today().isoformat(),
-        "machine": describe_machine(),
-        "revision": describe_revision(),
-        "versions": package_versions(),
+        **describe_run(load, is_complete=not options.quick),
         "threads": options.threads,
-        "instruction_set": fastcells._extension._C.instruction_set(),
         "gigaops": rate,
-        "load_of_others": load.share(),
         "records": records,
     }
     console.print(f"written: {write_results(results, 'elementwise', options.output)}")

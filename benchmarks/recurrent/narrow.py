@@ -9,7 +9,6 @@ Run it with `python -m benchmarks.recurrent.narrow`, or `make bench`.
 """
 
 import argparse
-import datetime
 import os
 import sys
 import warnings
@@ -22,8 +21,7 @@ from torch import nn
 
 import fastcells
 from benchmarks.ceilings import measure_ceilings
-from benchmarks.command import write_results
-from benchmarks.machine import describe_machine, describe_revision, package_versions
+from benchmarks.command import describe_run, write_results
 from benchmarks.summary import geometric_mean
 from fastcells.timing import OtherLoad, measure
 
@@ -110,7 +108,8 @@ def show(console, records, rates):
         mine = [r for r in records if r["mode"] == mode]
         columns = [c for c in COLUMNS if mine and c in mine[0]["seconds"]]
         names = [name for name, slow, fast in RATIOS if slow in columns and fast in columns]
-        table = Table(caption="ms; ratios; share of the processor's own rate")
+        instructions = fastcells._extension._C.instruction_set()
+        table = Table(caption=f"ms; ratios; share of the processor's own rate; {instructions}")
         for column in (mode, *columns, *names, *(f"of {width}" for width in rates)):
             table.add_column(column, no_wrap=column == mode)
         for r in mine:
@@ -155,16 +154,10 @@ def main(arguments=None):
     console = Console(width=180)
     show(console, records, rates)
     results = {
-        "complete": not options.quick,
-        "date": datetime.date.today().isoformat(),
-        "machine": describe_machine(),
-        "revision": describe_revision(),
-        "versions": package_versions(),
+        **describe_run(load, is_complete=not options.quick),
         "threads": options.threads,
         "steps": STEPS,
-        "instruction_set": fastcells._extension._C.instruction_set(),
         "gigaops": rates,
-        "load_of_others": load.share(),
         "records": records,
     }
     console.print(f"written: {write_results(results, 'narrow', options.output)}")

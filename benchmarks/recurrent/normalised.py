@@ -9,7 +9,6 @@ Run it with `python -m benchmarks.recurrent.normalised`.
 """
 
 import argparse
-import datetime
 import os
 import sys
 from pathlib import Path
@@ -21,8 +20,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
 import fastcells
-from benchmarks.command import write_results
-from benchmarks.machine import describe_machine, describe_revision, package_versions
+from benchmarks.command import describe_run, write_results
 from fastcells.timing import OtherLoad, measure
 
 SHAPES = ((16, 128, 60), (64, 512, 60), (1, 256, 60), (32, 256, 60))  # B, H = I, T
@@ -146,14 +144,8 @@ def main(arguments=None):
     console = Console(width=120)
     show(console, records)
     results = {
-        "complete": not options.quick,
-        "date": datetime.date.today().isoformat(),
-        "machine": describe_machine(),
-        "revision": describe_revision(),
-        "versions": package_versions(),
+        **describe_run(load, is_complete=not options.quick),
         "threads": options.threads,
-        "instruction_set": fastcells._extension._C.instruction_set(),
-        "load_of_others": load.share(),
         "records": records,
     }
     console.print(f"written: {write_results(results, 'normalised', options.output)}")

@@ -11,7 +11,6 @@ Run it with `python -m benchmarks.scan.cpu`.
 """
 
 import argparse
-import datetime
 import os
 import sys
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ from rich.table import Table
 from torch._higher_order_ops import associative_scan
 
 import fastcells
-from benchmarks.command import write_results
-from benchmarks.machine import describe_machine, describe_revision, package_versions
+from benchmarks.command import describe_run, write_results
 from fastcells.timing import OtherLoad, measure
 
 SHAPES = ((4096, 8, 1024), (1024, 64, 512), (2048, 16, 256), (1024, 8, 256), (4096, 1, 64),
@@ -193,17 +191,11 @@ def main(arguments=None):
     console = Console(width=160)
     show(console, records)
     results = {
-        "complete": not options.quick,
-        "date": datetime.date.today().isoformat(),
-        "machine": describe_machine(),
-        "revision": describe_revision(),
-        "versions": package_versions(),
+        **describe_run(load, is_complete=not options.quick),
         "threads": options.threads,
-        "instruction_set": fastcells._extension._C.instruction_set(),
-        "load_of_others": load.share(),
         "records": records,
     }
-    console.print(f"load of others: {results['load_of_others']}")
+    console.print(f"load of others: {results['others_share_of_cores']}")
     console.print(f"written: {write_results(results, 'scan', options.output)}")
 
 

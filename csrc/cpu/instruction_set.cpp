@@ -3,6 +3,8 @@
 #include <c10/util/Exception.h>
 #include <unistd.h>
 
+#include "cpu/tile_permission.h"
+
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -10,7 +12,7 @@
 namespace fastcells::cpu {
 namespace {
 
-// Those that this processor runs, the best first.
+// Those that this processor runs, the best first, without tiles.
 std::vector<InstructionSet> supported() {
   std::vector<InstructionSet> sets;
 #if defined(__x86_64__)
@@ -34,12 +36,19 @@ std::vector<InstructionSet> supported() {
 }
 
 InstructionSet choose() {
-  const auto sets = supported();
-  const char* const wish = std::getenv("FASTCELLS_CPU_ISA");
-  if (!wish || !*wish) return sets.front();
+  auto sets = supported();
+  const char* const given = std::getenv("FASTCELLS_CPU_ISA");
+  const std::string wish = given ? given : "";
+  // Who names another set has no tiles asked of the system: its answer holds for the process.
+  for (const InstructionSet set : sets) {
+    if (wish == name_of(set)) return set;
+  }
+  if (sets.front() == InstructionSet::kAvx512Bf16 && may_use_tiles()) {
+    sets.insert(sets.begin(), InstructionSet::kAmx);
+  }
+  if (wish.empty() || wish == name_of(sets.front())) return sets.front();
   std::string names;
   for (const InstructionSet set : sets) {
-    if (std::string(wish) == name_of(set)) return set;
     names += (names.empty() ? "" : ", ") + std::string(name_of(set));
   }
   TORCH_CHECK_VALUE(false,
@@ -63,6 +72,7 @@ const char* name_of(InstructionSet set) {
     case InstructionSet::kAvx512: return "avx512";
     case InstructionSet::kAvx512Vnni: return "avx512_vnni";
     case InstructionSet::kAvx512Bf16: return "avx512_bf16";
+    case InstructionSet::kAmx: return "amx";
   }
   return "unknown";
 }

@@ -7,8 +7,9 @@
 
 namespace fastcells::cpu {
 
-// "baseline", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16": the later the better.
-enum class InstructionSet { kBaseline, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Bf16 };
+// "baseline", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx": the later the
+// better.
+enum class InstructionSet { kBaseline, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx };
 
 // Throws if FASTCELLS_CPU_ISA names one that is unknown or that this processor lacks.
 InstructionSet instruction_set();

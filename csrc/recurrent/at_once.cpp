@@ -42,7 +42,7 @@ bool step_at_once(const CellFacts& cell, const cpu::StepTensors& t, at::Tensor& 
     return at::IntArrayRef(shape).slice(2 - rank);
   };
   const at::IntArrayRef of_state = of_rank(state_shape);
-  const bool has_c = cell.states == 2, has_bias = t.bias_ih.defined();
+  const bool has_c = cell.has_c(), has_bias = t.bias_ih.defined();
   if (B < 1 || B > cpu::kMostStepRows || H == 0 || (has_c && t.h.defined()) != t.c.defined() ||
       has_bias != t.bias_hh.defined() || !is_step_operand(t.input, of_rank(input_shape)) ||
       (t.h.defined() && !is_step_operand(t.h, of_state)) ||
@@ -68,7 +68,7 @@ std::vector<at::Tensor> any_step(const CellFacts& cell, const cpu::StepTensors& 
   const int64_t rank = t.input.dim();
   const bool fits = (rank == 1 || rank == 2) && (!t.h.defined() || t.h.dim() == rank) &&
                     (!t.c.defined() || t.c.dim() == rank) &&
-                    t.c.defined() == (t.h.defined() && cell.states == 2);
+                    t.c.defined() == (t.h.defined() && cell.has_c());
   if (!fits) return {};
   WeightNames names;
   std::vector<at::Tensor> weights;
@@ -117,7 +117,7 @@ LayerOutputs run_layer(const CellFacts& cell, int64_t directions, const StackTen
     const Keep keep = options.recompute ? Keep::kStates : Keep::kEverything;
     const auto results =
         record({cell, directions, t.names, keep}, input, h_0, c_0, t.lengths, t.resets, weights);
-    return {results[0], results[1], cell.states == 2 ? results[2] : at::Tensor(), {}, {}};
+    return {results[0], results[1], cell.has_c() ? results[2] : at::Tensor(), {}, {}};
   }
   const OptionalTensor h = optional(h_0), c = optional(c_0);
   const Layer layer = check_layer("layer", {cell.name, directions, input, h, c, weights, t.names,
@@ -129,7 +129,7 @@ std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directi
                                           const StackTensors& t, const StackOptions& options) {
   const int64_t count = int64_t(t.weights.size());
   bool fits = t.input.dim() == 3 && t.input.size(0) > 0 &&
-              t.c_0.defined() == (t.h_0.defined() && cell.states == 2);
+              t.c_0.defined() == (t.h_0.defined() && cell.has_c());
   for (const at::Tensor& state : {t.h_0, t.c_0}) {
     fits = fits && (!state.defined() || (state.dim() == 3 && state.size(0) == count * directions));
   }
@@ -148,7 +148,7 @@ std::optional<LayerOutputs> stack_at_once(const CellFacts& cell, int64_t directi
     if (options.dropout > 0 && i + 1 < count) input = at::dropout(input, options.dropout, true);
   }
   if (count > 1) outputs.h_n = at::cat(h_n);
-  if (count > 1 && cell.states == 2) outputs.c_n = at::cat(c_n);
+  if (count > 1 && cell.has_c()) outputs.c_n = at::cat(c_n);
   return outputs;
 }
 
@@ -184,7 +184,7 @@ py::object step_of_module(const std::string& name, py::handle input, py::handle 
     const std::vector<at::Tensor> results = any_step(cell, t, tensor.need_grad);
     if (results.empty()) return false;
     h_new = results[0];
-    if (cell.states == 2) c_new = results[1];
+    if (cell.has_c()) c_new = results[1];
     return true;
   };
   if (!unless_refused(run)) return py::none();

@@ -22,13 +22,13 @@ void* pointer(const at::Tensor& tensor, int64_t index) {
 LayerOutputs empty_outputs(const Layer& layer, Keep keep) {
   const auto& s = layer.sizes;
   const auto storage = layer.input.options();
-  const bool has_c = layer.cell.states == 2;
+  const bool has_c = layer.cell.has_c();
   LayerOutputs outputs;
   outputs.output = at::empty({s.T, s.B, s.D * s.P}, storage);
   outputs.h_n = at::empty({s.D, s.B, s.P}, storage);
-  if (has_c) outputs.c_n = at::empty({s.D, s.B, s.H}, storage);
+  if (has_c) outputs.c_n = at::empty({s.D, s.B, s.c()}, storage);
   if (has_c && keep != Keep::kNothing) {
-    outputs.cells = at::empty({s.T, s.B, s.D * s.H}, storage.dtype(layer.arithmetic()));
+    outputs.cells = at::empty({s.T, s.B, s.D * s.c()}, storage.dtype(layer.arithmetic()));
   }
   if (keep == Keep::kEverything) {
     outputs.saved =
@@ -51,8 +51,8 @@ InputGradients nothing_back(const Layer& layer, const LayerGradients& grads,
   const auto options = layer.input.options();
   InputGradients result;
   if (needs.input) result.input = at::zeros({s.T, s.B, s.I}, options);
-  if (needs.h_0) pass_states(grads.h_n, result.h_0 = at::empty({s.D, s.B, s.H}, options));
-  if (needs.c_0) pass_states(grads.c_n, result.c_0 = at::empty({s.D, s.B, s.H}, options));
+  if (needs.h_0) pass_states(grads.h_n, result.h_0 = at::empty({s.D, s.B, s.P}, options));
+  if (needs.c_0) pass_states(grads.c_n, result.c_0 = at::empty({s.D, s.B, s.c()}, options));
   for (int64_t d = 0; d < s.D; ++d) {
     DirectionWeights weights = layer.weights[d], zeros;
     PerWeight<bool> wanted = needs.weights[d];

@@ -15,18 +15,18 @@ const std::vector<CellFacts>& all_cells() {
     for_each_cell([&](auto tag, CellKind kind) {
       using Cell = typename decltype(tag)::type;
       all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
-                      Cell::kTwoProducts, false, 0, false, requires { Cell::kOutputGate; }});
+                      Cell::kTwoProducts, false, 0, false, requires { Cell::kOutputGate; }, false});
     });
     for_each_elementwise_cell([&](auto tag, CellKind kind) {
       using Cell = typename decltype(tag)::type;
       all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, true, false,
-                      true, Cell::kUnitWeights, Cell::kReadsInput, false});
+                      true, Cell::kUnitWeights, Cell::kReadsInput, false, false});
     });
     for_each_row_cell([&](auto tag, CellKind kind) {
       using Cell = typename decltype(tag)::type;
       all->push_back({kind, Cell::kName, Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kAdditive,
                       Cell::kTwoProducts, false, Cell::kUnitWeights, false,
-                      requires { Cell::kOutputGate; }});
+                      requires { Cell::kOutputGate; }, true});
     });
     return all;
   }();
@@ -49,7 +49,8 @@ CellFacts find_cell(std::string_view name) {
             own->is_elementwise,
             own->unit_weights,
             false,
-            false};
+            false,
+            own->rowwise != nullptr};
   }
   std::string known;
   for (const CellFacts& cell : all_cells()) (known += known.empty() ? "" : ", ") += cell.name;
@@ -88,24 +89,22 @@ std::string known_names() {
 void check_row_names(const char* op, const DirectionWeights& w, const CellFacts& cell) {
   const bool has_units = !cell.is_elementwise && cell.unit_weights > 0;
   TORCH_CHECK_VALUE(w.unit_weights.defined() == has_units &&
-                        !(has_units && w.weight_hr.defined()) &&
-                        !(has_units && w.scale_ih.defined()),
+                        !(cell.whole_rows && (w.weight_hr.defined() || w.scale_ih.defined())),
                     op, ": names of a ", cell.name,
                     has_units ? " must hold unit_weights, " : " hold no unit_weights, ",
                     "and no projection or narrow weights beside them");
-  const bool has_norm = w.norm_ih.defined() || w.norm_hh.defined() || w.norm_gates.defined();
-  const bool norms_c = w.norm_c.defined() || w.norm_carried_c.defined();
+  const bool has_norm = normalises_products(w), norms_c = normalises_c(w);
   if (!has_norm && !norms_c && !w.norm_c_bias.defined() && !w.noise.defined()) return;
-  TORCH_CHECK_VALUE(
-      !compiled::is_compiled(cell.kind) || !(has_norm || norms_c || w.noise.defined()), op,
-      ": a cell from equations takes no norms and no noise");
+  const bool is_compiled = compiled::is_compiled(cell.kind);
+  TORCH_CHECK_VALUE(!is_compiled || cell.whole_rows, op, ": ", cell.name,
+                    " was compiled without the kernels of norms and noise");
   TORCH_CHECK_VALUE(!cell.is_elementwise && !w.weight_hr.defined() && !w.scale_ih.defined(), op,
                     ": norms and noise are of dense cells without a projection or narrow weights");
   TORCH_CHECK_VALUE(
-      w.norm_ih.defined() == w.norm_hh.defined() &&
-          !(w.norm_hh.defined() && w.norm_gates.defined()),
+      (is_compiled || w.norm_ih.defined() == w.norm_hh.defined()) &&
+          !((w.norm_ih.defined() || w.norm_hh.defined()) && w.norm_gates.defined()),
       op, ": names must hold norm_ih and norm_hh together, or norm_gates, or none of them");
-  TORCH_CHECK_VALUE(!w.norm_gates.defined() || cell.additive, op,
+  TORCH_CHECK_VALUE(!w.norm_gates.defined() || (cell.additive && !is_compiled), op,
                     ": norm_gates is of a cell whose ",
                     "gates take the sum of both products, not of a ", cell.name);
   TORCH_CHECK_VALUE(!cell.two_products, op, ": a ", cell.name, " takes no norms and no noise");
@@ -152,10 +151,10 @@ DirectionWeights named_weights(const char* op, at::TensorList list, const Weight
 // The dtype of the matrices: the input's, or beside a float32 input on a CPU bfloat16, or int8 with
 // scales.
 at::ScalarType check_quantized(const char* op, const DirectionWeights& w, const at::Tensor& input,
-                               int64_t rows) {
+                               int64_t rows, bool is_rowwise) {
   const at::ScalarType dtype = w.weight_hh.scalar_type();
   const bool has_scales = w.scale_ih.defined() || w.scale_hh.defined();
-  const bool may_be_narrow = input.scalar_type() == at::kFloat && input.is_cpu();
+  const bool may_be_narrow = input.scalar_type() == at::kFloat && input.is_cpu() && !is_rowwise;
   if (!has_scales) return may_be_narrow && dtype == at::kBFloat16 ? dtype : input.scalar_type();
   TORCH_CHECK(w.scale_ih.defined() && w.scale_hh.defined() && dtype == at::kChar && may_be_narrow &&
                   !w.weight_hr.defined(),
@@ -236,10 +235,12 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
     check_shape(op, name.data(), is_of_c ? "(H,)" : "(G*H,)", weight, {is_of_c ? H : rows});
   });
   if (weight_hr.defined()) {
-    TORCH_CHECK(cell.states == 2, op, ": a projection needs an lstm, got a ", cell.name);
+    TORCH_CHECK(cell.states == 2 && !cell.whole_rows, op, ": a projection needs an lstm, got a ",
+                cell.name);
     check_shape(op, "weight_hr", "(P, H)", weight_hr, {P, H});
   }
-  const at::ScalarType narrow = check_quantized(op, weights, input, rows);
+  const at::ScalarType narrow =
+      check_quantized(op, weights, input, rows, takes_whole_rows(cell, weights));
   for_each_weight(weights, [&](const char* name, at::Tensor& weight) {
     if (!weight.defined()) return;
     if (std::string_view(name) == "noise") return check_noise(op, weight);
@@ -300,6 +301,7 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   LayerSizes& s = layer.sizes;
   s.T = a.input.size(0), s.B = a.input.size(1), s.I = a.input.size(2), s.D = D;
   s.G = layer.cell.gates, s.H = layer.weights[0].weight_ih.size(0) / s.G;
+  s.N = layer.cell.states - 1;
   s.P = layer.cell.is_elementwise ? s.H : layer.weights[0].weight_hh.size(1);
   // The products as they come, where they are normalised.
   if (layer.is_normalised()) {
@@ -307,7 +309,7 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   } else {
     s.saved = layer.cell.saved + (layer.is_projected() ? 1 : 0);
   }
-  TORCH_CHECK(!(a.c_0 && a.c_0->defined()) || layer.cell.states == 2, op, ": a ", layer.cell.name,
+  TORCH_CHECK(!(a.c_0 && a.c_0->defined()) || layer.cell.has_c(), op, ": a ", layer.cell.name,
               " has no cell state, but c_0 was given");
   layer.h_0 = contiguous_or_undefined(a.h_0);
   layer.c_0 = contiguous_or_undefined(a.c_0);
@@ -315,7 +317,7 @@ Layer check_layer(const char* op, const LayerArguments& a) {
   layer.resets = contiguous_or_undefined(a.resets);
   const auto dtype = a.input.scalar_type();
   check_optional(op, "h_0", "(D, B, P)", layer.h_0, {D, s.B, s.P}, dtype, a.input);
-  check_optional(op, "c_0", "(D, B, H)", layer.c_0, {D, s.B, s.H}, dtype, a.input);
+  check_optional(op, "c_0", s.c_letters(), layer.c_0, {D, s.B, s.c()}, dtype, a.input);
   check_optional(op, "lengths", "(B,)", layer.lengths, {s.B}, at::kLong, a.input);
   check_optional(op, "resets", "(T, B)", layer.resets, {s.T, s.B}, at::kBool, a.input);
   check_lengths_in_range(op, "lengths", layer.lengths, s.T, "T");

@@ -15,12 +15,15 @@ namespace fastcells {
 struct CellFacts {
   CellKind kind;
   const char* name;
-  int gates, states, saved;
+  int gates, states, saved;  // states: h and those beside it, which stand side by side in c
   bool additive, two_products;
   bool is_elementwise;   // no W_hh: weight_hh is a vector of `unit_weights` values a unit
   int unit_weights;      // also of a row cell, beside W_hh
   bool reads_input;      // a unit reads a column of the input as it is
   bool has_output_gate;  // h' = output(o, c'), where c' may be normalised first
+  bool whole_rows;       // runs on the row-wise engine, whatever its layer has
+
+  bool has_c() const { return states > 1; }
 };
 
 // Throws, with the list of known names, for an unknown one.
@@ -28,8 +31,13 @@ CellFacts find_cell(std::string_view name);
 const std::vector<CellFacts>& all_cells();
 
 struct LayerSizes {
-  int64_t T, B, I, H, P, G, D;
+  int64_t T, B, I, H, P, G, D, N;
   int64_t saved;  // values a unit, row and step keeps for the way back
+
+  int64_t c() const { return N * H; }  // columns of c
+  // Shapes of c and of all c, for errors.
+  const char* c_letters() const { return N > 1 ? "(D, B, N*H)" : "(D, B, H)"; }
+  const char* cells_letters() const { return N > 1 ? "(T, B, D*N*H)" : "(T, B, D*H)"; }
 };
 
 // One value for each weight that a direction may have.
@@ -47,7 +55,7 @@ struct PerWeight {
   T skip_scale{};  // [H]
   // Of layer normalisation: the gains of W x and of W h, each over all gates; or that of their sum,
   // gate by gate; and gain and shift of c on its way to h.
-  T norm_ih{};         // [G*H], together with norm_hh
+  T norm_ih{};         // [G*H], together with norm_hh; of a cell from equations either alone, too
   T norm_hh{};         // [G*H]
   T norm_gates{};      // [G*H], in the place of both
   T norm_c{};          // [H], or absent: c is not normalised
@@ -85,31 +93,37 @@ T* find_weight(PerWeight<T>& weights, std::string_view name) {
   return found;
 }
 
+// What a layer with these weights normalises over the units of a row: W x or W h; c.
+inline bool normalises_products(const DirectionWeights& w) {
+  return w.norm_ih.defined() || w.norm_hh.defined() || w.norm_gates.defined();
+}
+inline bool normalises_c(const DirectionWeights& w) {
+  return w.norm_c.defined() || w.norm_carried_c.defined();
+}
+inline bool takes_whole_rows(const CellFacts& cell, const DirectionWeights& w) {
+  return cell.whole_rows || normalises_products(w) || normalises_c(w) || w.noise.defined();
+}
+
 struct Layer {
   CellFacts cell;
   LayerSizes sizes;
   Storage storage;
   at::Tensor input;                       // [T, B, I] contiguous
   at::Tensor h_0;                         // [D, B, P] contiguous or undefined: zeros
-  at::Tensor c_0;                         // [D, B, H] contiguous or undefined: zeros
+  at::Tensor c_0;                         // [D, B, N*H] contiguous or undefined: zeros
   std::vector<DirectionWeights> weights;  // D
   at::Tensor lengths;                     // [B] int64 or undefined: T
   at::Tensor resets;                      // [T, B] bool or undefined: none
 
   bool is_projected() const { return weights[0].weight_hr.defined(); }
+  // A second product in a step: of the projection, or of a cell's last gate.
+  bool has_second_product() const { return is_projected() || cell.two_products; }
   // Whether weights are narrower than the other tensors: inference on a CPU alone.
   bool is_quantized() const { return weights[0].weight_ih.scalar_type() != input.scalar_type(); }
   // Whether a cell needs more than its own unit: a normalisation over units, or noise.
-  bool is_rowwise() const {
-    return is_normalised() || normalises_c() || weights[0].noise.defined() || is_row_cell();
-  }
-  bool is_normalised() const {
-    return weights[0].norm_hh.defined() || weights[0].norm_gates.defined();
-  }
-  bool is_row_cell() const { return !cell.is_elementwise && cell.unit_weights > 0; }
-  bool normalises_c() const {
-    return weights[0].norm_c.defined() || weights[0].norm_carried_c.defined();
-  }
+  bool is_rowwise() const { return takes_whole_rows(cell, weights[0]); }
+  bool is_normalised() const { return normalises_products(weights[0]); }
+  bool normalises_c() const { return fastcells::normalises_c(weights[0]); }
   // Arithmetic and cell state: double for float64, float otherwise.
   at::ScalarType arithmetic() const;
   // Of what is kept for the way back. Products that are normalised keep their precision: the gates

@@ -47,9 +47,9 @@ LayerOutputs check_outputs(const Layer& layer, const LayerOutputs& given) {
                  layer.input);
   check_optional(kBackward, "saved", "(D, T, B, S*H)", outputs.saved,
                  {s.D, s.T, s.B, s.saved * s.H}, layer.storage_of_saved(), layer.input);
-  if (layer.cell.states == 2) {
+  if (layer.cell.has_c()) {
     outputs.cells = given.cells.contiguous();
-    check_optional(kBackward, "cells", "(T, B, D*H)", outputs.cells, {s.T, s.B, s.D * s.H},
+    check_optional(kBackward, "cells", s.cells_letters(), outputs.cells, {s.T, s.B, s.D * s.c()},
                    layer.arithmetic(), layer.input);
   }
   return outputs;
@@ -64,11 +64,11 @@ LayerGradients check_gradients(const Layer& layer, const LayerGradients& given) 
                  dtype, layer.input);
   check_optional(kBackward, "grad_h_n", "(D, B, P)", grads.h_n, {s.D, s.B, s.P}, dtype,
                  layer.input);
-  if (layer.cell.states == 2) {
+  if (layer.cell.has_c()) {
     grads.c_n = contiguous(given.c_n), grads.cells = contiguous(given.cells);
-    check_optional(kBackward, "grad_c_n", "(D, B, H)", grads.c_n, {s.D, s.B, s.H}, dtype,
+    check_optional(kBackward, "grad_c_n", s.c_letters(), grads.c_n, {s.D, s.B, s.c()}, dtype,
                    layer.input);
-    check_optional(kBackward, "grad_cells", "(T, B, D*H)", grads.cells, {s.T, s.B, s.D * s.H},
+    check_optional(kBackward, "grad_cells", s.cells_letters(), grads.cells, {s.T, s.B, s.D * s.c()},
                    layer.arithmetic(), layer.input);
   }
   return grads;
@@ -100,7 +100,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>> recurren
       kBackward, {cell, directions, input, h_0, c_0, weights, split_names(names), lengths, resets});
   TORCH_CHECK(needs.size() == 3 + weights.size(), kBackward, ": needs must have 3 + ",
               weights.size(), " values, got ", needs.size());
-  LayerNeeds wanted{needs[0], needs[1], layer.cell.states == 2 && needs[2], {}};
+  LayerNeeds wanted{needs[0], needs[1], layer.cell.has_c() && needs[2], {}};
   wanted.weights.resize(directions);
   const WeightNames listed = split_names(names);
   for (size_t k = 0; k < weights.size(); ++k) {

@@ -58,7 +58,7 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
     variable_list results;
     if (rank == 3) results.push_back(out.output);
     results.push_back(of_rank(out.h_n, rank));
-    if (call.cell.states == 2) results.push_back(of_rank(out.c_n, rank));
+    if (call.cell.has_c()) results.push_back(of_rank(out.c_n, rank));
     return results;
   }
 
@@ -111,7 +111,7 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
     const auto contiguous = [](const at::Tensor& x) {
       return x.defined() ? dense(as_layer(x)) : x;
     };
-    const bool has_c = layer.cell.states == 2;
+    const bool has_c = layer.cell.has_c();
     const bool has_saved = saved[kKept].dim() > 1;
     InputGradients result = cpu::engine().backward(
         layer,

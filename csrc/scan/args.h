@@ -38,6 +38,11 @@ struct ScanArgs {
   std::int64_t T, B, H;
   Rows rows;      // of the scan forward; lengths, resets may be nullptr
   ScanOperand a;  // T
+  // Of the CPU alone. With units < H rows.B rows of so many units lie side by side as the one of B;
+  // `by_length` are then their numbers from the shortest to the longest, or nullptr without
+  // lengths.
+  std::int64_t units;
+  const std::int64_t* by_length;
 };
 
 struct ScanForwardArgs : ScanArgs {

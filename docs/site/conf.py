@@ -5,6 +5,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from pygments.lexers import TextLexer
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
@@ -54,6 +56,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # a field of a NamedTuple is a member already
 napoleon_custom_sections = [("Args of a call", "params_style")]
 
 # Pages. MathJax in one file, whose glyphs are drawn and need no fonts: works without a network.
@@ -85,3 +88,4 @@ def drop_missing_pages(app, docname, source):
 
 def setup(app):
     app.connect("source-read", drop_missing_pages)
+    app.add_lexer("mermaid", TextLexer)  # which Pygments does not know

@@ -16,7 +16,7 @@ TORCH_PAGES = {
     "torch.nn.attention.bias.CausalBias": "generated/torch.nn.attention.bias.CausalBias.html",
 }
 #: What has no page of its own, in the words of the annotations.
-PLAIN = re.compile(r"(collections\.abc|typing)\.|(Callable|Any|Iterator|Sequence)$")
+PLAIN = re.compile(r"(collections\.abc|typing)\.|(Callable|Any|Iterator|Sequence|os\.PathLike)$")
 NAME = re.compile(r"fastcells\.[A-Za-z_.]+")
 
 

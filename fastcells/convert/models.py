@@ -48,7 +48,7 @@ def convert(module: nn.Module, inplace: bool = False, *, as_subclass: bool = Fal
     Raises:
         TypeError: `module` is no module, or holds no such layer, or none that can be converted; a
             flag is no bool.
-        RuntimeError: `module` cannot be copied, see :func:`copy.deepcopy`.
+        RuntimeError: `module` cannot be copied, see `copy.deepcopy`.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.LSTM(8, 16, batch_first=True))
@@ -97,7 +97,7 @@ def to_torch(module: nn.Module, inplace: bool = False) -> nn.Module:
         ValueError: it holds layers that torch.nn cannot express, all of which are named: cells
             without a recurrent matrix, quantized layers, AdditiveAttention, SelfAttention, a GRU of
             another variant, subclasses. Nothing was changed.
-        RuntimeError: `module` cannot be copied, see :func:`copy.deepcopy`.
+        RuntimeError: `module` cannot be copied, see `copy.deepcopy`.
 
     Example:
         >>> model = torch.nn.Sequential(fastcells.GRU(8, 16))

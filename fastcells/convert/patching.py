@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+from torch import nn
 
 from .kinds import BOTH, OURS, change_class, why_not_ours
 
@@ -56,17 +59,17 @@ def _count(change: int) -> None:
     with _lock:
         if _depth == 0:
             for kind in OURS:
-                _originals[kind] = kind.__init__
-                kind.__init__ = _constructor(kind.__init__)
+                _originals[kind] = vars(kind)["__init__"]
+                type.__setattr__(kind, "__init__", _constructor(_originals[kind]))
         _depth += change
         if _depth == 0:
             for kind, original in _originals.items():
-                kind.__init__ = original
+                type.__setattr__(kind, "__init__", original)
 
 
 def _constructor(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def __init__(self, *arguments, **options) -> None:
+    def __init__(self: nn.Module, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
         if _is_patched.get() and not why_not_ours(self):
             change_class(self, BOTH)

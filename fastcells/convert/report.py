@@ -24,7 +24,7 @@ _NOT_CALLED = "not called by this input, or passed over by torch's own fast path
 
 @dataclass(frozen=True)
 class LayerLine:
-    """What :func:`conversion_report` says of one layer."""
+    """What :func:`fastcells.conversion_report` says of one layer."""
 
     name: str  # its path in the module, "" of the module itself; the first of several
     kind: str  # "fastcells.LSTM", "torch.nn.LSTM"
@@ -118,7 +118,7 @@ def _in_general(layer: nn.Module) -> str:
 
 
 def _watch(
-    module: nn.Module, layers: Iterable[nn.Module], inputs: tuple, options: dict[str, Any]
+    module: nn.Module, layers: Iterable[nn.Module], inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> dict[int, Explanation]:
     """The explanation of the first call of each layer of fastcells, by its id."""
     told: dict[int, Explanation] = {}

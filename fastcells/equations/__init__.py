@@ -6,5 +6,6 @@ layer -> definition -> compiling -> cache
 
 from .decorator import cell
 from .errors import CellError
+from .specification import Values
 
-__all__ = ["CellError", "cell"]
+__all__ = ["CellError", "Values", "cell"]

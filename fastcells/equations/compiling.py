@@ -102,7 +102,10 @@ extern "C" __attribute__((visibility("default"))) const {library}* fastcells_cel
 
 def _instructions() -> str:
     """The header of the instruction set in use: what the kernels of built-in cells are made for."""
+    assert _C is not None  # nothing is compiled for a module that is not there
     name = _C.instruction_set()
+    if name == "amx":  # has no kernels of float32 of its own
+        return "avx512"
     return next((s for s in ("avx512", "avx2") if name.startswith(s)), "baseline")
 
 
@@ -185,6 +188,7 @@ def _open(path: Path, definition: Definition, dtype: torch.dtype) -> None:
     try:
         opened = ctypes.CDLL(str(path))
         entry = ctypes.cast(opened.fastcells_cell, ctypes.c_void_p).value
+        assert entry is not None  # the address of a symbol that was found
         compiled_cells.take(definition.name, dtype, entry, definition.facts)
     except (OSError, AttributeError, ValueError) as error:
         raise _CannotCompile(

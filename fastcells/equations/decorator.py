@@ -20,6 +20,7 @@ def cell(
     states: str | Sequence[str] = (),
     parameters: Mapping[str, float] | None = None,
     biases: Mapping[str, float] | None = None,
+    norm: str | Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], type[EquationLayer]]:
     """Makes a layer class of a function that computes one step of a cell.
 
@@ -44,6 +45,9 @@ def cell(
         states: names of the states beside h.
         parameters: values a unit, `{name}_l{k}` `[H]`, with their initial values.
         biases: initial values of gates' `bias_ih`, such as a forget gate's of 1.
+        norm: "input", "recurrent" or "input recurrent": W_ih x, or W_hh h, of a dense cell is
+            normalised over all its gates before the bias is added, with a gain `norm_ih_l{k}`, or
+            `norm_hh_l{k}`, `[G*H]` that begins as 1 (docs/normalised.md).
 
     Returns:
         A decorator. What it makes of the function is a class of :class:`torch.nn.RNNBase`'s
@@ -64,7 +68,14 @@ def cell(
 
     def make(function: Callable[..., Any]) -> type[EquationLayer]:
         specification = specify(
-            function, gates, recurrent, recurrent_gates, states, parameters or {}, biases or {}
+            function,
+            gates,
+            recurrent,
+            recurrent_gates,
+            states,
+            parameters or {},
+            biases or {},
+            norm,
         )
         return _classes(Definition(specification), function)
 

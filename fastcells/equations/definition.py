@@ -28,14 +28,20 @@ __all__ = ["Definition"]
 
 
 class Definition:
-    """What a decorated function is, once: its graph, its name in the ops, its kernels."""
+    """What a decorated function is, once: its graph, its name in the ops, its kernels.
 
-    def __init__(self, specification: Specification) -> None:
+    A layer with zoneout or dropout has kernels of its own, `with_noise`: those of whole rows, whose
+    way back is not given the new states, which zoneout has mixed with the old ones.
+    """
+
+    def __init__(self, specification: Specification, has_noise: bool = False) -> None:
         self.specification = specification
         self.equations = trace(specification)
         gradients = differentiate(self.equations)
-        kept = choose_kept(self.equations, gradients)
-        self.name, self.source = print_cell(specification, self.equations, gradients, kept)
+        kept = choose_kept(self.equations, gradients, has_new_states=not has_noise)
+        self.name, self.source = print_cell(
+            specification, self.equations, gradients, kept, has_noise or specification.whole_rows
+        )
         self.picture = draw_graph(specification, self.equations, kept)
         self.struct = struct_name(specification.name)
         self.kept = len(kept.nodes)
@@ -51,16 +57,27 @@ class Definition:
         reference.declare(self.name, described)
         compiled_cells.declare(self.name, lambda dtype: self.load(dtype))
 
+    @cached_property
+    def with_noise(self) -> Definition:
+        """The same cell for layers with zoneout or recurrent dropout."""
+        return Definition(self.specification, has_noise=True)
+
+    # While torch.compile traces, too, which cannot look into it.
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's own
+    def name_of(self, has_noise: bool) -> str:
+        """The cell's name in the ops."""
+        return self.with_noise.name if has_noise else self.name
+
     # ---- kernels ----
 
-    @cached_property
+    @property
     def why_never(self) -> str:
         """Why there are no kernels for such a cell, or ""."""
         s = self.specification
-        if len(s.states) > 1:
+        if len(s.states) > 1 and s.is_elementwise:
             return (
-                f"the kernels carry one state beside h, {s.name} has {', '.join(s.states)}: it "
-                "runs on the reference"
+                f"the kernels of recurrent={s.recurrent!r} carry one state beside h, {s.name} has "
+                f"{', '.join(s.states)}: it runs on the reference"
             )
         return ""
 
@@ -96,9 +113,10 @@ class Definition:
             shapes["bias_ih"] = (rows,)
             if s.recurrent == "dense":
                 shapes["bias_hh"] = (recurrent,)
-        return shapes | {name: (hidden,) for name in s.parameters}
+        gains = {name: (rows,) for name in s.gains}
+        return shapes | gains | {name: (hidden,) for name in s.parameters}
 
-    @cached_property
+    @property
     def packs_weights(self) -> bool:
         """Whether the ops take the weights otherwise than the layer has them."""
         s = self.specification
@@ -139,18 +157,21 @@ class Definition:
     ) -> tuple[Tensor, Tensor | None]:
         """One step as `fastcells.reference` has it; states beside h side by side in c."""
         s = self.specification
-        gates = linear(x, w.weight_ih, w.bias_ih).chunk(len(s.gates), dim=-1)
         recurrent: Sequence[Tensor] = ()
         values: Sequence[Tensor] = ()
         if s.recurrent == "dense":
-            all_gates = linear(h, w.weight_hh, w.bias_hh).chunk(len(s.gates), dim=-1)
+            x_part, h_part = reference.parts(x, h, w)
+            all_gates = h_part.chunk(len(s.gates), dim=-1)
             recurrent = [all_gates[s.gates.index(gate)] for gate in s.recurrent_gates]
             if w.unit_weights is not None:
                 values = w.unit_weights.chunk(len(s.parameters))
-        elif s.unit_values:
-            values = w.weight_hh.chunk(len(s.unit_values))
+        else:
+            x_part = linear(x, w.weight_ih, w.bias_ih)
+            if s.unit_values:
+                values = w.weight_hh.chunk(len(s.unit_values))
             count = len(s.unit_values) - len(s.parameters)
             recurrent, values = [u * h for u in values[:count]], values[count:]
+        gates = x_part.chunk(len(s.gates), dim=-1)
         states = () if c is None else c.chunk(len(s.states), dim=-1)
         returned = s.function(
             s.types["x"](*gates),

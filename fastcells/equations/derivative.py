@@ -55,12 +55,13 @@ def _sum(graph: Graph, a: Node, b: Node) -> Node:
     return graph.make("add", a, b)
 
 
-# rule(graph, node, gradient of node) -> gradients of its inputs, None where there is none.
-_RULES: dict[str, Callable[[Graph, Node, Node], tuple[Node | None, ...]]] = {}
+Inner = tuple[Node | None, ...]  # gradients of a node's inputs, None where there is none
+Rule = Callable[[Graph, Node, Node], Inner]  # of a graph, a node, and the gradient of the node
+_RULES: dict[str, Rule] = {}
 
 
-def _rule(operation: str):
-    def take(rule):
+def _rule(operation: str) -> Callable[[Rule], Rule]:
+    def take(rule: Rule) -> Rule:
         _RULES[operation] = rule
         return rule
 
@@ -69,7 +70,11 @@ def _rule(operation: str):
 
 def _by_factor(operation: str, factor: Callable[[Graph, Node, Node], Node]) -> None:
     """An operation on one value: its gradient times a factor of the value and the result."""
-    _RULES[operation] = lambda g, node, d: (g.make("multiply", d, factor(g, *node.inputs, node)),)
+
+    @_rule(operation)
+    def rule(g: Graph, node: Node, d: Node) -> Inner:
+        (x,) = node.inputs
+        return (g.make("multiply", d, factor(g, x, node)),)
 
 
 _by_factor("sigmoid", lambda g, x, y: g.make("sigmoid_grad", y))
@@ -92,44 +97,44 @@ _by_factor(
 
 
 @_rule("add")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     return d, d
 
 
 @_rule("subtract")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     return d, g.make("negative", d)
 
 
 @_rule("negative")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     return (g.make("negative", d),)
 
 
 @_rule("multiply")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     a, b = node.inputs
     return g.make("multiply", d, b), g.make("multiply", d, a)
 
 
 @_rule("divide")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     of_a = g.make("divide", d, node.inputs[1])
     return of_a, g.make("negative", g.make("multiply", of_a, node))
 
 
 @_rule("logarithm")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     return (g.make("divide", d, node.inputs[0]),)
 
 
 @_rule("square_root")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     return (g.make("divide", d, g.make("add", node, node)),)
 
 
 @_rule("power")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     x, y = node.inputs
     zero = g.constant(0)
     if y.operation == "constant":
@@ -149,7 +154,7 @@ def _(g, node, d):
 
 
 @_rule("select")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     mask, _, _ = node.inputs
     zero = g.constant(0)
     return None, g.where(mask, d, zero), g.where(mask, zero, d)
@@ -166,18 +171,18 @@ def _of_extreme(g: Graph, d: Node, low: Node, high: Node) -> tuple[Node, Node]:
 
 
 @_rule("minimum")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     a, b = node.inputs
     return _of_extreme(g, d, a, b)
 
 
 @_rule("maximum")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     a, b = node.inputs
     return _of_extreme(g, d, b, a)
 
 
 @_rule("less")
 @_rule("less_equal")
-def _(g, node, d):
+def _(g: Graph, node: Node, d: Node) -> Inner:
     raise AssertionError("a condition has no gradient")

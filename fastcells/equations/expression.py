@@ -52,21 +52,28 @@ class Graph:
     """Nodes in an order in which they can be computed."""
 
     nodes: list[Node] = field(default_factory=list)
-    _made: dict[tuple, Node] = field(default_factory=dict)
+    _made: dict[tuple[object, ...], Node] = field(default_factory=dict)
 
-    def _node(self, key: tuple, **given) -> Node:
+    def _node(
+        self,
+        key: tuple[object, ...],
+        operation: str,
+        inputs: tuple[Node, ...] = (),
+        index: int = 0,
+        value: float = 0.0,
+    ) -> Node:
         if key not in self._made:
-            self._made[key] = Node(number=len(self.nodes), **given)
+            self._made[key] = Node(operation, inputs, len(self.nodes), index, value)
             self.nodes.append(self._made[key])
         return self._made[key]
 
     def leaf(self, kind: str, index: int) -> Node:
-        return self._node((kind, index), operation=kind, index=index)
+        return self._node((kind, index), kind, index=index)
 
     def constant(self, value: float) -> Node:
         value = float(value)
         # 0.0 and -0.0 are equal and not the same; NaN is not equal to itself.
-        return self._node(("constant", repr(value)), operation="constant", value=value)
+        return self._node(("constant", repr(value)), "constant", value=value)
 
     def make(self, operation: str, *inputs: Node | float) -> Node:
         """The node of an operation, or a simpler one that is the same number."""
@@ -77,18 +84,16 @@ class Graph:
         key = (operation, *(n.number for n in nodes))
         if operation in _COMMUTES and (operation, *key[:0:-1]) in self._made:
             key = (operation, *key[:0:-1])
-        return self._node(key, operation=operation, inputs=nodes)
+        return self._node(key, operation, nodes)
 
     def _simplified(self, operation: str, nodes: tuple[Node, ...]) -> Node | None:
         values = [n.value if n.operation == "constant" else None for n in nodes]
         if operation in _FOLDED and None not in values:
             return self.constant(_FOLDED[operation](*values))
-        if operation == "add":
-            return self._sum(*nodes, *values)
-        if operation == "subtract":
-            return self._difference(*nodes, *values)
-        if operation == "multiply":
-            return self._product(*nodes, *values)
+        simplify = {"add": self._sum, "subtract": self._difference, "multiply": self._product}
+        if operation in simplify:
+            (a, b), (value_a, value_b) = nodes, values
+            return simplify[operation](a, b, value_a, value_b)
         if operation == "divide" and values[1] == 1:
             return nodes[0]
         if operation == "negative" and nodes[0].operation == "negative":
@@ -97,21 +102,25 @@ class Graph:
             return nodes[1]
         return None
 
-    def _sum(self, a: Node, b: Node, value_a, value_b) -> Node | None:
+    def _sum(self, a: Node, b: Node, value_a: float | None, value_b: float | None) -> Node | None:
         if value_a == 0 or value_b == 0:
             return b if value_a == 0 else a
         if b.operation == "negative":
             return self.make("subtract", a, b.inputs[0])
         return self.make("subtract", b, a.inputs[0]) if a.operation == "negative" else None
 
-    def _difference(self, a: Node, b: Node, value_a, value_b) -> Node | None:
+    def _difference(
+        self, a: Node, b: Node, value_a: float | None, value_b: float | None
+    ) -> Node | None:
         if value_b == 0:
             return a
         if value_a == 0:
             return self.make("negative", b)
         return self.make("add", a, b.inputs[0]) if b.operation == "negative" else None
 
-    def _product(self, a: Node, b: Node, value_a, value_b) -> Node | None:
+    def _product(
+        self, a: Node, b: Node, value_a: float | None, value_b: float | None
+    ) -> Node | None:
         for value, other in ((value_a, b), (value_b, a)):
             if value in (1, -1):
                 return other if value == 1 else self.make("negative", other)

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import recurrent as checks
-from ..checks.tensors import check_kind
+from ..checks.tensors import check_kind, check_rates
 from ..functional.graphs import Proxy, module_node
 from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent_calls import run_module_step, run_step
 from ..layers.cells import RecurrentCell
 from ..layers.elementwise_base import ElementwiseLayer
+from ..layers.recurrent_base import rates_of
 from ..ops import compiled_cells
 from .definition import Definition
 
 __all__ = ["EquationCell", "EquationLayer"]
 
 
-def _check_states(name: str, hx: object, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+def _check_states(name: str, hx: Any, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     """hx as a tuple of states: of a cell with states beside h a tuple, else a tensor."""
     if len(names) == 1:
         check_kind(name, "hx", hx)
@@ -48,7 +50,7 @@ class _OfDefinition:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: object, owner: type) -> str:
+    def __get__(self, instance: object, owner: type[_Defined]) -> str:
         return getattr(owner.definition, self.name)
 
 
@@ -56,6 +58,7 @@ class _Defined:
     """What a layer and a cell of one definition share."""
 
     definition: Definition
+    hidden_size: int
     source = _OfDefinition()
     picture = _OfDefinition()
     _instead_of_scripting = ""  # torch.nn has no such layer
@@ -78,6 +81,8 @@ class _Defined:
             for name, weight in weights.items():
                 if name in specification.parameters:
                     weight.fill_(specification.parameters[name])
+                elif name in specification.gains:
+                    weight.fill_(1.0)
                 else:
                     weight.uniform_(-bound, bound)
             for gate, value in specification.biases.items():
@@ -105,26 +110,73 @@ class EquationLayer(_Defined, ElementwiseLayer):
 
     Parameters of layer k: `weight_ih_l{k}` `[G*H, I]`, the recurrent `weight_hh_l{k}` `[R*H, H]`
     (dense) or `[R*H]` (a vector) of R gates, with bias `bias_ih_l{k}` `[G*H]` and of a dense cell
-    `bias_hh_l{k}` `[R*H]`, and each of the definition's parameters as `{name}_l{k}` `[H]`;
-    `_reverse` behind the names of the second direction's.
+    `bias_hh_l{k}` `[R*H]`, with norms their gains `norm_ih_l{k}` and `norm_hh_l{k}` `[G*H]`, and
+    each of the definition's parameters as `{name}_l{k}` `[H]`; `_reverse` behind the names of the
+    second direction's.
 
     Args: those of :class:`torch.nn.RNN`, without nonlinearity and proj_size; `recompute` as
-    :class:`fastcells.LSTM` has it.
+    :class:`fastcells.LSTM` has it, and, of a dense cell, `zoneout`, `recurrent_dropout`,
+    `weight_dropout` and, where it has states beside h, `zoneout_c`: a unit keeps all of its states
+    beside h, or none.
 
     Called with input, hx, lengths, resets as :class:`fastcells.LSTM`. hx and the final states are
     h, or (h, and each state) of a cell that has states beside it. With return_cell_states also all
     steps' states of the last layer, `[T, B, D*H]` each: one tensor, or a tuple of several.
     """
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
+        zoneout: float = 0.0,
+        zoneout_c: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+    ) -> None:
+        rates = rates_of(zoneout, recurrent_dropout, weight_dropout, zoneout_c=zoneout_c)
+        self._check_rates(rates)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
+            dtype, recompute=recompute,
+        )  # fmt: skip
+        self._set_rates(rates)
+
+    def _check_rates(self, rates: dict[str, float]) -> None:
+        name, specification = type(self).__name__, self.definition.specification
+        check_rates(name, rates)
+        given = [what for what, rate in rates.items() if rate]
+        if given and specification.is_elementwise:
+            raise ValueError(
+                f"{name}: {given[0]} is of cells with recurrent='dense', {name} has "
+                f"recurrent={specification.recurrent!r}"
+            )
+        if "zoneout_c" in given and not specification.states:
+            raise ValueError(f"{name}: zoneout_c is of states beside h, and {name} has none")
+
     @property
-    def has_cell_state(self) -> bool:
+    def cell(self) -> str:  # type: ignore[override]  # as the rates say
+        """The cell's name in the ops: with zoneout or dropout it has kernels of its own."""
+        drawn = self.regularisation._replace(weight_dropout=0.0)
+        return self.definition.name_of(has_noise=any(drawn))
+
+    @property
+    def has_cell_state(self) -> bool:  # type: ignore[override]  # as the definition says
         return bool(self.definition.specification.states)
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         return self.definition.shapes(self._input_width(layer), self.hidden_size, self.bias)
 
-    def _fill(self, layer: int, **weights: Tensor) -> None:
-        self._fill_weights(weights)
+    def _fill(self, layer: int, weight_ih: Tensor, **others: Tensor) -> None:
+        self._fill_weights({"weight_ih": weight_ih, **others})
 
     def forward(
         self,
@@ -133,7 +185,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
         return_cell_states: bool = False,
-    ):
+    ) -> Any:
         """See the class."""
         if return_cell_states and not self.has_cell_state:
             raise ValueError(
@@ -159,26 +211,40 @@ class EquationLayer(_Defined, ElementwiseLayer):
         parts = packed.unflatten(-1, (directions, count, self.hidden_size))
         return tuple(part.flatten(-2) for part in parts.unbind(-2))
 
-    def _all_states(self, cells: Tensor | PackedSequence):
+    def _all_states(
+        self, cells: Tensor | PackedSequence
+    ) -> Tensor | PackedSequence | tuple[Tensor | PackedSequence, ...]:
         directions = 2 if self.bidirectional else 1
         data = cells.data if isinstance(cells, PackedSequence) else cells
-        parts = self._apart(data, directions)
+        apart = self._apart(data, directions)
+        parts: tuple[Tensor | PackedSequence, ...] = apart
         if isinstance(cells, PackedSequence):
-            parts = tuple(PackedSequence(part, *cells[1:]) for part in parts)
+            parts = tuple(PackedSequence(part, *cells[1:]) for part in apart)
         return parts if len(parts) > 1 else parts[0]
 
-    def _run_at_once(self, input, hx, lengths, resets, want_cells):
+    def _run_at_once(
+        self,
+        input: Any,
+        hx: Any,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        want_cells: bool,
+    ) -> tuple[Any, Any, Any, Any] | None:
         data = input.data if isinstance(input, PackedSequence) else input
-        if len(self._names) > 2 or not self._may_run_at_once(data):
+        if not self._may_run_at_once(data):
             return None
-        return super()._run_at_once(input, hx, lengths, resets, want_cells)
+        joined = _joined(hx, len(self._names))
+        if joined is None and hx is not None:
+            return None
+        return super()._run_at_once(input, joined, lengths, resets, want_cells)
 
     def _at_once(self) -> nn.RNNBase:
         """Where the ops take other weights than the layer has, a stand-in with those of a call."""
         if not self.definition.packs_weights:
             return self
         weights = iter(self._current_weights())
-        names, stored = [], {}
+        names: list[list[str]] = []
+        stored: dict[str, Tensor] = {}
         for listed in self._all_weights:
             ends = [name.rindex("_l") for name in listed]
             plain = {n[:end]: next(weights) for n, end in zip(listed, ends, strict=True)}
@@ -186,7 +252,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
             own = {name + suffix: w for name, w in self.definition.packed(plain).items()}
             names.append(list(own))
             stored |= own
-        return SimpleNamespace(
+        stand_in: Any = SimpleNamespace(
             bidirectional=self.bidirectional,
             batch_first=self.batch_first,
             dropout=self.dropout,
@@ -196,8 +262,11 @@ class EquationLayer(_Defined, ElementwiseLayer):
             _flat_weights=list(stored.values()),
             _stored_weights=lambda: stored,
         )
+        return stand_in
 
-    def _initial_states(self, name, input, hx, batch) -> tuple[Tensor | None, Tensor | None]:
+    def _initial_states(
+        self, name: str, input: Tensor, hx: Any, batch: int | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Checked h_0 `[L*D, B, H]` and the other states side by side, `[L*D, B, N*H]`."""
         if hx is None:
             return None, None
@@ -221,7 +290,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         return self.definition.packed(weights) if self.definition.packs_weights else weights
 
 
-class EquationCell(_Defined, RecurrentCell):
+class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewise
     """One step of a cell that :func:`fastcells.cell` made of a function.
 
     Parameters as of the layer, without `_l{k}`. Called with input `[B, I]` or `[I]` and hx, h or
@@ -245,9 +314,9 @@ class EquationCell(_Defined, RecurrentCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self._fill_weights(dict(self._parameters))
+        self._fill_weights(dict(self.named_parameters(recurse=False)))
 
-    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None):
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Any:
         """input `[B, I]`, hx h or (h, and each state) `[B, H]`, None for zeros -> the new ones."""
         names = self._names
         done = self._at_once(input, hx)
@@ -279,17 +348,20 @@ class EquationCell(_Defined, RecurrentCell):
         new = (h, *c.chunk(len(names) - 1, dim=-1)) if len(names) > 2 else (h, c)
         return new if is_batched else tuple(state.squeeze(0) for state in new)
 
-    def _at_once(self, input, hx):
-        states = hx if isinstance(hx, tuple) else (hx, None)
-        if len(states) != 2 or len(self._names) > 2 or (states[0] is None) != (hx is None):
+    def _at_once(self, input: Tensor, hx: Any) -> Any:
+        specification, count = self.definition.specification, len(self._names)
+        if specification.gains or not self._may_run_at_once(input):
             return None
-        if isinstance(hx, tuple) != (len(self._names) == 2) and hx is not None:
+        joined = _joined(hx, count)
+        if joined is None and hx is not None:
             return None
-        if not self._may_run_at_once(input):
-            return None
-        plain = self._parameters
-        weights = self._weights_of_ops() if self.definition.packs_weights else plain
-        return run_module_step(self.cell, input, *states, weights)
+        h, c = joined if isinstance(joined, tuple) else (joined, None)
+        is_packed = self.definition.packs_weights
+        weights: Any = self._weights_of_ops() if is_packed else self._stored_weights()
+        done = run_module_step(self.cell, input, h, c, weights)
+        if done is None or count < 3:
+            return done
+        return done[0], *done[1].chunk(count - 1, dim=-1)
 
     def _weights_of_ops(self) -> dict[str, Tensor]:
         """The weights as the ops take them, parametrized ones among them."""
@@ -299,6 +371,18 @@ class EquationCell(_Defined, RecurrentCell):
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+def _joined(hx: object, count: int) -> Tensor | tuple[Tensor, Tensor] | None:
+    """hx of `count` states with those beside h side by side; None where it is not plainly that."""
+    if count == 1:
+        return hx if isinstance(hx, Tensor) else None
+    if not isinstance(hx, tuple) or len(hx) != count:
+        return None
+    first = hx[0]
+    if not all(isinstance(state, Tensor) and state.shape == first.shape for state in hx):
+        return None
+    return first, hx[1] if count == 2 else torch.cat(hx[1:], dim=-1)
 
 
 def _side_by_side(states: list[Tensor]) -> Tensor | None:

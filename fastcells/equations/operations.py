@@ -227,9 +227,10 @@ class Operations:
         return Condition(lambda yes, no: a.select(no, yes))
 
     def _conditions(self, *values: object) -> tuple[Condition, ...]:
-        if not all(isinstance(value, Condition) for value in values):
+        conditions = tuple(value for value in values if isinstance(value, Condition))
+        if len(conditions) < len(values):
             raise TypeError("logic takes comparisons, not values")
-        return values
+        return conditions
 
 
 #: Other names of the same in torch, in its tensors and in Python's operators.

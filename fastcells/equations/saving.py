@@ -1,6 +1,7 @@
 """What the way back of a cell reads of the way there: the fewest values that make all it needs.
 
-The way back has the states that entered and left (but for the new h), and the values of the unit.
+The way back has the states that entered and left (but for the new h, and with zoneout all new
+ones), and the values of the unit.
 Every other value that its gradients are made of must follow from what is kept. That is a cut
 between the gates and those values, the smallest by the flow of Ford and Fulkerson, and of the
 smallest the one nearest to the gradients, where least is computed again. Where even that would be
@@ -26,6 +27,9 @@ MOST_AGAIN = 0.5
 _KEPT, _KEPT_AND_COMPUTED = 1000, 1001
 _NEVER = 10**9
 
+Place = tuple[object, ...]  # a node of the flow: the source, the sink, a node's entry or exit
+Capacity = dict[Place, dict[Place, int]]
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -33,9 +37,10 @@ class Kept:
 
     nodes: tuple[Node, ...]
     again: tuple[Node, ...]
+    given: tuple[Node, ...]  # new states that the way back has without their being kept
 
 
-def choose_kept(equations: Equations, gradients: Gradients) -> Kept:
+def choose_kept(equations: Equations, gradients: Gradients, has_new_states: bool = True) -> Kept:
     graph, results = equations.graph, equations.results
     there = set(graph.reachable(list(results)))
     back = graph.reachable(list(gradients.values()))
@@ -46,7 +51,8 @@ def choose_kept(equations: Equations, gradients: Gradients) -> Kept:
     needed = {n for node in carries for n in node.inputs if n not in carries}
     needed |= {n for n in gradients.values() if n not in carries}
     free = {n for n in graph.nodes if n.operation in ("state", "u", "constant", "d")}
-    free |= set(results[1:])  # states beside h are there as they left
+    given = results[1:] if has_new_states else ()  # states beside h are there as they left
+    free |= set(given)
     kept = _smallest_cut(graph.reachable(list(needed)), needed, free, there)
     limit = MOST_AGAIN * sum(map(cost, there))
     while True:
@@ -61,7 +67,7 @@ def choose_kept(equations: Equations, gradients: Gradients) -> Kept:
             break
         kept = _still_read(needed, kept | {best}, free)
     ordered = sorted(kept, key=lambda n: (n is not results[0], n.number))
-    return Kept(tuple(ordered), tuple(sorted(again, key=lambda n: n.number)))
+    return Kept(tuple(ordered), tuple(sorted(again, key=lambda n: n.number)), tuple(given))
 
 
 def _spent(needed: set[Node], known: set[Node], there: set[Node]) -> int:
@@ -93,9 +99,9 @@ def _smallest_cut(
     """The nodes of the smallest cut that is nearest to `needed`. Each node is two of the flow's,
     its entry and its exit, with the capacity between them."""
     source, sink = ("source",), ("sink",)
-    capacity: dict[tuple, dict[tuple, int]] = {source: {}, sink: {}}
+    capacity: Capacity = {source: {}, sink: {}}
 
-    def join(a: tuple, b: tuple, most: int) -> None:
+    def join(a: Place, b: Place, most: int) -> None:
         capacity.setdefault(a, {})[b] = most
         capacity.setdefault(b, {}).setdefault(a, 0)
 
@@ -124,8 +130,8 @@ def _smallest_cut(
     }  # fmt: skip
 
 
-def _path(capacity: dict, source: tuple, sink: tuple) -> list[tuple[tuple, tuple]]:
-    came: dict[tuple, tuple] = {source: source}
+def _path(capacity: Capacity, source: Place, sink: Place) -> list[tuple[Place, Place]]:
+    came: dict[Place, Place] = {source: source}
     waiting = deque([source])
     while waiting:
         at = waiting.popleft()
@@ -142,7 +148,7 @@ def _path(capacity: dict, source: tuple, sink: tuple) -> list[tuple[tuple, tuple
     return path
 
 
-def _reaching(capacity: dict, sink: tuple) -> set[tuple]:
+def _reaching(capacity: Capacity, sink: Place) -> set[Place]:
     """From where the sink can still be reached."""
     found, waiting = {sink}, deque([sink])
     while waiting:

@@ -37,11 +37,15 @@ _CPP_KEYWORDS = (
 
 
 def print_cell(
-    specification: Specification, equations: Equations, gradients: Gradients, kept: Kept
+    specification: Specification,
+    equations: Equations,
+    gradients: Gradients,
+    kept: Kept,
+    whole_rows: bool = False,
 ) -> tuple[str, str]:
     """The name under which the kernels know the cell, which follows from its equations, and the
     text of its header."""
-    struct = _Struct(specification, equations, gradients, kept).text()
+    struct = _Struct(specification, equations, gradients, kept, whole_rows).text()
     digest = hashlib.sha256(struct.encode()).hexdigest()[:12]
     name = f"{_ascii(specification.name)}_{digest}"
     head = ["// " + _title(specification), "//"]
@@ -153,8 +157,15 @@ _LEVELS = {"less": 0, "less_equal": 0, "add": 1, "subtract": 1, "negative": 1, "
 
 
 class _Struct:
-    def __init__(self, specification, equations, gradients, kept) -> None:
-        self.s, self.equations = specification, equations
+    def __init__(
+        self,
+        specification: Specification,
+        equations: Equations,
+        gradients: Gradients,
+        kept: Kept,
+        whole_rows: bool,
+    ) -> None:
+        self.s, self.equations, self.whole_rows = specification, equations, whole_rows
         self.gradients, self.kept = gradients, kept
         self.order = equations.graph.nodes
         self.units = specification.unit_values
@@ -187,6 +198,8 @@ class _Struct:
             additive = all(self._gradient("x", k) is self._gradient("h", k) for k in range(gates))
             lines += [f"  static constexpr bool kAdditive = {str(additive).lower()};",
                       "  static constexpr bool kTwoProducts = false;"]  # fmt: skip
+            if self.whole_rows:
+                lines.append("  static constexpr bool kWholeRows = true;")
         lines += ["", *self._function("forward", self._forward()),
                   "", *self._function("backward", self._backward()), "};", "",
                   "}  // namespace fastcells::equations"]  # fmt: skip
@@ -257,7 +270,7 @@ class _Struct:
         function.alias([(self._told(n), f"saved[{k}]", n)
                         for k, n in enumerate(kept) if n in order])  # fmt: skip
         function.alias([(f"new_{self.states[k]}", f"next[{k}]", n)
-                        for k, n in enumerate(results) if k and n in order
+                        for k, n in enumerate(results) if n in self.kept.given and n in order
                         and n not in function.texts])  # fmt: skip
         function.alias([(f"d_{self.states[n.index]}", f"d_state[{n.index}]", n)
                         for n in order if n.operation == "d"])  # fmt: skip
@@ -279,7 +292,7 @@ class _Struct:
 
     def _way_back(self, gradients: list[Node]) -> list[Node]:
         """What the way back computes or reads: nothing behind what is kept or is there."""
-        known = {*self.kept.nodes, *self.equations.results[1:]}
+        known = {*self.kept.nodes, *self.kept.given}
         found: set[Node] = set()
         waiting = list(gradients)
         while waiting:

@@ -8,15 +8,25 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from .errors import CellError
 
-__all__ = ["Specification"]
+__all__ = ["Specification", "Values"]
 
 RECURRENT = ("dense", "vector", "none")
 #: Names of a layer's own, which a parameter's would hide.
-_TAKEN = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+_TAKEN = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "norm_ih", "norm_hh")
+#: Parts that may be normalised, and the gain of each.
+_GAINS = {"input": "norm_ih", "recurrent": "norm_hh"}
+
+
+class Values(Protocol):
+    """x, h, state or p of a cell's function, to whoever checks its types: `x.i` is a tensor."""
+
+    def __getattr__(self, name: str) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Specification:
     states: tuple[str, ...]  # beside h
     parameters: Mapping[str, float]
     biases: Mapping[str, float]
+    norm: tuple[str, ...]  # of "input" and "recurrent"
 
     @cached_property
     def types(self) -> dict[str, Callable[..., Any]]:
@@ -53,6 +64,17 @@ class Specification:
     @property
     def is_elementwise(self) -> bool:
         return self.recurrent != "dense"
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether its layers run on the engine of whole rows."""
+        has_more = bool(self.parameters) or len(self.states) > 1 or bool(self.norm)
+        return not self.is_elementwise and has_more
+
+    @property
+    def gains(self) -> tuple[str, ...]:
+        """The weights of what is normalised, `[G*H]` each."""
+        return tuple(gain for part, gain in _GAINS.items() if part in self.norm)
 
 
 def _names(what: str, given: object) -> tuple[str, ...]:
@@ -92,6 +114,7 @@ def specify(
     states: object,
     parameters: object,
     biases: object,
+    norm: object = (),
 ) -> Specification:
     """Checks the arguments of :func:`fastcells.cell` against each other."""
     gates, states = _names("gates", gates), _names("states", states)
@@ -126,4 +149,23 @@ def specify(
             f"cell: a parameter may not be named {taken[0]}, as the layer's weights are"
         )
     name, in_order = function.__name__, tuple(g for g in gates if g in recurrent_gates)
-    return Specification(name, function, gates, recurrent, in_order, states, parameters, biases)
+    parts = _parts_of_norm(norm, recurrent, has_all=len(in_order) == len(gates))
+    return Specification(
+        name, function, gates, recurrent, in_order, states, parameters, biases, parts
+    )
+
+
+def _parts_of_norm(norm: object, recurrent: object, has_all: bool) -> tuple[str, ...]:
+    parts = _names("norm", norm)
+    unknown = [part for part in parts if part not in _GAINS]
+    if unknown:
+        raise CellError(
+            f"cell: norm must be 'input', 'recurrent' or 'input recurrent', got {unknown[0]!r}"
+        )
+    if parts and recurrent != "dense":
+        raise CellError(f"cell: norm is of recurrent='dense', got recurrent={recurrent!r}")
+    if "recurrent" in parts and not has_all:
+        raise CellError(
+            "cell: norm='recurrent' is over all gates, but recurrent_gates are not all of them"
+        )
+    return parts

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node as FxNode
 from torch.fx import Proxy, Tracer
+from torch.fx.node import Argument, Target
 from torch.fx.proxy import TraceError
 
 from .errors import CellError
@@ -93,7 +94,7 @@ def _refuse_what_tensors_do_not_give(s: Specification, equations: Equations) -> 
             )
 
 
-def _written(equations: Equations) -> list[tuple]:
+def _written(equations: Equations) -> list[tuple[object, ...]]:
     nodes = equations.graph.reachable(list(equations.results))
     return [(n.operation, n.index, repr(n.value), [i.number for i in n.inputs]) for n in nodes]
 
@@ -149,8 +150,11 @@ def _refuse_unused(specification: Specification, equations: Equations) -> None:
 class _Names:
     """x, h, state or p while the function is traced: its values by name, and nothing else."""
 
-    def __init__(self, cell: str, what: str, values: dict[str, Proxy]) -> None:
-        self.__dict__.update(_cell=cell, _what=what, _values=values)
+    _what: str
+    _values: dict[str, Proxy]
+
+    def __init__(self, what: str, values: dict[str, Proxy]) -> None:
+        self.__dict__.update(_what=what, _values=values)
 
     def __getattr__(self, name: str) -> Proxy:
         if name in self._values:
@@ -202,7 +206,7 @@ class _Trace(Tracer):
                 raise _error(self.specification, _NO_VALUE, line) from None
             told = f"{type(error).__name__}: {error}"
             raise _error(self.specification, told, line) from error
-        names = {}
+        names: dict[Node, str] = {}
         for name, value in locals_found.items():
             node = self.values.get(value.node) if isinstance(value, Proxy) else None
             if isinstance(node, Node) and not node.is_leaf and node.operation != "constant":
@@ -231,7 +235,7 @@ class _Trace(Tracer):
             "p": {name: graph.leaf("u", k) for k, name in enumerate(s.parameters, first)},
         }
         return [
-            _Names(s.name, what, {n: self._proxy(what, n, v) for n, v in named.items()})
+            _Names(what, {n: self._proxy(what, n, v) for n, v in named.items()})
             for what, named in values.items()
         ]
 
@@ -259,7 +263,15 @@ class _Trace(Tracer):
 
     # ---- what torch.fx asks of a tracer ----
 
-    def create_node(self, kind, target, args, kwargs, name=None, type_expr=None):
+    def create_node(
+        self,
+        kind: str,
+        target: Target,
+        args: tuple[Argument, ...],
+        kwargs: dict[str, Argument],
+        name: str | None = None,
+        type_expr: Any | None = None,
+    ) -> FxNode:
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind in ("call_function", "call_method"):
             self.values[node] = self._value(kind, target, args, kwargs)
@@ -276,10 +288,12 @@ class _Trace(Tracer):
     def to_bool(self, obj: Proxy) -> bool:
         raise TraceError("bool")
 
-    def iter(self, obj: Proxy) -> Iterator:
+    def iter(self, obj: Proxy) -> Iterator[Proxy]:
         raise _Refused("a value cannot be taken apart: it is one number a unit")
 
-    def _value(self, kind: str, target: Any, args: tuple, kwargs: dict) -> Node | Condition:
+    def _value(
+        self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Node | Condition:
         name = target if kind == "call_method" else getattr(target, "__name__", str(target))
         shown = f"Tensor.{name}" if kind == "call_method" else _shown(target, name)
         plain = SAME.get(name, name)
@@ -289,7 +303,11 @@ class _Trace(Tracer):
             raise _Refused(_why_not(shown, name))
         if kwargs.get("inplace"):
             raise _Refused(f"{shown} changes a value in place: leave inplace=True out")
-        args, kwargs = torch.fx.node.map_arg((args, kwargs), lambda n: self.values[n])
+
+        def value_of(node: FxNode) -> Any:  # no Argument of torch.fx
+            return self.values[node]
+
+        args, kwargs = torch.fx.node.map_arg((args, kwargs), value_of)
         try:
             return operation(*args, **kwargs)
         except TypeError as error:

@@ -32,6 +32,7 @@ class Layout:
     input_frames: int  # rows of an input product; 0: all
     weight_frames: int  # rows of a product for the gradients of the weights
     chunk_steps: int  # of an elementwise kernel
+    barriers: str = ""  # of a step, where threads share the units: "a barrier", "2 barriers"
 
     @property
     def has_parts(self) -> bool:
@@ -51,6 +52,7 @@ def read_plan(plan: str) -> Layout:
     slices = number(r"(\d+) slices? of \d+ rows", 0)
     if slices:
         return Layout("block", slices * blocks, 1, slices, blocks, 0, 0, 0)
+    barriers = re.search(r"share the units, (\w+ barriers?) a step", forward)
     return Layout(
         worker="thread",
         workers=number(r"(\d+) threads?\b", 1 if "one thread" in forward else 0),
@@ -60,6 +62,7 @@ def read_plan(plan: str) -> Layout:
         input_frames=number(r"input product over (\d+) rows", 0),
         weight_frames=number(r"weight gradients over (\d+)", 0),
         chunk_steps=number(r"chunks of (\d+) steps", 0),
+        barriers=barriers.group(1) if barriers else "",
     )
 
 
@@ -67,8 +70,8 @@ def divide_up(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def draw(told: Explanation) -> Figure:
-    """See :meth:`Explanation.plot`."""
+def draw(told: Explanation, width: float = 10, with_text: bool = True) -> Figure:
+    """See :meth:`Explanation.plot`: so many inches wide, `str(told)` below it or not."""
     if told.sizes is None or told.kernel == "reference":
         raise ValueError(
             "explain: a picture shows the kernels of recurrent layers; this call is "
@@ -81,20 +84,22 @@ def draw(told: Explanation) -> Figure:
             "explain: a picture needs matplotlib: pip install 'fastcells[plot]'"
         ) from None
     sizes, layout = told.sizes, read_plan(told.plan)
-    text = "\n".join(
+    lanes = _time_lanes(told, layout)
+    heights = [2.4, 0.9 + 0.5 * len(lanes)]
+    lines = [
         textwrap.fill(line, COLUMNS, subsequent_indent="      ")
         for line in str(told).splitlines()[1:]
-    )
-    lanes = _time_lanes(told, layout)
-    height = 3.4 + 0.5 * len(lanes) + 0.19 * (text.count("\n") + 1)
-    figure: Any = Figure(figsize=(10, height), layout="constrained")
+    ]
+    text = "\n".join(lines)
+    if with_text:
+        heights.append(0.19 * (text.count("\n") + 2))
+    figure: Any = Figure(figsize=(width, sum(heights)), layout="constrained")
     figure.suptitle(f"{told.cell}, {told.dtype}: {told.kernel}", fontsize=13)
-    above, middle, below = figure.subfigures(
-        3, 1, height_ratios=[2.4, 0.9 + 0.5 * len(lanes), 0.19 * (text.count("\n") + 2)]
-    )
+    above, middle, *below = figure.subfigures(len(heights), 1, height_ratios=heights)
     _draw_parts(above, sizes, layout)
     _draw_time(middle.subplots(), sizes, lanes)
-    below.text(0.01, 0.95, text, va="top", family="monospace", fontsize=7.5)
+    for part in below:
+        part.text(0.01, 0.95, text, va="top", family="monospace", fontsize=7.5)
     return figure
 
 
@@ -126,10 +131,10 @@ def _draw_parts(figure: Any, sizes: CallSizes, layout: Layout) -> None:
                     label = f"{_who(layout)} share rows and units"
                 if rows * columns <= MOST_LABELS:
                     axes.text(left + width / 2, top + height / 2, label,
-                              ha="center", va="center", fontsize=8)  # fmt: skip
-        name = ("", ", first direction", ", reverse direction")
-        index = direction + 1 if sizes.directions > 1 else 0
-        axes.set_title(f"a step{name[index]}: {_who(layout)}", fontsize=9)
+                              ha="center", va="center", fontsize=8, color="black")  # fmt: skip
+        name = ("first direction", "reverse direction")[direction]
+        name = name if sizes.directions > 1 else "a step"
+        axes.set_title(f"{name}: {_who(layout)}", fontsize=9)
         axes.set(
             xlim=(0, sizes.hidden), ylim=(max(1, sizes.batch), 0), xlabel=f"{sizes.hidden} units"
         )
@@ -141,8 +146,7 @@ def _who(layout: Layout) -> str:
     if layout.workers == 0:
         return "torch's threads"
     count = layout.workers // layout.direction_teams
-    own = " of its own" if layout.direction_teams > 1 else ""
-    return (f"one {layout.worker}" if count == 1 else f"{count} {layout.worker}s") + own
+    return f"one {layout.worker}" if count == 1 else f"{count} {layout.worker}s"
 
 
 def _time_lanes(told: Explanation, layout: Layout) -> list[tuple[str, int]]:
@@ -157,10 +161,9 @@ def _time_lanes(told: Explanation, layout: Layout) -> list[tuple[str, int]]:
     group_rows = max(1, divide_up(sizes.batch, layout.row_groups))
     chunk = max(1, layout.input_frames // group_rows) if layout.input_frames else sizes.steps
     chunk = min(chunk, sizes.steps)
-    barrier = layout.unit_parts > 1 and layout.worker == "thread"
     lanes = [
         (f"input product, {chunk} steps at once", chunk),
-        ("steps, one by one" + (", a barrier after each" if barrier else ""), 1),
+        ("steps, one by one" + (f", {layout.barriers} each" if layout.barriers else ""), 1),
     ]
     if layout.weight_frames:
         chunk = min(max(1, layout.weight_frames // max(1, sizes.batch)), sizes.steps)
@@ -170,12 +173,16 @@ def _time_lanes(told: Explanation, layout: Layout) -> list[tuple[str, int]]:
 
 def _draw_time(axes: Any, sizes: CallSizes, lanes: list[tuple[str, int]]) -> None:
     """A bar for each part of the work over time, cut where it is cut."""
+    from matplotlib.ticker import MaxNLocator
+
     for y, (label, chunk) in enumerate(lanes):
         cuts = range(0, sizes.steps, chunk)
         edge = "white" if len(cuts) <= MOST_TICKS else "none"
         spans = [(start, min(chunk, sizes.steps - start)) for start in cuts]
         axes.broken_barh(spans, (y - 0.3, 0.6), facecolor="#7aa6c2", edgecolor=edge)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
-        axes.text(sizes.steps / 2, y, label, ha="center", va="center", fontsize=8, bbox=box)
+        axes.text(sizes.steps / 2, y, label, ha="center", va="center", fontsize=8, color="black",
+                  bbox=box)  # fmt: skip
     axes.set(xlim=(0, sizes.steps), ylim=(len(lanes) - 0.5, -0.5), yticks=[])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(f"{sizes.steps} step" + "s" * (sizes.steps > 1) + " of time")

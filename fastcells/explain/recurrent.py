@@ -124,6 +124,8 @@ def explain_recurrent(
         engine, plan, why_not = _ask(
             device, layer, sizes, dtype, tensors, has_rows, takes_whole_rows(names)
         )
+        if engine == "rowwise":
+            plan = plan.replace("a barrier a step", _barriers_of_rows(names, plan))
     notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
     if why_not:
         notes.append(f"not the sequence engine: {why_not}")
@@ -140,6 +142,15 @@ def explain_recurrent(
         notes.append("the PackedSequence is padded first; lengths= saves both copies")
     kernel = f"{device} {engine}"
     return Explanation(kernel, layer.cell, dtype, route.reason, tuple(notes), plan, sizes)
+
+
+def _barriers_of_rows(names: str, plan: str) -> str:
+    """Of a step of the row-wise engine on the CPU, whose threads wait for each other after the
+    product and after each pass over the row: csrc/recurrent/rowwise/cpu/kernels."""
+    is_c_normalised = not {"norm_c", "norm_carried_c"}.isdisjoint(names.split())
+    there, back = (3, 5) if is_c_normalised else (2, 3)
+    is_training = "weight gradients" in plan
+    return f"{there} barriers a step" + (f" and {back} on the way back" if is_training else "")
 
 
 def _names_of(layer: Any) -> str:

@@ -46,7 +46,10 @@ class Regularisation(NamedTuple):
         return drawn, f"{names} noise" if has_noise else names
 
     def _noise(self, is_training: bool) -> Tensor:
-        """float64 `[5]`, on the CPU: csrc/recurrent/rowwise/noise.h."""
+        """float64 `[5]`, on the CPU: csrc/recurrent/rowwise/noise.h. In evaluation nothing is
+        drawn, and no seed either: torch's generator stays where it is."""
         rates = (self.recurrent_dropout, self.zoneout, self.zoneout_c, float(is_training))
-        seed = torch.randint(_SEEDS, (1,), dtype=torch.float64)
+        seed = torch.zeros(1, dtype=torch.float64)
+        if is_training:
+            seed = torch.randint(_SEEDS, (1,), dtype=torch.float64)
         return torch.cat((seed, torch.tensor(rates, dtype=torch.float64)))

@@ -84,7 +84,7 @@ def _functionalizes_others() -> bool:
 
 
 #: Weights of a cell that looks at a whole row, or that draws masks.
-_OF_ROWS = {"norm_hh", "norm_gates", "norm_c", "norm_carried_c", "unit_weights", "noise"}
+_OF_ROWS = {"norm_ih", "norm_hh", "norm_gates", "norm_c", "norm_carried_c", "unit_weights", "noise"}
 
 
 def takes_whole_rows(names: str) -> bool:

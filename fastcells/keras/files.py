@@ -86,7 +86,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, KerasLayer]:
     return layers
 
 
-def _open(source: Any, path: Path):
+def _open(source: Any, path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:

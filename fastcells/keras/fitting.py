@@ -71,9 +71,10 @@ def weights_of(layer: nn.Module, sources: list[KerasLayer]) -> Weights:
 def _mode(layer: nn.Module) -> str:
     if isinstance(layer, nn.RNNBase):
         return layer.mode
+    if isinstance(layer, nn.RNNCell):
+        return f"RNN_{layer.nonlinearity.upper()}"
     if isinstance(layer, nn.RNNCellBase):
-        mode = type(layer).__name__.removesuffix("Cell")
-        return f"RNN_{layer.nonlinearity.upper()}" if mode == "RNN" else mode
+        return type(layer).__name__.removesuffix("Cell")
     return ""
 
 
@@ -260,7 +261,7 @@ def _multihead(layer: nn.MultiheadAttention, source: KerasLayer) -> Weights:
                 f"MultiheadAttention of (N, E / N) = {(layer.num_heads, head)}"
             )
     maps = [kernel.flatten(1).t() for kernel in arrays[: 3 * step : step]]
-    names = ("in_proj_weight",)
+    names: tuple[str, ...] = ("in_proj_weight",)
     if not layer._qkv_same_embed_dim:
         names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
     joined = [torch.cat(maps)] if layer._qkv_same_embed_dim else maps

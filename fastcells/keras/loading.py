@@ -118,7 +118,9 @@ def _check_names(name: str, known: Iterable[str], side: str, what: str) -> None:
         raise ValueError(f"fastcells.keras: {side} has no {what} {name!r}, but {listed}")
 
 
-def _check_left_over(model, layers, assignments: Assignments, used: set[str]) -> None:
+def _check_left_over(
+    model: nn.Module, layers: Iterable[str], assignments: Assignments, used: set[str]
+) -> None:
     written = {id(parameter) for parameter, _ in assignments}
     unused = [name for name in layers if name not in used]
     unset = [name for name, p in model.named_parameters() if id(p) not in written]
@@ -150,7 +152,7 @@ def _assignments(layer: nn.Module, name: str, sources: list[KerasLayer]) -> Assi
     """(parameter, its new values), of the same shape."""
     parameters = dict(layer.named_parameters())
     found = weights_of(layer, sources)
-    pairs = []
+    pairs: Assignments = []
     for own, (value, told) in found.items():
         parameter = parameters.get(own)
         if parameter is None:

@@ -120,12 +120,29 @@ class _Minimal(_InFrontOf):
     _cell: str
     activation = "g"
 
-    def __init__(self, *arguments: Any, activation: str = "g", **options: Any) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str = "g",
+        recompute: bool = False,
+    ) -> None:
         if activation not in ("g", "identity"):
             raise ValueError(
                 f"{type(self).__name__}: activation must be 'g' or 'identity', got {activation!r}"
             )
-        super().__init__(*arguments, **options)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
+            dtype, recompute=recompute,
+        )  # fmt: skip
         self.activation = activation
 
     @property
@@ -267,13 +284,29 @@ class RGLRU(ElementwiseLayer):
 
     cell, gates, unit_weights = "rg_lru", 2, 1
 
-    def __init__(self, input_size: int, hidden_size: int, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
+    ) -> None:
         if input_size != hidden_size:
             raise ValueError(
                 "RGLRU: input_size must be hidden_size, for the unit gates its input as it is, got "
                 f"{input_size} and {hidden_size}"
             )
-        super().__init__(input_size, hidden_size, *arguments, **options)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
+            dtype, recompute=recompute,
+        )  # fmt: skip
 
     def _fill(self, layer: int, weight_ih: Tensor, **others: Tensor) -> None:
         weight_ih.normal_(std=1 / math.sqrt(self._input_width(layer)))

@@ -103,9 +103,9 @@ class LayerNormRNN(_LayerNormLayer):
 
     over all elements of v, the variance without Bessel's correction.
 
+    The constructor is that of :class:`torch.nn.RNN`, and beyond it:
+
     Args:
-        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout,
-            bidirectional, device, dtype: as for :class:`torch.nn.RNN`.
         per_gate: one normalisation of the sum, :math:`f(\mathrm{LN}(W_{ih} x_t + W_{hh} h_{t-1};
             g) + b_{ih} + b_{hh})`, Ba et al.'s equation 4.
         recompute, zoneout, recurrent_dropout, weight_dropout: as for :class:`fastcells.RNN`.
@@ -180,9 +180,9 @@ class LayerNormLSTM(WithCellStates, _LayerNormLayer):
 
     LN as in :class:`LayerNormRNN`, over all 4H gates at once; c itself is not normalised.
 
+    The constructor is that of :class:`torch.nn.LSTM` without proj_size, and beyond it:
+
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype: as for :class:`torch.nn.LSTM`.
         per_gate: each gate normalised by itself, over the sum of both products, as TensorFlow's
             LayerNormBasicLSTMCell: :math:`\mathrm{LN}(W_{i\cdot} x_t + W_{h\cdot} h_{t-1}; g) +
             b_{i\cdot} + b_{h\cdot}`.
@@ -277,9 +277,9 @@ class LayerNormGRU(_LayerNormLayer):
 
     LN as in :class:`LayerNormRNN`, over all 3H gates at once.
 
+    The constructor is that of :class:`torch.nn.GRU`, and beyond it:
+
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype: as for :class:`torch.nn.GRU`.
         recompute, zoneout, recurrent_dropout, weight_dropout: as for :class:`fastcells.GRU`.
 
     Parameters of layer k, rows r, z, n: `weight_ih_l{k}` `[3H, I]`, `weight_hh_l{k}` `[3H, H]`,

@@ -23,9 +23,9 @@ class PeepholeLSTM(WithCellStates, ShapedLayer):
         o = \sigma(x_o + p_o \odot c_t) \qquad h_t = o \odot \tanh(c_t), \qquad
         x = W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}
 
+    The constructor is that of :class:`torch.nn.LSTM` without proj_size, and beyond it:
+
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype: as for :class:`torch.nn.LSTM`.
         recompute, zoneout, zoneout_c, recurrent_dropout, weight_dropout: as for
             :class:`fastcells.LSTM`.
 

@@ -46,8 +46,8 @@ def quantize(module: nn.Module, dtype: torch.dtype = torch.int8) -> nn.Module:
     front of each product x and h are brought to 8 bits, each row of a batch at each step over its
     own range, :math:`h_k = a + b\, u_k, u_k = 0 \dots 255`; the products are exact sums of
     integers. bfloat16 weights are rounded to the nearest; where the processor multiplies bfloat16
-    (``explain`` says avx512_bf16) x and h are rounded, too. Biases, gates, cell and states are
-    float32.
+    (``explain`` says avx512_bf16 or amx) x and h are rounded, too. Biases, gates, cell and states
+    are float32.
 
     The copy is called as the original, and returns the original's dtype. Its `state_dict` holds
     the narrow weights and, for int8, their scales; it is pickled and copied as any module. Weights

@@ -60,7 +60,20 @@ class SRU(ElementwiseLayerWithCell):
     rescale: bool
 
     def __init__(
-        self, *arguments: Any, highway_bias: float = 0.0, rescale: bool = True, **options: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        highway_bias: float = 0.0,
+        rescale: bool = True,
+        recompute: bool = False,
     ) -> None:
         check_flag("SRU", "rescale", rescale)
         if isinstance(highway_bias, bool) or not isinstance(highway_bias, int | float):
@@ -69,7 +82,10 @@ class SRU(ElementwiseLayerWithCell):
             )
         # In front of torch.nn.Module's own: the initial values need them.
         self.__dict__.update(highway_bias=float(highway_bias), rescale=rescale)
-        super().__init__(*arguments, **options)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
+            dtype, recompute=recompute,
+        )  # fmt: skip
 
     @property
     def cell(self) -> str:  # type: ignore[override]  # read at every call

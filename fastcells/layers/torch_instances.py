@@ -12,7 +12,7 @@ from .recurrent import GRU, LSTM, RNN
 __all__ = ["TorchGRU", "TorchLSTM", "TorchRNN"]
 
 
-class TorchRNN(RNN, nn.RNN):
+class TorchRNN(RNN, nn.RNN):  # type: ignore[misc]  # forward takes lengths and resets, too
     """fastcells.RNN that is an instance of torch.nn.RNN; constructed as that."""
 
     __init__ = nn.RNN.__init__
@@ -24,7 +24,7 @@ class TorchLSTM(LSTM, nn.LSTM):
     __init__ = nn.LSTM.__init__
 
 
-class TorchGRU(GRU, nn.GRU):
+class TorchGRU(GRU, nn.GRU):  # type: ignore[misc]  # likewise
     """fastcells.GRU that is an instance of torch.nn.GRU; constructed as that."""
 
     __init__ = nn.GRU.__init__

@@ -36,8 +36,8 @@ def attention_forward(
         if query.shape[1] != key.shape[1]:
             group = query.shape[1] // key.shape[1]
             key, value = (t.repeat_interleave(group, dim=1) for t in (key, value))
-        wide = (t.to(arithmetic(t.dtype)) for t in (query, key))
-        output, weights = _attend(reference.scores(*wide, None, None, *options), value)
+        q, k = (t.to(arithmetic(t.dtype)) for t in (query, key))
+        output, weights = _attend(reference.scores(q, k, None, None, *options), value)
     else:
         output, weights = reference.attention(query, key, value, mask, key_lengths, None, *options)
     absent = query.new_empty(0)
@@ -58,8 +58,8 @@ def additive_attention_forward(
     """Likewise."""
     _refuse_dropout(dropout_p)
     if mask is None and key_lengths is None:
-        wide = (t.to(arithmetic(t.dtype)) for t in (query, key, scale))
-        output, weights = _attend(reference.additive_scores(*wide, None, None), value)
+        q, k, v = (t.to(arithmetic(t.dtype)) for t in (query, key, scale))
+        output, weights = _attend(reference.additive_scores(q, k, v, None, None), value)
     else:
         output, weights = reference.additive_attention(query, key, value, scale, mask, key_lengths)
     absent = query.new_empty(0)

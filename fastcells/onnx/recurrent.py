@@ -65,30 +65,30 @@ def recurrent_forward(
     _refuse_noise(names)
     _refuse_narrow_weights(input, weights, names)
     compute = arithmetic(input.dtype)
-    tensors = [None if t is None else t.to(compute) for t in (input, h_0, c_0)]
-    layer = (*tensors, reference.split_weights([w.to(compute) for w in weights], names))
+    x, (h, c) = input.to(compute), (s if s is None else s.to(compute) for s in (h_0, c_0))
+    split = reference.split_weights([w.to(compute) for w in weights], names)
     has_c = reference.find_cell(cell).states == 2
     done = cells = None
     # ONNX Runtime has the operators in float32 alone, and none of them gives all cell states.
     is_operator = cell in OPERATORS and "weight_hr" not in names and resets is None
     is_operator = is_operator and not takes_whole_rows(names)
     if is_operator and compute == torch.float32 and not (has_c and keep == "cells"):
-        done = _run_operator(cell, directions, *layer, lengths)
+        done = _run_operator(cell, directions, x, h, c, split, lengths)
     if done is None or (has_c and keep != "nothing"):
-        scanned = _run_scan(cell, *layer, lengths, resets)
+        scanned = _run_scan(cell, x, h, c, split, lengths, resets)
         done, cells = done or scanned, scanned.cells
     absent = input.new_empty(0)
-    results = [absent if t is None else t.to(input.dtype) for t in done[:3]]
-    return *results, absent if cells is None or keep == "nothing" else cells, absent
+    output, h_n, c_n = (absent if t is None else t.to(input.dtype) for t in done[:3])
+    return output, h_n, c_n, absent if cells is None or keep == "nothing" else cells, absent
 
 
 def recurrent_step(
     cell: str, input: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Tensor], names: str
 ) -> tuple[Tensor, Tensor]:
     """As the op of this name: a layer of one step."""
-    states = (None if s is None else s.unsqueeze(0) for s in (h, c))
+    h_0, c_0 = h.unsqueeze(0), None if c is None else c.unsqueeze(0)
     _, h_n, c_n, _, _ = recurrent_forward(
-        cell, 1, input.unsqueeze(0), *states, weights, names, None, None, "nothing"
+        cell, 1, input.unsqueeze(0), h_0, c_0, weights, names, None, None, "nothing"
     )
     return h_n.squeeze(0), c_n if c is None else c_n.squeeze(0)
 
@@ -134,9 +134,8 @@ def _run_operator(
             ]
         )
 
-    bias = None
-    if weights[0].bias_ih is not None:
-        bias = stacked([(w.bias_ih, w.bias_hh) for w in weights])
+    biases = [(w.bias_ih, w.bias_hh) for w in weights
+              if w.bias_ih is not None and w.bias_hh is not None]  # fmt: skip
     attributes = {"hidden_size": hidden, **operator.attributes}
     attributes["direction"] = "bidirectional" if directions == 2 else "forward"
     if operator.activation is not None:
@@ -150,7 +149,7 @@ def _run_operator(
             input,
             stacked([(w.weight_ih,) for w in weights]),
             stacked([(w.weight_hh,) for w in weights]),
-            bias,
+            stacked(biases) if biases else None,
             None if lengths is None else lengths.to(torch.int32),
             h_0,
             *([c_0] if has_c else []),

@@ -193,12 +193,21 @@ def check_layer(
     check_dtype(op, torch.bool, resets=resets)
 
 
+#: Weights of what is normalised of W x and W h.
+_NORMS = {"norm_ih", "norm_hh", "norm_gates"}
+
+
+def _states_beside_h(cell: str) -> int:
+    """N: those that stand side by side in c."""
+    return CELL_FACTS[cell]["states"] - 1
+
+
 def _widths(cell: str, weights: Sequence[Tensor], names: str) -> tuple[int, int, int]:
     """H, P and the saved values a unit."""
     facts, named = CELL_FACTS[cell], dict(zip(names.split(), weights, strict=False))
     hidden = named["weight_ih"].shape[0] // facts["gates"]
     width = hidden if facts["is_elementwise"] else named["weight_hh"].shape[1]
-    if "norm_gates" in named or "norm_hh" in named:  # the products as they come
+    if not _NORMS.isdisjoint(named):  # the products as they come
         return hidden, width, facts["gates"] * (1 if "norm_gates" in named else 2)
     return hidden, width, facts["saved"] + int("weight_hr" in named)
 
@@ -207,17 +216,17 @@ def _fake_forward(cell, directions, input, h_0, c_0, weights, names, lengths, re
     check_layer("recurrent_forward", input, h_0, c_0, weights, names, lengths, resets)
     steps, batch, _ = input.shape
     hidden, width, saved = _widths(cell, weights, names)
-    has_c = CELL_FACTS[cell]["states"] == 2
-    is_normalised = not {"norm_hh", "norm_gates"}.isdisjoint(names.split())
+    count = _states_beside_h(cell)
+    is_normalised = not _NORMS.isdisjoint(names.split())
     kept = arithmetic_dtype(input.dtype) if is_normalised else input.dtype
     cells = input.new_empty(0)
-    if has_c and keep != "nothing":
-        shape = (steps, batch, directions * hidden)
+    if count and keep != "nothing":
+        shape = (steps, batch, directions * count * hidden)
         cells = input.new_empty(shape, dtype=arithmetic_dtype(input.dtype))
     return (
         input.new_empty(steps, batch, directions * width),
         input.new_empty(directions, batch, width),
-        input.new_empty(directions, batch, hidden) if has_c else input.new_empty(0),
+        input.new_empty(directions, batch, count * hidden) if count else input.new_empty(0),
         cells,
         input.new_empty((directions, steps, batch, saved * hidden), dtype=kept)
         if keep == "everything"
@@ -250,7 +259,7 @@ def _fake_backward(
     )  # fmt: skip
     batch = input.shape[1]
     hidden, width, _ = _widths(cell, weights, names)
-    has_c = CELL_FACTS[cell]["states"] == 2
+    count = _states_beside_h(cell)
 
     def grad(needed, *shape):
         return input.new_empty(shape if needed else (0,))
@@ -258,7 +267,7 @@ def _fake_backward(
     return (
         grad(needs[0], *input.shape),
         grad(needs[1], directions, batch, width),
-        grad(has_c and needs[2], directions, batch, hidden),
+        grad(count and needs[2], directions, batch, count * hidden),
         [grad(needed, *w.shape) for needed, w in zip(needs[3:], weights, strict=True)],
     )
 
@@ -267,9 +276,9 @@ def _fake_step(cell, input, h, c, weights, names):
     check_layer("recurrent_step", input, h, c, weights, names)
     batch = input.shape[0]
     hidden, width, _ = _widths(cell, weights, names)
-    has_c = CELL_FACTS[cell]["states"] == 2
+    count = _states_beside_h(cell)
     return input.new_empty(batch, width), (
-        input.new_empty(batch, hidden) if has_c else input.new_empty(0)
+        input.new_empty(batch, count * hidden) if count else input.new_empty(0)
     )
 
 

@@ -38,10 +38,18 @@ class Noise:
         factors = torch.where(self._drawn(_DROPOUT, 0, h), 0.0, kept)
         return torch.where(self._is_training, factors, 1.0).to(h.dtype)
 
-    def zoned_out(self, step: int, old: Tensor, new: Tensor, is_c: bool = False) -> Tensor:
-        """The state after a step: old where it is drawn, in evaluation what is expected of that.
+    def zoned_out(self, step: int, old: Tensor, new: Tensor) -> Tensor:
+        """h after a step: old where it is drawn, in evaluation what is expected of that.
         Krueger et al. 2016, https://arxiv.org/abs/1606.01305, section 3."""
-        kind = _ZONEOUT_C if is_c else _ZONEOUT_H
-        drawn = self._drawn(kind, step, old).to(torch.float64)
-        part = torch.where(self._is_training, drawn, self._rates[kind]).to(old.dtype)
+        part = self._part(_ZONEOUT_H, step, old)
         return part * old + (1 - part) * new
+
+    def zoned_out_c(self, step: int, old: Tensor, new: Tensor, states: int) -> Tensor:
+        """The same of c, of `states` side by side: a unit keeps all of its own, or none."""
+        part = self._part(_ZONEOUT_C, step, old[:, : old.shape[1] // states]).repeat(1, states)
+        return part * old + (1 - part) * new
+
+    def _part(self, kind: int, step: int, like: Tensor) -> Tensor:
+        """How much a unit keeps of its old state, `[B, H]`."""
+        drawn = self._drawn(kind, step, like).to(torch.float64)
+        return torch.where(self._is_training, drawn, self._rates[kind]).to(like.dtype)

@@ -29,6 +29,7 @@ __all__ = [
     "Weights",
     "declare",
     "find_cell",
+    "parts",
     "recurrent",
     "recurrent_step",
     "split_weights",
@@ -46,8 +47,8 @@ class Weights(NamedTuple):
     bias_hh: Tensor | None = None  # [G*H]
     weight_hr: Tensor | None = None  # [P, H]: the projection of an LSTM with proj_size
     skip_scale: Tensor | None = None  # [H], of a cell that reads the input as it is; None: 1
-    norm_ih: Tensor | None = None  # [G*H]: gain of the normalised W_ih x
-    norm_hh: Tensor | None = None  # [G*H]: gain of the normalised W_hh h
+    norm_ih: Tensor | None = None  # [G*H]: gain of the normalised W_ih x; None: as it is
+    norm_hh: Tensor | None = None  # [G*H]: gain of the normalised W_hh h; None: as it is
     norm_gates: Tensor | None = None  # [G*H], in the place of both: of their sum, gate by gate
     norm_c: Tensor | None = None  # [H]: gain of c', normalised on its way to h'
     norm_carried_c: Tensor | None = None  # [H], in its place: what is carried on is normalised, too
@@ -61,17 +62,13 @@ class Weights(NamedTuple):
 NORM_EPSILON = 1e-5
 
 
-def _parts(x: Tensor, h: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
+def parts(x: Tensor, h: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
     """What a cell takes of x and of h: W_ih x + b_ih and W_hh h + b_hh; with norms
     LN(W_ih x) norm_ih + b_ih and LN(W_hh h) norm_hh + b_hh (Ba et al. 2016,
     https://arxiv.org/abs/1607.06450), or with norm_gates b_ih and LN(W_ih x + W_hh h) norm_gates +
     b_hh, each gate by itself."""
     if w.dropped is not None:
         h = h * w.dropped
-    if w.norm_hh is not None:
-        rows = w.weight_hh.shape[:1]
-        x_part = layer_norm(linear(x, w.weight_ih), rows, w.norm_ih, w.bias_ih, NORM_EPSILON)
-        return x_part, layer_norm(linear(h, w.weight_hh), rows, w.norm_hh, w.bias_hh, NORM_EPSILON)
     if w.norm_gates is not None:
         total = linear(x, w.weight_ih) + linear(h, w.weight_hh)
         hidden = h.shape[-1]
@@ -81,23 +78,32 @@ def _parts(x: Tensor, h: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
         if w.bias_ih is None or w.bias_hh is None:
             return zeros, gates
         return zeros + w.bias_ih, gates + w.bias_hh
-    return linear(x, w.weight_ih, w.bias_ih), linear(h, w.weight_hh, w.bias_hh)
+    return (
+        _part(x, w.weight_ih, w.bias_ih, w.norm_ih),
+        _part(h, w.weight_hh, w.bias_hh, w.norm_hh),
+    )
+
+
+def _part(x: Tensor, weight: Tensor, bias: Tensor | None, gain: Tensor | None) -> Tensor:
+    if gain is None:
+        return linear(x, weight, bias)
+    return layer_norm(linear(x, weight), weight.shape[:1], gain, bias, NORM_EPSILON)
 
 
 def rnn_tanh_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), torch.nn.RNN."""
-    return torch.tanh(torch.add(*_parts(x, h, w))), None
+    return torch.tanh(torch.add(*parts(x, h, w))), None
 
 
 def rnn_relu_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """h' = relu(W_ih x + b_ih + W_hh h + b_hh), torch.nn.RNN(nonlinearity="relu")."""
-    return torch.relu(torch.add(*_parts(x, h, w))), None
+    return torch.relu(torch.add(*parts(x, h, w))), None
 
 
 def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
     """c' = f c + i g;  h' = W_hr (o tanh(c')), torch.nn.LSTM; W_hr only with proj_size. With norm_c
     h' = o tanh(LN(c') norm_c + norm_c_bias), and with norm_carried_c that is c', too."""
-    i, f, g, o = torch.add(*_parts(x, h, w)).chunk(4, dim=-1)
+    i, f, g, o = torch.add(*parts(x, h, w)).chunk(4, dim=-1)
     c = inner = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     gain = w.norm_carried_c if w.norm_c is None else w.norm_c
     if gain is not None:
@@ -110,7 +116,7 @@ def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tens
 def lstm_peephole_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
     """i and f see p_i c and p_f c, o sees p_o c': Gers and Schmidhuber 2000; Graves 2013,
     https://arxiv.org/abs/1308.0850, equations 7 to 11. p_i, p_f, p_o are `unit_weights`."""
-    i, f, g, o = torch.add(*_parts(x, h, w)).chunk(4, dim=-1)
+    i, f, g, o = torch.add(*parts(x, h, w)).chunk(4, dim=-1)
     p_i, p_f, p_o = w.unit_weights.chunk(3)
     new = torch.sigmoid(f + p_f * c) * c + torch.sigmoid(i + p_i * c) * torch.tanh(g)
     return torch.sigmoid(o + p_o * new) * torch.tanh(new), new
@@ -118,7 +124,7 @@ def lstm_peephole_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Ten
 
 def gru_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """n = tanh(x_n + r (W_hn h + b_hn));  h' = (1 - z) n + z h, torch.nn.GRU."""
-    x_part, h_part = _parts(x, h, w)
+    x_part, h_part = parts(x, h, w)
     x_r, x_z, x_n = x_part.chunk(3, dim=-1)
     h_r, h_z, h_n = h_part.chunk(3, dim=-1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
@@ -140,7 +146,7 @@ def gru_reset_before_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Te
 
 def gru_article_step(x: Tensor, h: Tensor, c: None, w: Weights) -> tuple[Tensor, None]:
     """n = r tanh(x_n + (1 - z) (W_hn h + b_hn)): the GRU as the article prints it."""
-    x_part, h_part = _parts(x, h, w)
+    x_part, h_part = parts(x, h, w)
     x_r, x_z, x_n = x_part.chunk(3, dim=-1)
     h_r, h_z, h_n = h_part.chunk(3, dim=-1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
@@ -231,7 +237,7 @@ def _run_direction(
     input: Tensor,  # [T, B, I]
     raw: Tensor | None,  # [T, B, H]: the columns that are read as they are
     h: Tensor,  # [B, P]
-    c: Tensor | None,  # [B, H]
+    c: Tensor | None,  # [B, N*H]: the states beside h
     weights: Weights,
     lengths: Tensor | None,  # [B]
     resets: Tensor | None,  # [T, B]
@@ -259,7 +265,7 @@ def _run_direction(
         if noise is not None:
             h_new = noise.zoned_out(t, h_in, h_new)
             if c_new is not None and c_in is not None:
-                c_new = noise.zoned_out(t, c_in, c_new, is_c=True)
+                c_new = noise.zoned_out_c(t, c_in, c_new, cell.carried)
         outputs[t], cells[t] = h_new, c_new
         if lengths is not None:
             exists = (t < lengths)[:, None]

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import shutil
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastcells
 from fastcells.equations import compiling
+from fastcells.equations.definition import Definition
 from fastcells.ops import compiled_cells
 from fastcells.reference import recurrent as reference
 from fastcells.testing import assert_as_accurate_as_torch
@@ -38,21 +40,25 @@ def vector(x, h, state, p):
 
 
 @fastcells.cell(
-    gates="i o g", recurrent_gates="i g", states="c", parameters={"bend": 1.5, "see": 0.5}
+    gates="i o g", recurrent_gates="i g", states="c m", parameters={"bend": 1.5, "see": 0.5}
 )
 def bent(x, h, state, p):
-    """A dense cell with parameters, of which one sees the old and the new c."""
-    c = state.c + torch.sigmoid(x.i + h.i + p.see * state.c) * torch.tanh(p.bend * (x.g + h.g))
-    return torch.sigmoid(x.o + p.see * c) * torch.tanh(c), c
+    """A dense cell with parameters, of which one sees an old and a new state, and two states."""
+    c = state.c + torch.sigmoid(x.i + h.i + p.see * state.m) * torch.tanh(p.bend * (x.g + h.g))
+    m = torch.maximum(0.9 * state.m, torch.tanh(c) + 0.1 * state.c)
+    return torch.sigmoid(x.o + p.see * c) * m, c, m
 
 
 each_cell = pytest.mark.parametrize("cell", [dense, vector, bent], ids=lambda c: c.__name__)
+each_dtype = pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.bfloat16], ids=lambda d: str(d)[6:]
+)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Less optimised: three times as fast to compile, and the same equations."""
-    monkeypatch.setattr(compiling, "FLAGS", tuple(compiling.FLAGS) + ("-O1",))
+    """Less optimised: several times as fast to compile, and the same equations."""
+    monkeypatch.setattr(compiling, "FLAGS", tuple(compiling.FLAGS) + ("-O0",))
 
 
 def make(cell, **options):
@@ -64,6 +70,15 @@ def in_double(layer):
     other = type(layer)(I, H, layer.num_layers, bidirectional=layer.bidirectional).double()
     other.load_state_dict(layer.state_dict())
     return other
+
+
+@contextmanager
+def no_kernels(monkeypatch):
+    """Calls run on the reference."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Definition, "load", lambda self, dtype: "the reference is asked")
+        patch.setattr(compiled_cells, "is_loaded", lambda cell, dtype: False)
+        yield
 
 
 def run(layer, input, hx, projections, **options):
@@ -80,8 +95,8 @@ def run(layer, input, hx, projections, **options):
 def test_kernels_are_as_accurate_as_torch(cell, recompute, monkeypatch):
     layer = make(cell, num_layers=2, bidirectional=True, recompute=recompute)
     input = torch.randn(T, B, I)
-    hx = tuple(torch.randn(4, B, H, requires_grad=True) for _ in range(2))
-    projections = [torch.randn(T, B, 2 * H), torch.randn(4, B, H), torch.randn(4, B, H)]
+    hx = tuple(torch.randn(4, B, H, requires_grad=True) for _ in layer._names)
+    projections = [torch.randn(T, B, 2 * H), *(torch.randn(4, B, H) for _ in hx)]
     rows = {
         "lengths": torch.tensor([7, 0, 3, 7, 1]),
         "resets": torch.rand(T, B) < 0.2,
@@ -89,14 +104,49 @@ def test_kernels_are_as_accurate_as_torch(cell, recompute, monkeypatch):
     assert fastcells.explain(layer, input).kernel.startswith("cpu ")
     found = run(layer, input, hx, projections, **rows)
     wide = [h.detach().double().requires_grad_() for h in hx]
-    with monkeypatch.context() as patch:
-        patch.setattr(type(cell.definition), "load", lambda self, dtype: "the reference is asked")
-        patch.setattr(compiled_cells, "is_loaded", lambda cell, dtype: False)
+    with no_kernels(monkeypatch):
         torchs = run(layer, input, hx, projections, **rows)
         exact = run(in_double(layer), input.double(), tuple(wide), projections, **rows)
     assert len(found) == len(exact)
     for k, (a, b, c) in enumerate(zip(found, exact, torchs, strict=True)):
         assert_as_accurate_as_torch(a, b, c, floor=4 * torch.finfo(torch.float32).eps, what=str(k))
+
+
+@each_dtype
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_cell_with_parameters_and_several_states_in_every_dtype(dtype, recompute, monkeypatch):
+    layer = make(bent, bidirectional=True, recompute=recompute, dtype=dtype)
+    input = torch.randn(T, B, I).to(dtype)
+    hx = tuple(torch.randn(2, B, H).to(dtype).requires_grad_() for _ in layer._names)
+    projections = [torch.randn(T, B, 2 * H), *(torch.randn(2, B, H) for _ in hx)]
+    lengths = torch.tensor([7, 0, 3, 7, 1])
+    assert fastcells.explain(layer, input).kernel == "cpu rowwise"
+    found = run(layer, input, hx, projections, lengths=lengths)
+    wide = tuple(h.detach().double().requires_grad_() for h in hx)
+    with no_kernels(monkeypatch):
+        torchs = run(layer, input, hx, projections, lengths=lengths)
+        exact = run(in_double(layer), input.double(), wide, projections, lengths=lengths)
+    floor = {torch.float64: 1e-14}.get(dtype, torch.finfo(dtype).eps)
+    for k, (a, b, c) in enumerate(zip(found, exact, torchs, strict=True)):
+        assert a.dtype == dtype
+        assert_as_accurate_as_torch(a, b, c, floor=floor, what=str(k))
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    layer = make(bent, bidirectional=True)
+    input, before = torch.randn(T, B, I, requires_grad=True), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            output, final = layer(input)
+            total = output.sin().sum() + sum(state.cos().sum() for state in final)
+            grads = torch.autograd.grad(total, [input, *layer.parameters()])
+            results.append([output, *final, *grads])
+    finally:
+        torch.set_num_threads(before)
+    for others in results[1:]:
+        assert all(map(torch.equal, others, results[0]))
 
 
 @each_cell

@@ -140,7 +140,8 @@ def test_a_cell_without_kernels_says_why():
     told = fastcells.explain(make(two_states), torch.randn(T, B, I, dtype=torch.float64))
     assert told.kernel == "reference"
     assert told.reason == (
-        "the kernels carry one state beside h, two_states has c, d: it runs on the reference"
+        "the kernels of recurrent='vector' carry one state beside h, two_states has c, d: it runs "
+        "on the reference"
     )
 
 

@@ -77,10 +77,11 @@ def test_slow_cases_get_fewer_rounds_but_some(budget, seconds, rounds, expected)
 def test_bandwidth_lies_between_the_two_sizes_and_ends_at_the_outer_ones():
     found = ceilings.parse(
         '{"threads": [{"threads": 2, "fma_gflops": 5.0, "bfloat16_gflops": 9.0,'
-        ' "int8_gigaops": 0.0,'
+        ' "int8_gigaops": 0.0, "bfloat16_tile_gflops": 0.0, "int8_tile_gigaops": 70.0,'
         ' "read_gb_s_per_thread": {"100": 80.0, "400": 40.0}}]}'
     )
     assert found.fma_gflops == {2: 5.0} and found.bfloat16_gflops == {2: 9.0}
+    assert found.int8_gigaops == {2: 70.0}
     rates = [found.bandwidth(2, size) for size in (1, 100, 200, 400, 9999)]
     assert rates == pytest.approx([160.0, 160.0, 120.0, 80.0, 80.0])
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.gpu import fit, kit, status
 from benchmarks.gpu.programs import run_program
-from benchmarks.paths import RESULTS
+from benchmarks.paths import RESULTS, ROOT
 
 GOOD = '{"begin": 0, "case": "a"}\n{"case": "a", "ok": true, "error": 0.1, "bound": 1}'
 BAD = '{"begin": 0, "case": "a"}\n{"case": "a", "ok": false, "error": 2, "bound": 1}'
@@ -78,6 +78,13 @@ def run_kit(folder, programs, *arguments):
         + ["--rehearse", "--stages", "kernels", "--seconds", "30", *arguments]
     )
     return code, json.loads((folder / "summary.json").read_text())
+
+
+def test_every_program_of_cuda_kernels_is_in_the_kit():
+    """All but those that run no kernel: their names are what the Makefile leaves out as well."""
+    without_kernels = {"test_cuda_plan", "test_cuda_counts"}
+    programs = {path.stem for path in (ROOT / "tests" / "cpp").rglob("test_cuda_*.cpp")}
+    assert programs - without_kernels == set(kit.KERNEL_TESTS)
 
 
 @pytest.mark.parametrize("sabotage", ["none", "broken", "removed", "hangs"])

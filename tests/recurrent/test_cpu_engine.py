@@ -37,6 +37,7 @@ each_cell = pytest.mark.parametrize("cell", CELLS)
 #: Instruction sets, the best first, and the processor's flags that each takes.
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 FLAGS = {
+    "amx": {*AVX512, "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"},
     "avx512_bf16": {*AVX512, "avx512_vnni", "avx512_bf16"},
     "avx512_vnni": {*AVX512, "avx512_vnni"},
     "avx512": AVX512,

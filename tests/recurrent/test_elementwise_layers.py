@@ -1,6 +1,7 @@
 """The layers of elementwise cells: arguments, parameters, shapes, PackedSequence, transforms."""
 
 import copy
+import inspect
 import pickle
 import re
 
@@ -46,6 +47,24 @@ def make_states(layer, batch=B, dtype=torch.float64):
     rows = layer.num_layers * (2 if layer.bidirectional else 1)
     states = [torch.randn(rows, batch, H, dtype=dtype) for _ in range(1 + layer.has_cell_state)]
     return tuple(states) if layer.has_cell_state else states[0]
+
+
+@each_layer
+def test_a_constructor_names_its_arguments_and_takes_them_in_torchs_order(kind):
+    parameters = inspect.signature(getattr(fastcells, kind.split("-")[0])).parameters.values()
+    assert all(p.annotation is not p.empty for p in parameters)
+    assert not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    given = {"input_size": H, "hidden_size": H, "num_layers": 2, "nonlinearity": "relu",
+             "bias": False, "batch_first": True, "dropout": 0.25, "bidirectional": True,
+             "device": "meta", "dtype": torch.float64}  # fmt: skip
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert names == [name for name in given if name != "nonlinearity" or "IndRNN" in kind]
+    only_named = {"recompute": True} | LAYERS[kind][0]
+    only_named.pop("nonlinearity", None)
+    layer = getattr(fastcells, kind.split("-")[0])(*(given[name] for name in names), **only_named)
+    for name, value in ({n: given[n] for n in names[:-2]} | only_named).items():
+        assert getattr(layer, name) == value
+    assert (layer.weight_ih_l0.device.type, layer.weight_ih_l0.dtype) == ("meta", torch.float64)
 
 
 def as_equations(layer, input, states, lengths=None, resets=None):

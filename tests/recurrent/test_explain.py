@@ -29,8 +29,11 @@ from ways import through_python
 
 SEQUENCE = "all steps in one team of threads, on packed weights"
 #: Of the kernels of float32: the sets above it have none of their own.
-INSTRUCTION_SET = re.sub(r"_(vnni|bf16)$", "", _extension._C.instruction_set())
+INSTRUCTION_SET = re.sub(
+    r"_(vnni|bf16)$", "", _extension._C.instruction_set().replace("amx", "avx512")
+)
 STEP = "a step at a time, the weights read where they lie"
+ROWWISE = "all steps in one team of threads, a row's gates together, on packed weights"
 STEPWISE = (
     "input product for all steps at once, then a matrix product and a fused step kernel per step"
 )
@@ -45,8 +48,8 @@ FORWARD_MODE = (
 @pytest.fixture
 def ran(monkeypatch):
     """What implementations ran, and with which dtype of the weights. Of the engines on a CPU the
-    sequence engine alone packs weights, which then takes bytes; what tells the others apart is in
-    test_the_engine_that_is_named_runs."""
+    sequence engine and that of whole rows pack weights, which then takes bytes; what tells the
+    others apart is in test_the_engine_that_is_named_runs."""
     calls = []
 
     def watch(owner, name, is_kernel, weight_of):
@@ -79,10 +82,12 @@ def assert_explained(ran, module, *args, **kwargs):
     explanation = fastcells.explain(module, *args, **kwargs)
     assert not ran  # nothing is computed
     module(*args, **kwargs)
-    seen = {"cpu sequence": "cpu packed", "cpu step": "cpu", "cpu stepwise": "cpu"}
+    seen = {"cpu sequence": "cpu packed", "cpu rowwise": "cpu packed"}
+    seen |= {"cpu step": "cpu", "cpu stepwise": "cpu"}
     kind = seen.get(explanation.kernel, explanation.kernel)
     assert set(ran) == {(kind, explanation.dtype)}
-    assert bool(explanation.plan) == (explanation.kernel in ("cpu sequence", "cpu step"))
+    planned = ("cpu sequence", "cpu step", "cpu rowwise")
+    assert bool(explanation.plan) == (explanation.kernel in planned)
     return explanation
 
 
@@ -214,11 +219,9 @@ def operations_of(module, *args, **kwargs):
         ("GRUCell", 2, {}, "cpu step", None),
         ("LSTMCell", 1, {}, "cpu step", None),
         ("RNNCell", 2, {"dtype": torch.bfloat16}, "cpu step", None),
-        ("LSTM", 4, {"proj_size": 2}, "cpu stepwise", "a projection takes the stepwise engine"),
-        (
-            "GRU", 4, {"variant": "reset_before"}, "cpu stepwise",
-            "two products a step (reset_before) take the stepwise engine",
-        ),
+        ("LSTM", 4, {"proj_size": 2}, "cpu rowwise", None),
+        ("GRU", 4, {"variant": "reset_before"}, "cpu rowwise", None),
+        ("GRUCell", 4, {"variant": "reset_before"}, "cpu rowwise", None),
         ("GRUCell", 1, {"dtype": torch.float16}, "cpu step", None),
         ("LSTM", 0, {}, "cpu stepwise", "there is nothing to compute"),
     ],
@@ -232,8 +235,8 @@ def test_the_engine_that_is_named_runs(kind, rows, options, kernel, why_not, ran
         explanation = assert_explained(ran, module, input)
         operations = operations_of(module, input)
     assert explanation.kernel == kernel
-    note = {"cpu sequence": SEQUENCE, "cpu step": STEP, "cpu stepwise": STEPWISE}[kernel]
-    assert explanation.notes[0] == note
+    notes = {"cpu sequence": SEQUENCE, "cpu step": STEP, "cpu stepwise": STEPWISE}
+    assert explanation.notes[0] == notes.get(kernel, ROWWISE)
     told = [note for note in explanation.notes if note.startswith("not the sequence engine")]
     assert told == ([f"not the sequence engine: {why_not}"] if why_not else [])
     assert ("aten::mm" in operations) == (kernel == "cpu stepwise")

@@ -29,7 +29,10 @@ def four_threads():
          picture.Layout("thread", 1, 1, 1, 1, 64, 0, 0)),
         ("avx512, 8 threads: 2 directions at once, each of 2 groups of rows, each of 2 threads "
          "that share the units, a barrier a step; input product over 12 rows at once; weight "
-         "gradients over 480", picture.Layout("thread", 8, 2, 2, 2, 12, 480, 0)),
+         "gradients over 480", picture.Layout("thread", 8, 2, 2, 2, 12, 480, 0, "a barrier")),
+        ("avx512, 4 threads: 4 threads that share the units, 3 barriers a step and 5 on the way "
+         "back; input product over 9 rows at once; weight gradients over 9",
+         picture.Layout("thread", 4, 1, 1, 4, 9, 9, 0, "3 barriers")),
         ("avx512, 2 threads, chunks of 30 steps", picture.Layout("thread", 2, 1, 1, 1, 0, 0, 30)),
         (CLUSTER, picture.Layout("block", 24, 1, 3, 8, 0, 0, 0)),
         ("", picture.Layout("thread", 0, 1, 1, 1, 0, 0, 0)),
@@ -50,6 +53,27 @@ def test_every_thread_of_a_real_plan_has_its_part(batch, directions, four_thread
     assert layout.input_frames > 0
     assert layout.weight_frames > 0
     assert told.sizes == (40, batch, 64, 256, directions)
+
+
+@pytest.mark.parametrize(
+    ("layer", "there", "back"),
+    [
+        (fastcells.LSTM(64, 256), "a barrier", ""),
+        (fastcells.LSTM(64, 256, zoneout=0.1), "2 barriers", " and 3 on the way back"),
+        (fastcells.LayerNormGRU(64, 256), "2 barriers", " and 3 on the way back"),
+        (fastcells.LayerNormLSTM(64, 256), "3 barriers", " and 5 on the way back"),
+        (fastcells.LayerNormLSTM(64, 256, carry_normalised_c=True),
+         "3 barriers", " and 5 on the way back"),
+    ],
+    ids=["sequence", "zoneout", "gates", "c", "carried c"],
+)  # fmt: skip
+def test_a_plan_counts_the_barriers_of_its_engine(layer, there, back, four_threads):
+    x = torch.zeros(40, 1, 64)
+    assert f"share the units, {there} a step{back}; input" in fastcells.explain(layer, x).plan
+    with torch.no_grad():
+        told = fastcells.explain(layer, x)
+    assert told.plan.endswith("rows at once")
+    assert f"share the units, {there} a step; input" in told.plan
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,6 @@ def test_a_seed_repeats_a_call_and_evaluation_draws_nothing(kind):
     torch.manual_seed(1)
     assert torch.equal(layer(x)[0], first) and not torch.equal(first, second)
     layer.eval()
-    before = torch.get_rng_state()
     outputs = [layer(x)[0] for _ in range(2)]
     assert torch.equal(*outputs)
     plain = REGULARISED[kind]()
@@ -189,8 +188,16 @@ def test_a_seed_repeats_a_call_and_evaluation_draws_nothing(kind):
     dropouts = REGULARISED[kind](recurrent_dropout=0.5, weight_dropout=0.5).eval()
     dropouts.load_state_dict(layer.state_dict())
     assert torch.equal(dropouts(x)[0], plain.eval()(x)[0])
-    if kind == "lstm":
-        assert before.numel() == torch.get_rng_state().numel()
+
+
+@each_regularised
+def test_evaluation_leaves_torchs_generator_alone_and_takes_vmap(kind):
+    layer = REGULARISED[kind](zoneout=0.3, recurrent_dropout=0.3, weight_dropout=0.3).eval()
+    x = torch.randn(2, 6, 4, 3)
+    before = torch.get_rng_state()
+    each = torch.stack([layer(part)[0] for part in x])
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(torch.vmap(lambda part: layer(part)[0])(x), each)
 
 
 @each_regularised

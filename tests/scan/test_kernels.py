@@ -233,3 +233,55 @@ def test_pieces_with_their_final_states_are_the_whole():
     first = fastcells.linear_scan(problem.a[:7], problem.b[:7], problem.h_0)
     second = fastcells.linear_scan(problem.a[7:], problem.b[7:], first[-1])
     assert torch.equal(torch.cat([first, second]), run(problem))
+
+
+def row_alone(problem, row):
+    """One row of a time-major problem with factors of its own."""
+    pick = slice(row, row + 1)
+    a, b, *h_0 = problem.variables()
+    lengths = None if problem.lengths is None else problem.lengths[pick]
+    resets = None if problem.resets is None else problem.resets[:, pick]
+    return problem.__class__(a[:, pick], b[:, pick], *(x[pick] for x in h_0),
+                             reverse=problem.reverse, lengths=lengths, resets=resets)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("lengths", "resets"), MASKS[1:])
+def test_rows_side_by_side_have_the_bits_of_each_alone(dtype, lengths, resets):
+    """Few units a row: with lengths and resets, too, rows share vectors."""
+    for H, reverse, h_0 in itertools.product((1, 3), (False, True), (False, True)):
+        problem = make_problem(150, 9, H, dtype=dtype, lengths=lengths, resets=resets,
+                               reverse=reverse, h_0=h_0)  # fmt: skip
+        problem = poisoned(problem) if lengths else problem
+        along = normal(torch.Generator().manual_seed(3), 150, 9, H).to(dtype)
+
+        def results(problem, along):
+            leaves = [x.detach().requires_grad_() for x in problem.variables()]
+            h = run(problem.with_variables(leaves))
+            return [h.detach(), *torch.autograd.grad(h, leaves, along)]
+
+        together = results(problem, along)
+        rows = [results(row_alone(problem, i), along[:, i : i + 1]) for i in range(9)]
+        for number, (found, *alone) in enumerate(zip(together, *rows, strict=True)):
+            assert torch.equal(found, torch.cat(alone, 0 if number == 3 else 1)), number
+
+
+@pytest.mark.parametrize("factor", ["unit", "step", "row"])
+def test_rows_side_by_side_have_the_same_bits_on_any_threads(factor, threads):
+    problem = make_problem(200, 300, 2, dtype=torch.float32, factor=factor, lengths=True,
+                           resets=True)  # fmt: skip
+    found = evaluate(run, problem)
+    torch.set_num_threads(1)
+    assert all(torch.equal(x, y) for x, y in zip(found, evaluate(run, problem), strict=True))
+    exact = evaluate(run_reference, problem.to(torch.float64))
+    assert_close([x.double() for x in found], exact, 1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_product_of_factors_that_overflows_in_a_chunk_does_no_harm_to_states_of_zero(reverse):
+    torch.set_num_threads(2)
+    b = torch.zeros(9000, 1, 1, dtype=torch.float64)
+    a = torch.full_like(b, 2.0)
+    b[0 if reverse else -1] = 3
+    h = fastcells.linear_scan(a, b, reverse=reverse)
+    assert torch.equal(h, b)

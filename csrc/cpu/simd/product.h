@@ -117,11 +117,13 @@ struct QuantizedOperand {
     const float *scale, *column_scale;
     FC_INLINE Int8Quad at(int i, std::int64_t k) const { return row[i][k]; }
     FC_INLINE Vector<float> result(int i, int v, Counts sum) const {
-      const auto counts = Vector<float>::of(__builtin_convertvector(sum.v, Vector<float>::Native));
-      return counts * (Vector<float>(scale[i]) *
-                       Vector<float>::load(column_scale + v * Vector<float>::kLanes));
+      return scaled(sum, scale[i], column_scale + v * Vector<float>::kLanes);
     }
   };
+  FC_INLINE static Vector<float> scaled(Counts sum, float scale, const float* column_scale) {
+    const auto counts = Vector<float>::of(__builtin_convertvector(sum.v, Vector<float>::Native));
+    return counts * (Vector<float>(scale) * Vector<float>::load(column_scale));
+  }
   template <int MR>
   FC_INLINE Tile<MR> tile(std::int64_t i, std::int64_t k) const {
     Tile<MR> tile{{}, scale + i, column_scale};

@@ -11,7 +11,8 @@
 namespace fastcells {
 namespace {
 
-// Storage, and panels of weights as the kernels of built-in cells have them.
+// A cell says `kWholeRows = true` where its layers take the row-wise engine; an elementwise one has
+// kReadsInput. Storage, and panels of weights as the kernels of built-in cells have them.
 template <class T>
 struct Stored {
   using Panels = NarrowPanels<T>;
@@ -39,7 +40,7 @@ constexpr compiled::CellLibrary library_of() {
   if constexpr (requires { Cell::kReadsInput; }) {
     library.is_elementwise = true, library.additive = true;
     library.elementwise = &kElementwise<Cell, T, typename Stored<T>::Panels>;
-  } else if constexpr (requires { Cell::kUnitWeights; }) {
+  } else if constexpr (requires { Cell::kWholeRows; }) {
     library.additive = Cell::kAdditive;
     library.rowwise = &kRowwise<Cell, T, typename Stored<T>::Panels>;
   } else {

@@ -24,6 +24,13 @@ const CellKernels* kernels_of(const Layer& layer) {
       layer.sizes, layer.is_projected(), why);
 }
 
+// A second product in a step is the row-wise engine's, too.
+bool is_for_rows(const Layer& layer) {
+  const auto& s = layer.sizes;
+  const bool has_work = s.T * s.B * s.H * s.P > 0;
+  return layer.is_rowwise() || (layer.has_second_product() && !layer.is_quantized() && has_work);
+}
+
 const StepwiseEngine& stepwise() {
   static const StepwiseEngine engine(cpu_step_kernels());
   return engine;
@@ -34,7 +41,7 @@ class CpuEngine final : public Engine {
   LayerOutputs forward(const Layer& layer, Keep keep) const override {
     const SerialInForkedChild guard;
     if (layer.cell.is_elementwise) return elementwise::engine().forward(layer, keep);
-    if (layer.is_rowwise()) return rowwise::engine().forward(layer, keep);
+    if (is_for_rows(layer)) return rowwise::engine().forward(layer, keep);
     const CellKernels* kernels = kernels_of(layer);
     check_inference(layer, keep == Keep::kStates || keep == Keep::kEverything);
     if (!kernels && layer.is_quantized()) return nothing_of(layer);
@@ -48,21 +55,21 @@ class CpuEngine final : public Engine {
     if (layer.cell.is_elementwise) {
       return elementwise::engine().backward(layer, outputs, grads, needs);
     }
-    if (layer.is_rowwise()) return rowwise::engine().backward(layer, outputs, grads, needs);
+    if (is_for_rows(layer)) return rowwise::engine().backward(layer, outputs, grads, needs);
     check_inference(layer, true);
     const CellKernels* kernels = kernels_of(layer);
     return kernels ? sequence_backward(layer, outputs, grads, needs, *kernels)
                    : stepwise().backward(layer, outputs, grads, needs);
   }
   LayerOutputs step(const Layer& layer) const override {
-    if (layer.cell.is_elementwise || layer.is_rowwise()) return forward(layer, Keep::kNothing);
+    if (layer.cell.is_elementwise || is_for_rows(layer)) return forward(layer, Keep::kNothing);
     const CellKernels* kernels = kernels_of(layer);
     if (!kernels || !is_step(layer, *kernels)) return forward(layer, Keep::kNothing);
     const auto& s = layer.sizes;
     LayerOutputs outputs;
     outputs.output = at::empty({1, s.B, s.H}, layer.input.options());
     outputs.h_n = at::empty({1, s.B, s.H}, layer.input.options());
-    if (layer.cell.states == 2) outputs.c_n = at::empty_like(outputs.h_n);
+    if (layer.cell.has_c()) outputs.c_n = at::empty_like(outputs.h_n);
     run_directions(layer, *kernels, outputs);
     return outputs;
   }
@@ -150,7 +157,11 @@ Choice explain(const CellFacts& cell, Storage storage, WeightStorage weights,
                const LayerSizes& sizes, bool is_projected, bool is_training, bool has_rows,
                bool is_rowwise) {
   if (cell.is_elementwise) return elementwise::explain(cell, storage, sizes);
-  if (is_rowwise) return rowwise::explain(cell, storage, sizes, is_training);
+  const bool has_second = weights == WeightStorage::kAsTensors &&
+                          (is_projected || cell.two_products) && sizes.T * sizes.B * sizes.H > 0;
+  if (is_rowwise || cell.whole_rows || has_second) {
+    return rowwise::explain(cell, storage, sizes, is_training);
+  }
   std::string why;
   const CellKernels* kernels = find_kernels(cell, storage, weights, sizes, is_projected, why);
   if (!kernels) return {"stepwise", "", why};

@@ -30,10 +30,7 @@ int patience_of(const Plan& plan) {
 
 const CellKernels* find_kernels(const CellFacts& cell, Storage storage, WeightStorage weights,
                                 const LayerSizes& sizes, bool is_projected, std::string& why) {
-  if (is_projected) return why = "a projection takes the stepwise engine", nullptr;
-  if (cell.two_products) {
-    return why = "two products a step (reset_before) take the stepwise engine", nullptr;
-  }
+  if (is_projected || cell.two_products) return why = "a second product in a step", nullptr;
   if (sizes.T * sizes.B * sizes.H == 0) return why = "there is nothing to compute", nullptr;
   return find_kernels(int(cell.kind), storage, weights);
 }
@@ -107,12 +104,13 @@ LayerArgs Grid::arguments(const Layer& layer, std::int64_t d) const {
   const Rows rows = layer.rows(d);
   LayerArgs args{};
   args.T = s.T, args.B = s.B, args.I = s.I, args.H = s.H;
-  args.padded_H = padded_units(s.H);
+  args.P = s.P;
+  args.padded_H = padded_units(s.H), args.padded_P = padded_units(s.P);
   args.reverse = rows.reverse;
   args.input = pointer(layer.input);
-  args.h_0 = pointer(layer.h_0, d * s.B * s.H), args.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  args.h_0 = pointer(layer.h_0, d * s.B * s.P), args.c_0 = pointer(layer.c_0, d * s.B * s.c());
   args.lengths = rows.lengths, args.resets = rows.resets;
-  args.output_stride = s.D * s.H, args.cells_stride = s.D * s.H;
+  args.output_stride = s.D * s.P, args.cells_stride = s.D * s.c();
   args.saved_stride = s.saved * s.H;
   return args;
 }

@@ -1,6 +1,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
 #include "recurrent/cpu/packs.h"
 #include "recurrent/cpu/sequence.h"
 
@@ -76,12 +78,13 @@ class BackwardPass {
     const auto empty = [&](at::IntArrayRef shape) { return at::empty(shape, arithmetic_); };
     TeamBuffers b;
     b.carry_dh = empty({s_.B, padded});
-    if (layer_.cell.states == 2) b.carry_dc = empty({s_.B, padded});
+    if (layer_.cell.has_c()) b.carry_dc = empty({s_.B, padded});
     b.dx_gates = empty({frames, gates});
     b.dg_gates = layer_.cell.additive ? b.dx_gates : empty({frames, gates});
     if (!outputs_.saved.defined()) b.saved_again = empty({frames, s_.saved * s_.H});
-    b.plain_x = empty({grid_.padded_units(s_.I), frames});
-    b.plain_h = empty({padded, frames});
+    const std::int64_t panel_frames = std::max(frames, kLeastPanelFrames);
+    b.plain_x = empty({grid_.padded_units(s_.I), panel_frames});
+    b.plain_h = empty({padded, panel_frames});
     return b;
   }
 

@@ -13,7 +13,7 @@ LayerOutputs sequence_forward(const Layer& layer, Keep keep, const CellKernels& 
   const std::int64_t padded = grid.padded_units(s.H);
   const at::Tensor carry_h = at::empty({s.D, 2, s.B, padded}, arithmetic);
   const at::Tensor carry_c =
-      layer.cell.states == 2 ? at::empty({s.D, s.B, padded}, arithmetic) : at::Tensor();
+      layer.cell.has_c() ? at::empty({s.D, s.B, padded}, arithmetic) : at::Tensor();
   std::vector<ForwardArgs> args(s.D);
   std::vector<std::shared_ptr<const Pack>> packs;
   for (std::int64_t d = 0; d < s.D; ++d) {

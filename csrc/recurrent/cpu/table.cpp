@@ -19,6 +19,7 @@ const CellKernels* find_narrow(int cell, Storage storage, WeightStorage weights)
   };
   // Of two that contain a third the later asks the earlier.
   static constexpr Set kSets[] = {
+      {InstructionSet::kAmx, amx_narrow},
       {InstructionSet::kAvx512Bf16, avx512_bf16_narrow},
       {InstructionSet::kAvx512Vnni, avx512_vnni_narrow},
       {InstructionSet::kAvx512, avx512_narrow},

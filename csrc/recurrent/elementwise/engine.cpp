@@ -127,7 +127,7 @@ class ForwardPass : Pass {
   ForwardPass(const Layer& layer, Keep keep) : Pass(layer, keep != Keep::kNothing) {}
 
   void run(const LayerOutputs& out) {
-    const bool has_c = layer_.cell.states == 2;
+    const bool has_c = layer_.cell.has_c();
     const at::Tensor carry_h = empty({s_.B, padded_});
     const at::Tensor carry_c = has_c ? empty({s_.B, padded_}) : at::Tensor();
     std::vector<ForwardArgs> args(s_.D);
@@ -152,7 +152,7 @@ class BackwardPass : Pass {
     const int64_t frames = s_.B * plan_.backward_steps, blocks = divide_up(s_.B, plan_.block_rows);
     const int64_t columns = kernels_.packs.plain_columns;
     carry_dh_ = empty({s_.B, padded_});
-    if (layer.cell.states == 2) carry_dc_ = empty({s_.B, padded_});
+    if (layer.cell.has_c()) carry_dc_ = empty({s_.B, padded_});
     dx_gates_ = empty({frames, s_.G * s_.H});
     plain_x_ = empty({divide_up(s_.I, columns) * columns, frames});
     d_units_ = at::zeros({s_.D, blocks, layer.cell.unit_weights + 1, padded_}, arithmetic_);

@@ -31,6 +31,7 @@ class Pass {
         kernels_(kernels_of(layer.cell, layer.storage)),
         grid_(layer, kernels_.packs, is_training),
         padded_(grid_.padded_units(s_.H)),
+        padded_h_(grid_.padded_units(s_.P)),
         gates_(grid_.padded_units(s_.G * s_.H)),
         arithmetic_(layer.input.options().dtype(layer.arithmetic())) {}
 
@@ -53,9 +54,9 @@ class Pass {
   RowArgs row_args(int64_t d) {
     const DirectionWeights& w = layer_.weights[d];
     RowArgs row{};
-    row.norm = w.norm_gates.defined() ? Norm::kGates
-               : w.norm_hh.defined()  ? Norm::kParts
-                                      : Norm::kNone;
+    row.norm = w.norm_gates.defined()   ? Norm::kGates
+               : layer_.is_normalised() ? Norm::kParts
+                                        : Norm::kNone;
     row.noise = noise_of(w);
     row.padded_gates = gates_;
     row.norm_ih = hold(w.norm_ih);
@@ -68,7 +69,18 @@ class Pass {
       tensors_.push_back(empty({s_.B, padded_}));
       row.dropped = pointer(tensors_.back());
     }
+    row.second = layer_.is_projected()      ? Second::kProjection
+                 : layer_.cell.two_products ? Second::kLastGate
+                                            : Second::kNone;
     return row;
+  }
+  // The rows of a vector or matrix of all gates whose product is with h itself, and those of the
+  // last gate where that has a product of its own.
+  at::Tensor rows_of_h(const at::Tensor& all) const {
+    return layer_.cell.two_products && all.defined() ? all.narrow(0, 0, (s_.G - 1) * s_.H) : all;
+  }
+  at::Tensor rows_of_last(const at::Tensor& all) const {
+    return all.defined() ? all.narrow(0, (s_.G - 1) * s_.H, s_.H) : all;
   }
   // Packed columns of both weights, and their biases.
   void set_panels(cpu::LayerArgs& a, const DirectionWeights& w) {
@@ -76,7 +88,7 @@ class Pass {
         hold(cpu::pack_gates(kernels_.packs, 1, w.weight_ih, {}, w.bias_ih));
     a.panels_ih = of_input.panels.get(), a.bias_ih = of_input.bias.get();
     const cpu::Pack& of_state =
-        hold(cpu::pack_gates(kernels_.packs, 1, w.weight_hh, {}, w.bias_hh));
+        hold(cpu::pack_gates(kernels_.packs, 1, rows_of_h(w.weight_hh), {}, rows_of_h(w.bias_hh)));
     a.panels_hh = of_state.panels.get(), a.bias_hh = of_state.bias.get();
   }
 
@@ -84,7 +96,7 @@ class Pass {
   const LayerSizes& s_;
   const Kernels& kernels_;
   cpu::Grid grid_;
-  const int64_t padded_, gates_;  // units, and columns of gates, to whole panels
+  const int64_t padded_, padded_h_, gates_;  // units, those of h, columns of gates: whole panels
   const at::TensorOptions arithmetic_;
 
  private:
@@ -98,7 +110,6 @@ class ForwardPass : Pass {
 
   void run(const LayerOutputs& out) {
     const int64_t groups = grid_.plan().row_groups, frames = grid_.plan().forward_frames;
-    const bool has_c = layer_.cell.states == 2;
     std::vector<at::Tensor> scratch;
     const auto take = [&](at::Tensor tensor) {
       scratch.push_back(std::move(tensor));
@@ -111,19 +122,32 @@ class ForwardPass : Pass {
       set_panels(a, layer_.weights[d]);
       a.row = row_args(d);
       a.chunk_frames = frames;
-      a.output = pointer(out.output, d * s_.H), a.cells = pointer(out.cells, d * s_.H);
-      a.h_n = pointer(out.h_n, d * s_.B * s_.H), a.c_n = pointer(out.c_n, d * s_.B * s_.H);
+      a.output = pointer(out.output, d * s_.P), a.cells = pointer(out.cells, d * s_.c());
+      a.h_n = pointer(out.h_n, d * s_.B * s_.P), a.c_n = pointer(out.c_n, d * s_.B * s_.c());
       a.saved = pointer(out.saved, d * s_.T * s_.B * a.saved_stride);
-      a.carry_h = take(empty({s_.B, padded_}));
-      if (has_c) a.carry_c = take(empty({s_.B, padded_}));
+      a.carry_h = take(empty({s_.B, padded_h_}));
+      if (s_.N > 0) a.carry_c = take(empty({s_.B, s_.N, padded_}));
       if (a.row.dropped) a.carry_dropped = take(empty({s_.B, padded_}));
       if (a.row.norm_c) a.new_c = take(empty({2, s_.B, padded_}));
       a.x_gates = take(gate_rows(groups * frames));
       a.x_moments = take(empty({groups * frames, 2}));
       a.h_gates = take(gate_rows(s_.B));
+      if (a.row.second != Second::kNone) {
+        set_second(a, layer_.weights[d]);
+        a.operand = take(empty({s_.B, padded_})), a.product = take(empty({s_.B, padded_h_}));
+      }
     }
     grid_.run(kernels_.forward_scratch(args[0]),
               [&](int d, const cpu::Place& place) { kernels_.forward(args[d], place); });
+  }
+
+ private:
+  void set_second(ForwardArgs& a, const DirectionWeights& w) {
+    const bool is_projection = a.row.second == Second::kProjection;
+    const at::Tensor weight = is_projection ? w.weight_hr : rows_of_last(w.weight_hh);
+    const at::Tensor bias = is_projection ? at::Tensor() : rows_of_last(w.bias_hh);
+    const cpu::Pack& pack = hold(cpu::pack_gates(kernels_.packs, 1, weight, {}, bias));
+    a.panels_second = pack.panels.get(), a.bias_second = pack.bias.get();
   }
 };
 
@@ -138,8 +162,8 @@ class BackwardPass : Pass {
       // adds.
       if (needs.input) d_input_.push_back(at::zeros({s_.T, s_.B, s_.I}, arithmetic_));
     }
-    if (needs.h_0) d_h_0_ = empty({s_.D, s_.B, s_.H});
-    if (needs.c_0) d_c_0_ = empty({s_.D, s_.B, s_.H});
+    if (needs.h_0) d_h_0_ = empty({s_.D, s_.B, s_.P});
+    if (needs.c_0) d_c_0_ = empty({s_.D, s_.B, s_.c()});
     for (int64_t d = 0; d < s_.D; ++d) args_.push_back(arguments(d));
   }
 
@@ -167,13 +191,13 @@ class BackwardPass : Pass {
   // Of one team of threads, for one direction after another.
   struct Buffers {
     at::Tensor carry_dh, carry_dc, dx_gates, dg_gates, dg_raw, raw_again, moments, c_rows;
-    at::Tensor plain_x, plain_h;
+    at::Tensor plain_x, plain_h, d_operand, d_projected, plain_operand;
   };
   Buffers make_buffers() const {
     const int64_t frames = grid_.plan().backward_frames, columns = s_.G * s_.H;
     Buffers b;
-    b.carry_dh = empty({s_.B, padded_});
-    if (layer_.cell.states == 2) b.carry_dc = empty({s_.B, padded_});
+    b.carry_dh = empty({s_.B, padded_h_});
+    if (s_.N > 0) b.carry_dc = empty({s_.B, s_.N, padded_});
     b.dx_gates = empty({frames, columns});
     b.dg_gates = layer_.cell.additive ? b.dx_gates : empty({frames, columns});
     b.dg_raw = layer_.is_normalised() ? empty({frames, columns}) : b.dg_gates;
@@ -181,7 +205,11 @@ class BackwardPass : Pass {
     b.moments = empty({frames, 8});
     if (layer_.normalises_c()) b.c_rows = empty({s_.B, layer_.cell.saved + 3, padded_});
     b.plain_x = empty({grid_.padded_units(s_.I), frames});
-    b.plain_h = empty({padded_, frames});
+    b.plain_h = empty({padded_h_, frames});
+    if (layer_.is_projected()) b.d_projected = empty({frames, s_.P});
+    if (layer_.has_second_product()) {
+      b.d_operand = empty({s_.B, padded_}), b.plain_operand = empty({padded_, frames});
+    }
     return b;
   }
   BackwardArgs arguments(int64_t d) {
@@ -190,17 +218,23 @@ class BackwardPass : Pass {
     static_cast<cpu::LayerArgs&>(a) = grid_.arguments(layer_, d);
     a.row = row_args(d);
     a.chunk_frames = grid_.plan().backward_frames;
-    a.output = pointer(outputs_.output, d * s_.H), a.cells = pointer(outputs_.cells, d * s_.H);
+    a.output = pointer(outputs_.output, d * s_.P), a.cells = pointer(outputs_.cells, d * s_.c());
     a.saved = pointer(outputs_.saved, d * s_.T * s_.B * a.saved_stride);
-    a.d_output = pointer(grads_.output, d * s_.H), a.d_cells = pointer(grads_.cells, d * s_.H);
-    a.d_h_n = pointer(grads_.h_n, d * s_.B * s_.H), a.d_c_n = pointer(grads_.c_n, d * s_.B * s_.H);
-    a.d_h_0 = pointer(d_h_0_, d * s_.B * s_.H), a.d_c_0 = pointer(d_c_0_, d * s_.B * s_.H);
+    a.d_output = pointer(grads_.output, d * s_.P), a.d_cells = pointer(grads_.cells, d * s_.c());
+    a.d_h_n = pointer(grads_.h_n, d * s_.B * s_.P),
+    a.d_c_n = pointer(grads_.c_n, d * s_.B * s_.c());
+    a.d_h_0 = pointer(d_h_0_, d * s_.B * s_.P), a.d_c_0 = pointer(d_c_0_, d * s_.B * s_.c());
     if (outputs_.saved.defined()) {
       a.bias_ih = hold(w.bias_ih), a.bias_hh = hold(w.bias_hh);
     } else {
       set_panels(a, w);
     }
-    a.plain_hh = hold(cpu::pack_plain(kernels_.packs, w.weight_hh)).panels.get();
+    a.plain_hh = hold(cpu::pack_plain(kernels_.packs, rows_of_h(w.weight_hh))).panels.get();
+    if (a.row.second != Second::kNone) {
+      const bool is_projection = a.row.second == Second::kProjection;
+      const at::Tensor second = is_projection ? w.weight_hr : rows_of_last(w.weight_hh);
+      a.plain_second = hold(cpu::pack_plain(kernels_.packs, second)).panels.get();
+    }
     const size_t team = size_t(d) % teams_.size();
     if (needs_.input) {
       a.plain_ih = hold(cpu::pack_plain(kernels_.packs, w.weight_ih)).panels.get();
@@ -213,6 +247,8 @@ class BackwardPass : Pass {
     a.dg_raw = pointer(b.dg_raw), a.raw_again = pointer(b.raw_again);
     a.moments = pointer(b.moments), a.c_rows = pointer(b.c_rows);
     a.plain_x = pointer(b.plain_x), a.plain_h = pointer(b.plain_h);
+    a.d_operand = pointer(b.d_operand), a.d_projected = pointer(b.d_projected);
+    a.plain_operand = pointer(b.plain_operand);
     return a;
   }
   void set_gradients(BackwardArgs& a, int64_t d) {
@@ -225,6 +261,7 @@ class BackwardPass : Pass {
     });
     a.d_weight_ih = pointer(found.weight_ih), a.d_weight_hh = pointer(found.weight_hh);
     a.d_bias_ih = pointer(found.bias_ih), a.d_bias_hh = pointer(found.bias_hh);
+    a.d_weight_hr = pointer(found.weight_hr);
     a.d_norm_ih = pointer(found.norm_ih);
     a.d_norm_hh = pointer(found.norm_gates.defined() ? found.norm_gates : found.norm_hh);
     d_weights_.push_back(found);
@@ -276,7 +313,13 @@ class RowwiseEngine final : public Engine {
   InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
                           const LayerGradients& grads, const LayerNeeds& needs) const override {
     if (is_empty(layer.sizes)) return nothing_back(layer, grads, needs);
-    return BackwardPass(layer, outputs, grads, needs).run();
+    if (outputs.saved.defined() || !layer.has_second_product()) {
+      return BackwardPass(layer, outputs, grads, needs).run();
+    }
+    // What a second product takes is not computed again chunk by chunk.
+    LayerOutputs completed = outputs;
+    completed.saved = forward(layer, Keep::kEverything).saved;
+    return BackwardPass(layer, completed, grads, needs).run();
   }
 };
 

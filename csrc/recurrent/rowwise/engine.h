@@ -1,6 +1,6 @@
 // The CPU's engine of layers whose cells look at whole rows: layer normalisation, zoneout, dropout
-// of the h that enters the product. Any dense cell of one product a step; the kernels:
-// cpu/kernels/. That of CUDA: cuda/engine.h.
+// of the h that enters the product; and of those with a second product a step. Any dense cell; the
+// kernels: cpu/kernels/. That of CUDA: cuda/engine.h.
 #pragma once
 #include "recurrent/engine.h"
 

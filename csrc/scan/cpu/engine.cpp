@@ -45,13 +45,16 @@ class ScanPass {
 
   void run(const Walk& walk, bool has_sums) const {
     const int64_t lanes = std::min(plan_.tile, a_.H);
-    const std::size_t bytes = line_up(lanes * kernels_.lane_bytes * (has_sums ? 3 : 1));
+    const std::size_t of_lanes = lanes * kernels_.lane_bytes;
+    const std::size_t bytes =
+        line_up(of_lanes * ((has_sums ? 3 : 1) + (is_side_by_side() ? 2 : 0)));
     char* const memory = scan_workspace.at_least(threads_ * bytes);
     run_tasks(threads_, a_.B * tiles_, [&](int thread, int64_t index) {
-      const ScanTask task = task_of(index, 0, a_.T);
+      ScanTask task = task_of(index, 0, a_.T);
       char* const state = memory + thread * bytes;
-      char* const sums = state + (task.last_lane - task.first_lane) * kernels_.lane_bytes;
-      if (has_sums) std::memset(sums, 0, 2 * (sums - state));
+      char* const sums = state + of_lanes;
+      task.scratch = has_sums ? sums + 2 * of_lanes : sums;
+      if (has_sums) std::memset(sums, 0, 2 * of_lanes);
       walk(task, state, sums);
     });
     scan_workspace.trim();
@@ -77,8 +80,13 @@ class ScanPass {
       const int64_t chunk = i / tasks, index = i % tasks;
       const ScanTask task = chunk_of(chunk, index);
       if (!reaches[i]) continue;
-      kernels_.combine(task.last_lane - task.first_lane, at(chunk, index, 1),
-                       at(chunk - 1, index, 0), at(chunk, index, 0));
+      const int64_t lanes = task.last_lane - task.first_lane;
+      if (kernels_.is_finite(lanes, at(chunk, index, 0), at(chunk, index, 1))) {
+        kernels_.combine(lanes, at(chunk, index, 1), at(chunk - 1, index, 0), at(chunk, index, 0));
+      } else {  // the state may be finite where the product is not: step by step
+        std::memcpy(at(chunk, index, 0), at(chunk - 1, index, 0), bytes);
+        walk(task, at(chunk, index, 0), nullptr);
+      }
     }
     run_tasks(threads_, (chunks - 1) * tasks, [&](int, int64_t i) {
       const int64_t chunk = i / tasks + 1, index = i % tasks;
@@ -88,13 +96,14 @@ class ScanPass {
   }
 
  private:
+  bool is_side_by_side() const { return a_.units < a_.H; }
   static std::size_t line_up(std::size_t bytes) {
     constexpr std::size_t kLine = 64;
     return (bytes + kLine - 1) / kLine * kLine;
   }
   ScanTask task_of(int64_t index, int64_t begin, int64_t end) const {
     const int64_t first = index % tiles_ * plan_.tile;
-    return {index / tiles_, first, std::min(first + plan_.tile, a_.H), begin, end};
+    return {index / tiles_, first, std::min(first + plan_.tile, a_.H), begin, end, nullptr};
   }
   ScanTask chunk_of(int64_t chunk, int64_t index) const {
     return task_of(index, chunk_begin(plan_, a_.T, chunk), chunk_begin(plan_, a_.T, chunk + 1));
@@ -114,8 +123,9 @@ at::Tensor new_result(const ScanProblem& p) {
 }
 
 ScanPlan plan_of(const ScanArgs& a, const ScanKernels& kernels, int64_t bytes) {
+  // Rows side by side are walked from end to end.
   return plan_scan({a.T, a.B, a.H, kernels.vector_lanes, kernels.lane_bytes, bytes},
-                   available_threads());
+                   available_threads(), /*can_chunk=*/a.units == a.H);
 }
 
 at::Tensor forward(const ScanProblem& p) {
@@ -123,7 +133,7 @@ at::Tensor forward(const ScanProblem& p) {
   const ScanKernels& kernels = *scan_table()(p.storage);
   const at::Tensor h = new_result(p);
   if (h.numel() == 0) return h;
-  ScanLayout layout(p);
+  ScanLayout layout(p, kernels.vector_lanes);
   ScanForwardArgs args{};
   args.a = layout.operand(p.a), args.b = layout.operand(p.b), args.h = layout.result(h);
   args.h_0 = p.h_0.defined() ? p.h_0.const_data_ptr() : nullptr;
@@ -153,7 +163,7 @@ ScanGradients backward(const ScanProblem& p, const at::Tensor& h, const ScanNeed
   if (needs.h_0) grads.h_0 = at::empty({s.B, s.H}, p.b.options());
   if (needs.a) grads.a = new_result(p);
   if (s.B * s.H == 0) return grads;
-  ScanLayout layout(p);
+  ScanLayout layout(p, kernels.vector_lanes);
   ScanBackwardArgs args{};
   args.a = layout.operand(p.a), args.grad_h = layout.operand(p.b);
   if (needs.a) args.h = layout.operand(h);

@@ -1,11 +1,22 @@
 #include "scan/cpu/layout.h"
 
-namespace fastcells::cpu {
+#include <algorithm>
+#include <numeric>
 
-ScanLayout::ScanLayout(const ScanProblem& problem)
+namespace fastcells::cpu {
+namespace {
+
+// Rows that are worth laying side by side: fewer are shared by threads, or cut in time.
+constexpr int64_t kLeastRows = 4;
+
+}  // namespace
+
+ScanLayout::ScanLayout(const ScanProblem& problem, int64_t vector_lanes)
     : problem_(problem),
       parts_(problem.storage.is_complex ? 2 : 1),
-      can_merge_(!problem.lengths.defined() && !problem.resets.defined()) {}
+      is_masked_(problem.lengths.defined() || problem.resets.defined()),
+      can_merge_(!is_masked_ || (!problem.is_batch_first && problem.sizes.B >= kLeastRows &&
+                                 problem.sizes.H * parts_ < vector_lanes)) {}
 
 ScanOperand ScanLayout::operand(const at::Tensor& x) {
   const auto& s = problem_.sizes;
@@ -22,6 +33,10 @@ ScanOperand ScanLayout::operand(const at::Tensor& x) {
     t = t.contiguous();
     kept_.push_back(t);
   }
+  if (is_masked_ && can_merge_ && !is_one_row()) {
+    t = t.contiguous();
+    kept_.push_back(t);
+  }
   can_merge_ &= is_one_row();
   return {t.const_data_ptr(), t.stride(0) * parts_, t.stride(1) * parts_, unit_of()};
 }
@@ -35,10 +50,20 @@ ScanResult ScanLayout::result(const at::Tensor& x) {
 
 void ScanLayout::merge(ScanArgs& args) {
   const auto& s = problem_.sizes;
-  args.T = s.T, args.B = s.B, args.H = s.H * parts_;
+  args.T = s.T, args.B = s.B, args.H = args.units = s.H * parts_;
   args.rows = problem_.rows();
   if (!can_merge_ || s.B == 1) return;
-  args.H *= args.B, args.B = args.rows.B = 1;
+  args.H *= args.B, args.B = 1;
+  if (!is_masked_) {
+    args.units = args.H, args.rows.B = 1;
+  } else if (args.rows.lengths) {
+    by_length_.resize(s.B);
+    std::iota(by_length_.begin(), by_length_.end(), 0);
+    std::stable_sort(by_length_.begin(), by_length_.end(), [&](int64_t x, int64_t y) {
+      return args.rows.lengths[x] < args.rows.lengths[y];
+    });
+    args.by_length = by_length_.data();
+  }
 }
 
 }  // namespace fastcells::cpu

@@ -16,12 +16,12 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b;
 
 }  // namespace
 
-ScanPlan plan_scan(const ScanShape& s, int threads) {
+ScanPlan plan_scan(const ScanShape& s, int threads, bool can_chunk) {
   const std::int64_t vectors = divide_up(s.lanes, s.vector_lanes);  // of a row
   const std::int64_t worth = std::max<std::int64_t>(1, s.bytes / kBytesPerThread);
   threads = int(std::min<std::int64_t>(threads, worth));
   const std::int64_t total = s.rows * vectors;
-  if (total < threads && s.T >= kLeastChunk * (threads + 1)) {
+  if (can_chunk && total < threads && s.T >= kLeastChunk * (threads + 1)) {
     return {threads, vectors * s.vector_lanes, threads + 1};
   }
   threads = int(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, total)));

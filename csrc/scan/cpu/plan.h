@@ -23,7 +23,7 @@ struct ScanPlan {
 // (the product of the factors, and the state that comes of zero), and when the states between them
 // are known all are walked at the same time. A thread so walks two of `threads + 1` chunks. The
 // results depend on the number of chunks in their last bits, and so on that of torch's threads.
-ScanPlan plan_scan(const ScanShape& shape, int threads);
+ScanPlan plan_scan(const ScanShape& shape, int threads, bool can_chunk);
 
 // The steps of a chunk begin here, in the order of processing.
 inline std::int64_t chunk_begin(const ScanPlan& plan, std::int64_t T, std::int64_t chunk) {

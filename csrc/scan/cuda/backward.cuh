@@ -27,13 +27,13 @@ __global__ void __launch_bounds__(kScanThreads)
     scan_backward_kernel(ScanBackwardArgs args, ScanChunks chunks) {
   using A = typename N::A;
   constexpr int kSteps = kLoadedSteps<N> / 2;
-  const ScanLane lane(args, chunks, blockIdx.x, threadIdx.x);
+  const ScanLane lane = scan_lane(args, chunks, kWrites);
   if (!lane.is_there) return;
   const RowWalk walk(args.rows, lane.row, !args.rows.reverse);
   const LaneOperand<N> a(args.a, lane), grad(args.grad_h, lane), h(args.h, lane);
   const LaneResult<N> d_b(args.d_b, lane), d_a(args.d_a, lane);
   const bool wants_a = kWrites && (d_a.data || args.d_a_sums);
-  A state = kWrites ? incoming_state<N>(args, chunks, lane) : N::zero();
+  A state = kWrites ? incoming_state<N>(chunks, lane) : N::zero();
   A product = N::one(), sum = N::zero(), some = N::zero();
   bool reaches = true;
   for (std::int64_t p = lane.begin; p < lane.end; p += kSteps) {
@@ -71,26 +71,13 @@ __global__ void __launch_bounds__(kScanThreads)
     }
     if ((p - lane.begin) % kScanStepsOfSum == 0) sum = N::add(sum, some), some = N::zero();
   }
-  if (!kWrites) return store_summary<N>(args, chunks, lane, state, product, reaches);
-  if (args.d_a_sums) static_cast<A*>(args.d_a_sums)[lane.lane] = N::add(sum, some);
+  if (!kWrites) return ScanSummary<N>{state, product, reaches}.store(chunks, lane);
+  if (args.d_a_sums) {
+    static_cast<A*>(args.d_a_sums)[lane.chunk * lane.lanes + lane.lane] = N::add(sum, some);
+  }
   if (!args.d_h_0 || lane.end != args.T) return;
   const bool reaches_h_0 = walk.length > 0 && !args.rows.cut_initial(lane.row);
   N::store(static_cast<typename N::T*>(args.d_h_0) + lane.lane, reaches_h_0 ? state : N::zero());
-}
-
-// The kernels in their order; run(blocks, kernel, args...) runs one, or returns why not.
-template <class N, class Run>
-cudaError_t run_scan_backward(const ScanBackwardArgs& args, const ScanChunks& chunks,
-                              const Run& run) {
-  const std::int64_t blocks = scan_blocks(args);
-  if (chunks.count > 1) {
-    cudaError_t error =
-        run(blocks * (chunks.count - 1), scan_backward_kernel<N, false>, args, chunks);
-    if (error != cudaSuccess) return error;
-    error = run(blocks, scan_states_kernel<N>, chunks, args.B * args.H);
-    if (error != cudaSuccess) return error;
-  }
-  return run(blocks * chunks.count, scan_backward_kernel<N, true>, args, chunks);
 }
 
 }  // namespace fastcells::cuda

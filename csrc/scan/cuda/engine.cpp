@@ -4,8 +4,6 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <algorithm>
-
 #include "scan/cuda/launch.h"
 
 namespace fastcells::cuda {
@@ -25,35 +23,34 @@ void set_arguments(const ScanProblem& p, ScanArgs& args) {
   args.rows = p.rows(), args.a = operand(p.a);
 }
 
+int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
 // Chunks of time and their scratch, which lives as long as this.
 class Chunks {
  public:
   explicit Chunks(const ScanProblem& p) {
-    // Fewer lanes than this leave most of the card idle; with chunks there are so many threads.
-    constexpr int64_t kEnoughLanes = 8192, kThreads = 32768;
-    constexpr int64_t kLeastSteps = 64, kMostChunks = 256;
-    const auto& s = p.sizes;
-    const int64_t lanes = std::max<int64_t>(1, s.B * s.H);
-    int64_t count = 1;
-    if (lanes < kEnoughLanes) {
-      count = std::min({(kThreads + lanes - 1) / lanes, s.T / kLeastSteps, kMostChunks});
-    }
-    count = std::max<int64_t>(1, count);
-    chunks_.steps = std::max<int64_t>(1, (s.T + count - 1) / count);
-    chunks_.count = std::max<int64_t>(1, (s.T + chunks_.steps - 1) / chunks_.steps);
-    if (chunks_.count == 1) return;
-    const auto options = p.b.options();
-    numbers_ = at::empty({2, chunks_.count - 1, lanes}, options.dtype(p.arithmetic()));
-    reaches_ = at::empty({chunks_.count - 1, lanes}, options.dtype(at::kBool));
+    const int64_t lanes = p.sizes.B * p.sizes.H;
+    chunks_.plan = plan_scan(p.sizes.T, lanes, multiprocessors());
+    const int64_t before = chunks_.plan.chunks - 1;
+    if (before == 0) return;
+    numbers_ = at::empty({2, before, lanes}, p.b.options().dtype(p.arithmetic()));
+    flags_ = at::empty({before + 1, lanes}, p.b.options().dtype(at::kBool));
     chunks_.states = numbers_.select(0, 0).mutable_data_ptr();
     chunks_.products = numbers_.select(0, 1).mutable_data_ptr();
-    chunks_.reaches = reaches_.mutable_data_ptr<bool>();
+    chunks_.reaches = flags_.mutable_data_ptr<bool>();
+    chunks_.is_whole = chunks_.reaches + before * lanes;
   }
   const ScanChunks& get() const { return chunks_; }
+  int64_t count() const { return chunks_.plan.chunks; }
 
  private:
   ScanChunks chunks_{};
-  at::Tensor numbers_, reaches_;
+  at::Tensor numbers_, flags_;
 };
 
 class CudaScan final : public ScanEngine {
@@ -86,9 +83,9 @@ class CudaScan final : public ScanEngine {
     }
     if (needs.a) {
       args.h = operand(h);
-      const bool has_sums = s.T > 1 && p.a.stride(0) == 0 && chunks.get().count == 1;
+      const bool has_sums = s.T > 1 && p.a.stride(0) == 0;
       if (has_sums) {
-        grads.a = at::empty({1, s.B, s.H}, p.b.options().dtype(p.arithmetic()));
+        grads.a = at::empty({chunks.count(), s.B, s.H}, p.b.options().dtype(p.arithmetic()));
         args.d_a_sums = grads.a.mutable_data_ptr();
       } else {
         grads.a = p.empty_result(), args.d_a = result(grads.a);
@@ -96,6 +93,7 @@ class CudaScan final : public ScanEngine {
     }
     if (s.B * s.H == 0) return grads;
     check(launch_scan_backward(p.storage, args, chunks.get(), stream()));
+    if (args.d_a_sums && chunks.count() > 1) grads.a = grads.a.sum(0, /*keepdim=*/true);
     return grads;
   }
 };

@@ -17,12 +17,12 @@ __global__ void __launch_bounds__(kScanThreads)
     scan_forward_kernel(ScanForwardArgs args, ScanChunks chunks) {
   using A = typename N::A;
   constexpr int kSteps = kLoadedSteps<N>;
-  const ScanLane lane(args, chunks, blockIdx.x, threadIdx.x);
+  const ScanLane lane = scan_lane(args, chunks, kWrites);
   if (!lane.is_there) return;
   const RowWalk walk(args.rows, lane.row, args.rows.reverse);
   const LaneOperand<N> a(args.a, lane), b(args.b, lane);
   const LaneResult<N> h(args.h, lane);
-  A state = kWrites ? incoming_state<N>(args, chunks, lane) : N::zero(), product = N::one();
+  A state = kWrites ? incoming_state<N>(chunks, lane) : N::zero(), product = N::one();
   bool reaches = true;
   for (std::int64_t p = lane.begin; p < lane.end; p += kSteps) {
     A factor[kSteps], term[kSteps];
@@ -53,22 +53,7 @@ __global__ void __launch_bounds__(kScanThreads)
       }
     }
   }
-  if (!kWrites) store_summary<N>(args, chunks, lane, state, product, reaches);
-}
-
-// The kernels in their order; run(blocks, kernel, args...) runs one, or returns why not.
-template <class N, class Run>
-cudaError_t run_scan_forward(const ScanForwardArgs& args, const ScanChunks& chunks,
-                             const Run& run) {
-  const std::int64_t blocks = scan_blocks(args);
-  if (chunks.count > 1) {
-    cudaError_t error =
-        run(blocks * (chunks.count - 1), scan_forward_kernel<N, false>, args, chunks);
-    if (error != cudaSuccess) return error;
-    error = run(blocks, scan_states_kernel<N>, chunks, args.B * args.H);
-    if (error != cudaSuccess) return error;
-  }
-  return run(blocks * chunks.count, scan_forward_kernel<N, true>, args, chunks);
+  if (!kWrites) ScanSummary<N>{state, product, reaches}.store(chunks, lane);
 }
 
 }  // namespace fastcells::cuda

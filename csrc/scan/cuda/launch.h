@@ -3,20 +3,24 @@
 // is the caller's; what is `out` is written whole.
 #pragma once
 #include "scan/args.h"
+#include "scan/cuda/plan.h"
 
 namespace fastcells::cuda {
 
 // Chunks of time that are walked at the same time, where lanes (a batch row and unit each) are few:
 // all but the last are first summed up, then the states between them follow one from the other.
+// Where a product of factors is not finite, a state that is may still be right behind it: one
+// thread then walks the whole lane.
 struct ScanChunks {
-  std::int64_t count;  // 1: no chunks, and no buffers
-  std::int64_t steps;  // of a chunk; the last has what is left
-  void* states;        // A [count - 1, lanes] scratch
-  void* products;      // A [count - 1, lanes] scratch
-  bool* reaches;       // [count - 1, lanes] scratch
+  ScanPlan plan;
+  void* states;    // A [chunks - 1, lanes] scratch; no buffers without chunks
+  void* products;  // A [chunks - 1, lanes] scratch
+  bool* reaches;   // [chunks - 1, lanes] scratch: whether what comes in reaches the end
+  bool* is_whole;  // [lanes] scratch: lanes that are walked from end to end
 };
 
-// Without chunks alone: d_a_sums. A is float, double for float64, and pairs of them for complex.
+// A is float, double for float64, and pairs of them for complex. d_a_sums are A [chunks, B, H], the
+// sums of each chunk.
 int launch_scan_forward(ScanStorage storage, const ScanForwardArgs& args, const ScanChunks& chunks,
                         void* stream);
 int launch_scan_backward(ScanStorage storage, const ScanBackwardArgs& args,

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/storage.cuh"
+#include "cuda/warp.cuh"
 #include "host_device.h"
 #include "scan/args.h"
 
@@ -21,6 +22,8 @@ struct RealNumber {
   FC_HD static A multiply(A x, A y) { return x * y; }
   FC_HD static A multiply_add(A a, A x, A b) { return a * x + b; }
   FC_HD static A conjugate_multiply(A a, A x) { return a * x; }
+  FC_HD static bool is_finite(A x) { return x - x == A(0); }
+  FC_DEVICE static A of_lane(A x, int from) { return __shfl_sync(~0u, x, from); }
 };
 
 template <class S>
@@ -42,6 +45,10 @@ struct ComplexNumber {
   }
   FC_HD static A conjugate_multiply(A a, A x) {
     return {a.re * x.re + a.im * x.im, a.re * x.im - a.im * x.re};
+  }
+  FC_HD static bool is_finite(A x) { return x.re - x.re == S(0) && x.im - x.im == S(0); }
+  FC_DEVICE static A of_lane(A x, int from) {
+    return {__shfl_sync(~0u, x.re, from), __shfl_sync(~0u, x.im, from)};
   }
 };
 

@@ -9,7 +9,8 @@ int launch_scan_backward(ScanStorage storage, const ScanBackwardArgs& args,
   cudaError_t error = cudaSuccess;
   dispatch_numbers(storage, [&](auto number) {
     using N = typename decltype(number)::type;
-    error = run_scan_backward<N>(args, chunks, ScanStream{stream});
+    error = run_scan<N>(args, chunks, scan_backward_kernel<N, false>, scan_backward_kernel<N, true>,
+                        ScanStream{stream});
   });
   return error;
 }

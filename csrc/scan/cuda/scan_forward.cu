@@ -9,7 +9,8 @@ int launch_scan_forward(ScanStorage storage, const ScanForwardArgs& args, const 
   cudaError_t error = cudaSuccess;
   dispatch_numbers(storage, [&](auto number) {
     using N = typename decltype(number)::type;
-    error = run_scan_forward<N>(args, chunks, ScanStream{stream});
+    error = run_scan<N>(args, chunks, scan_forward_kernel<N, false>, scan_forward_kernel<N, true>,
+                        ScanStream{stream});
   });
   return error;
 }

@@ -144,12 +144,13 @@ class LayerRun {
   // All but the weights and how far apart the rows of `saved` are.
   void set_layer(cpu::LayerArgs& a) {
     a.T = c_.T, a.B = c_.B, a.I = c_.I, a.H = c_.H, a.padded_H = padded(c_.H);
+    a.P = c_.units_of_h(), a.padded_P = padded(a.P);
     a.reverse = c_.reverse;
     a.input = buffers_.holding<T>(p_.input), a.h_0 = buffers_.holding<T>(p_.h_0);
     a.c_0 = kHasC ? buffers_.holding<T>(p_.c_0) : nullptr;
     a.lengths = c_.lengths ? p_.lengths.data() : nullptr;
     a.resets = c_.resets ? reinterpret_cast<const bool*>(p_.resets.data()) : nullptr;
-    a.output_stride = c_.H + 3, a.cells_stride = c_.H + 2;
+    a.output_stride = a.P + 3, a.cells_stride = c_.H + 2;
   }
   // Panels of a weight of `units` units of the cell as which it is packed.
   template <class Packed>
@@ -168,15 +169,15 @@ class LayerRun {
   }
   const void* pack_whole(const Values& weight, std::int64_t columns) {
     using Sh = Shape<Cell, T, S>;
-    const std::int64_t count = divide_up(columns, C);
-    auto* const panels = empty<char>(count * P::template bytes<Sh::kPlain>(G * c_.H));
-    pack_plain<Cell, T, P>(buffers_.holding<T>(weight), G * c_.H, columns, 0, count, panels);
+    const std::int64_t count = divide_up(columns, C), rows = std::int64_t(weight.size()) / columns;
+    auto* const panels = empty<char>(count * P::template bytes<Sh::kPlain>(rows));
+    pack_plain<Cell, T, P>(buffers_.holding<T>(weight), rows, columns, 0, count, panels);
     return panels;
   }
 
   void set_outputs(cpu::ForwardArgs& a, bool keeps_cells) {
     a.chunk_frames = way_.large_chunks ? c_.T * c_.B + 3 : team_.most_rows();
-    a.output = rows_of<T>(c_.H, a.output_stride), a.h_n = empty<T>(c_.B * c_.H);
+    a.output = rows_of<T>(a.P, a.output_stride), a.h_n = empty<T>(c_.B * a.P);
     if (kHasC) a.c_n = empty<T>(c_.B * c_.H), a.carry_c = empty<S>(c_.B * a.padded_H);
     a.cells = kHasC && keeps_cells ? rows_of<S>(c_.H, a.cells_stride) : nullptr;
   }
@@ -186,8 +187,8 @@ class LayerRun {
   }
   bool check_outputs(const cpu::ForwardArgs& a) const {
     const std::int64_t rows = c_.T * c_.B, H = c_.H;
-    bool ok = compare<T>(a.output, {"output", want_.output, rows, H, a.output_stride});
-    ok = ok && compare<T>(a.h_n, {"h_n", want_.h_n, c_.B, H, H});
+    bool ok = compare<T>(a.output, {"output", want_.output, rows, a.P, a.output_stride});
+    ok = ok && compare<T>(a.h_n, {"h_n", want_.h_n, c_.B, a.P, a.P});
     ok = ok && compare<T>(a.c_n, {"c_n", want_.c_n, c_.B, H, H});
     return ok && compare<S>(a.cells, {"cells", want_.cells, rows, H, a.cells_stride});
   }
@@ -196,45 +197,46 @@ class LayerRun {
   void set_gradients(cpu::BackwardArgs& b) {
     const std::int64_t gates = G * c_.H;
     // As far apart as the states that they are the gradients of.
-    const auto spread = [&](auto zero, const Values& values, std::int64_t stride) {
+    const auto spread = [&](auto zero, const Values& values, std::int64_t width,
+                            std::int64_t stride) {
       using X = decltype(zero);
-      X* const to = rows_of<X>(c_.H, stride);
-      for (std::int64_t i = 0; i < c_.T * c_.B * c_.H; ++i) {
-        to[i / c_.H * stride + i % c_.H] = narrow<X>(values[i]);
+      X* const to = rows_of<X>(width, stride);
+      for (std::int64_t i = 0; i < c_.T * c_.B * width; ++i) {
+        to[i / width * stride + i % width] = narrow<X>(values[i]);
       }
       return to;
     };
     b.chunk_frames = way_.large_chunks ? c_.T * c_.B + 3 : c_.B;
-    b.d_output = spread(T{}, p_.d_output, b.output_stride);
-    b.d_h_n = buffers_.holding<T>(p_.d_h_n), b.d_h_0 = empty<S>(c_.B * c_.H);
+    b.d_output = spread(T{}, p_.d_output, b.P, b.output_stride);
+    b.d_h_n = buffers_.holding<T>(p_.d_h_n), b.d_h_0 = empty<S>(c_.B * b.P);
     if (kHasC) {
-      b.d_cells = spread(S{}, p_.d_cells, b.cells_stride);
+      b.d_cells = spread(S{}, p_.d_cells, c_.H, b.cells_stride);
       b.d_c_n = buffers_.holding<T>(p_.d_c_n), b.d_c_0 = empty<S>(c_.B * c_.H);
     }
     b.d_input = empty<S>(c_.T * c_.B * c_.I);
     d_input_ = want_.d_input;
     if (way_.add_to_d_input) set_addend(b);
-    b.d_weight_ih = empty<S>(gates * c_.I), b.d_weight_hh = empty<S>(gates * c_.H);
+    b.d_weight_ih = empty<S>(gates * c_.I), b.d_weight_hh = empty<S>(gates * b.P);
     if (c_.bias) b.d_bias_ih = empty<S>(gates), b.d_bias_hh = empty<S>(gates);
   }
   void set_scratch(cpu::BackwardArgs& b) {
     const std::int64_t gates = G * c_.H;
-    b.plain_hh = pack_whole(p_.w_hh, c_.H), b.plain_ih = pack_whole(p_.w_ih, c_.I);
-    b.carry_dh = empty<S>(c_.B * b.padded_H);
+    b.plain_hh = pack_whole(p_.w_hh, b.P), b.plain_ih = pack_whole(p_.w_ih, c_.I);
+    b.carry_dh = empty<S>(c_.B * b.padded_P);
     if (kHasC) b.carry_dc = empty<S>(c_.B * b.padded_H);
     b.dx_gates = empty<S>(b.chunk_frames * gates);
     b.dg_gates = Cell::kAdditive ? b.dx_gates : empty<S>(b.chunk_frames * gates);
-    b.plain_x = empty<S>(padded(c_.I) * b.chunk_frames);
-    b.plain_h = empty<S>(padded(c_.H) * b.chunk_frames);
+    const std::int64_t frames = std::max(b.chunk_frames, cpu::kLeastPanelFrames);
+    b.plain_x = empty<S>(padded(c_.I) * frames), b.plain_h = empty<S>(b.padded_P * frames);
   }
   bool check_gradients(const cpu::BackwardArgs& b) const {
     const std::int64_t H = c_.H, gates = G * H;
     bool ok = compare<S>(b.d_input, {"d_input", d_input_, c_.T * c_.B, c_.I, c_.I});
     ok = ok && compare<S>(b.d_weight_ih, {"d_weight_ih", want_.d_w_ih, gates, c_.I, c_.I});
-    ok = ok && compare<S>(b.d_weight_hh, {"d_weight_hh", want_.d_w_hh, gates, H, H});
+    ok = ok && compare<S>(b.d_weight_hh, {"d_weight_hh", want_.d_w_hh, gates, b.P, b.P});
     ok = ok && compare<S>(b.d_bias_ih, {"d_bias_ih", want_.d_b_ih, 1, gates, gates});
     ok = ok && compare<S>(b.d_bias_hh, {"d_bias_hh", want_.d_b_hh, 1, gates, gates});
-    ok = ok && compare<S>(b.d_h_0, {"d_h_0", want_.d_h_0, c_.B, H, H});
+    ok = ok && compare<S>(b.d_h_0, {"d_h_0", want_.d_h_0, c_.B, b.P, b.P});
     return ok && compare<S>(b.d_c_0, {"d_c_0", want_.d_c_0, c_.B, H, H});
   }
   bool is_intact() const {

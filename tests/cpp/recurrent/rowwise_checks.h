@@ -17,6 +17,7 @@ class RowwiseRun : LayerRun<Cell, T, P> {
   using Base::G, Base::K, Base::kHasC, Base::C;
   using typename Base::S;
   static constexpr std::int64_t kVectors = vectors_of<Cell>();
+  static constexpr bool kTwo = Cell::kTwoProducts;
 
  public:
   RowwiseRun(const RowwiseProblem<Cell>& p, const RowwiseResults& want, const Way& way,
@@ -26,6 +27,7 @@ class RowwiseRun : LayerRun<Cell, T, P> {
         row_(p.row),
         gains_(want),
         gates_(G * p.c.H),
+        of_h_(kTwo ? gates_ - p.c.H : gates_),
         groups_(at_most(way.groups, p.c.B)) {}
 
   bool check() {
@@ -57,17 +59,42 @@ class RowwiseRun : LayerRun<Cell, T, P> {
     row.norm_c = holding(problem_.norm_c), row.norm_c_bias = holding(problem_.norm_c_bias);
     row.carries_norm = row_.carries_norm();
     row.unit_weights = holding(problem_.unit_weights);
+    row.second = c_.P   ? rowwise::Second::kProjection
+                 : kTwo ? rowwise::Second::kLastGate
+                        : rowwise::Second::kNone;
     if (row_.noise.drops()) row.dropped = empty<S>(c_.B * this->padded(c_.H));
     return row;
   }
   void set_panels(cpu::LayerArgs& a) {
-    const auto pack = [&](const Values& weight, const Values& bias, std::int64_t columns,
-                          const void*& panels) {
-      const T* const from = buffers_.template holding<T>(weight);
-      return this->template pack<Columns>(from, nullptr, bias, gates_, columns, panels);
-    };
-    a.panels_ih = pack(p_.w_ih, p_.b_ih, c_.I, a.bias_ih);
-    a.panels_hh = pack(p_.w_hh, p_.b_hh, c_.H, a.bias_hh);
+    a.panels_ih = pack_columns(p_.w_ih, p_.b_ih, c_.I, a.bias_ih);
+    a.panels_hh = pack_columns(slice(p_.w_hh, 0, of_h_), slice(p_.b_hh, 0, of_h_), a.P, a.bias_hh);
+  }
+  const void* pack_columns(const Values& weight, const Values& bias, std::int64_t columns,
+                           const void*& panels) {
+    const T* const from = buffers_.template holding<T>(weight);
+    const auto rows = std::int64_t(weight.size()) / columns;
+    return this->template pack<Columns>(from, nullptr, bias, rows, columns, panels);
+  }
+  // Rows of a matrix or vector of all gates, or of none.
+  Values slice(const Values& all, std::int64_t first, std::int64_t last) const {
+    const auto width = std::int64_t(all.size()) / gates_;
+    return Values(all.begin() + first * width, all.begin() + last * width);
+  }
+  Values second_weight() const { return c_.P ? p_.w_hr : slice(p_.w_hh, of_h_, gates_); }
+  void set_second(rowwise::ForwardArgs& a) {
+    if (a.row.second == rowwise::Second::kNone) return;
+    const Values bias = c_.P ? Values{} : slice(p_.b_hh, of_h_, gates_);
+    a.panels_second = pack_columns(second_weight(), bias, c_.H, a.bias_second);
+    a.operand = empty<S>(c_.B * a.padded_H), a.product = empty<S>(c_.B * a.padded_P);
+  }
+  void set_second(rowwise::BackwardArgs& b) {
+    if (b.row.second == rowwise::Second::kNone) return;
+    b.plain_hh = this->pack_whole(slice(p_.w_hh, 0, of_h_), b.P);
+    b.plain_second = this->pack_whole(second_weight(), c_.H);
+    b.d_operand = empty<S>(c_.B * b.padded_H);
+    b.plain_operand = empty<S>(b.padded_H * b.chunk_frames);
+    if (!c_.P) return;
+    b.d_projected = empty<S>(b.chunk_frames * c_.P), b.d_weight_hr = empty<S>(c_.P * c_.H);
   }
 
   // f(X): how `saved` is stored.
@@ -76,19 +103,19 @@ class RowwiseRun : LayerRun<Cell, T, P> {
     row_.norm == Norm::kNone ? f(T{}) : f(S{});
   }
   std::int64_t saved_width() const {
-    if (row_.norm == Norm::kNone) return K * c_.H;
+    if (row_.norm == Norm::kNone) return (K + (c_.P ? 1 : 0)) * c_.H;
     return row_.norm == Norm::kParts ? 2 * gates_ : gates_;
   }
   void forward(bool keeps) {
     this->set_layer(a_), set_panels(a_), this->set_outputs(a_, keeps);
     a_.row = row_args();
     a_.saved_stride = saved_width();
-    if (keeps && !way_.recompute) {
+    if (keeps && (!way_.recompute || a_.row.second != rowwise::Second::kNone)) {
       with_saved_type([&](auto x) {
         a_.saved = this->template rows_of<decltype(x)>(saved_width(), a_.saved_stride);
       });
     }
-    a_.carry_h = empty<S>(c_.B * a_.padded_H);
+    a_.carry_h = empty<S>(c_.B * a_.padded_P), set_second(a_);
     if (a_.row.dropped) a_.carry_dropped = empty<S>(c_.B * a_.padded_H);
     if (a_.row.norm_c) a_.new_c = empty<S>(2 * c_.B * a_.padded_H);
     a_.x_gates = gate_rows(groups_ * a_.chunk_frames), a_.h_gates = gate_rows(c_.B);
@@ -112,7 +139,7 @@ class RowwiseRun : LayerRun<Cell, T, P> {
     b.row = row_args();
     b.output = a_.output, b.cells = a_.cells, b.saved = a_.saved;
     if (a_.saved) b.bias_ih = holding(p_.b_ih), b.bias_hh = holding(p_.b_hh);
-    this->set_gradients(b), this->set_scratch(b);
+    this->set_gradients(b), this->set_scratch(b), set_second(b);
     if (!b.saved) b.raw_again = gate_rows(2 * b.chunk_frames);
     b.moments = empty<S>(b.chunk_frames * 8);
     b.dg_raw = row_.norm == Norm::kNone ? b.dg_gates : empty<S>(b.chunk_frames * gates_);
@@ -138,6 +165,7 @@ class RowwiseRun : LayerRun<Cell, T, P> {
     ok = ok && check(sums_of_groups(b.d_units, kVectors), "d_units", gains_.d_units);
     Values of_c = gains_.d_norm_c;
     of_c.insert(of_c.end(), gains_.d_norm_c_bias.begin(), gains_.d_norm_c_bias.end());
+    ok = ok && check(b.d_weight_hr, "d_weight_hr", gains_.d_w_hr);
     return ok && check(sums_of_groups(b.d_norm_c, 2), "d_norm_c and its bias", of_c);
   }
   // Of [groups][vectors][padded H], or nullptr.
@@ -153,7 +181,7 @@ class RowwiseRun : LayerRun<Cell, T, P> {
   const RowwiseProblem<Cell>& problem_;
   const RowwiseCase& row_;
   const RowwiseResults& gains_;
-  const std::int64_t gates_, groups_;
+  const std::int64_t gates_, of_h_, groups_;  // of_h: rows of W_hh that meet h itself
   rowwise::ForwardArgs a_{};
 };
 

@@ -67,7 +67,7 @@ struct RowwiseProblem : Problem<Cell> {
 
 // `saved` is what forward keeps where there is a norm: the products as they come.
 struct RowwiseResults : Results {
-  Values d_norm_ih, d_norm_hh, d_norm_c, d_norm_c_bias, d_units;
+  Values d_norm_ih, d_norm_hh, d_norm_c, d_norm_c_bias, d_units, d_w_hr;
 };
 
 // Each `width` values of x by themselves: less their mean, over the root of their variance + 1e-5.
@@ -110,10 +110,11 @@ struct Normalised {
 template <class Cell>
 class RowwiseNaive : Naive<Cell> {
   using Base = Naive<Cell>;
-  using Base::r_, Base::part, Base::put, Base::product;
+  using Base::r_, Base::part, Base::put, Base::product, Base::through;
   static constexpr int G = Cell::kGates, N = Cell::kStates, K = Cell::kSaved;
   static constexpr int kVectors = vectors_of<Cell>();
   static constexpr bool kHasOutputGate = requires { Cell::kOutputGate; };
+  static constexpr bool kTwo = Cell::kTwoProducts;  // the last gate's is with r h
 
  public:
   template <class Round>
@@ -124,24 +125,27 @@ class RowwiseNaive : Naive<Cell> {
       naive.backward(b);
     }
     return {naive.r_,        naive.d_norm_ih_,     naive.d_norm_hh_,
-            naive.d_norm_c_, naive.d_norm_c_bias_, naive.d_units_};
+            naive.d_norm_c_, naive.d_norm_c_bias_, naive.d_units_,
+            naive.d_w_hr_};
   }
 
  private:
   explicit RowwiseNaive(const RowwiseProblem<Cell>& p)
-      : Base(p), p_(p), H_(p.c.H), M_(G * p.c.H), steps_(p.c.T * p.c.B) {
+      : Base(p), p_(p), H_(p.c.H), P_(p.c.units_of_h()), M_(G * p.c.H), steps_(p.c.T * p.c.B) {
     const std::int64_t kept = p.row.norm == Norm::kParts ? 2 * M_ : M_;
     if (p.row.norm != Norm::kNone) r_.saved.assign(p.c.T * p.c.B * kept, 0);
     for (Values* v : {&d_norm_ih_, &d_norm_hh_}) v->assign(M_, 0);
     for (Values* v : {&d_norm_c_, &d_norm_c_bias_}) v->assign(H_, 0);
-    d_units_.assign(kVectors * H_, 0);
+    d_units_.assign(kVectors * H_, 0), d_w_hr_.assign(p.c.P * H_, 0);
+    if (p.c.P) r_.saved.assign(p.c.T * p.c.B * (K + 1) * H_, 0);
   }
 
   struct Step {
     Values h, c, operand;  // that entered; of the product
     Values saved, new_c;   // [K*H] of the cell; before zoneout
     Normalised x, g, of_c;
-    Values inner;  // c' normalised
+    Values inner;   // c' normalised
+    Values second;  // the operand of a second product: r h, or h of the cell
   };
 
   // The gates of a step as the cell takes them; what is normalised on the way.
@@ -164,21 +168,35 @@ class RowwiseNaive : Naive<Cell> {
     }
   }
 
+  // The product of the last gate, whose operand is r h.
+  template <class Round>
+  void find_last_gate(Step& s, const Values& x, Values& g, Round round) const {
+    if constexpr (kTwo) {
+      for (std::int64_t u = 0; u < H_; ++u) {
+        const double of_x[G] = {x[u], x[H_ + u]}, of_g[G] = {g[u], g[H_ + u]};
+        s.second.push_back(round(Cell::reset_h(of_x, of_g, s.h[u])));
+      }
+      const Values all = product(p_.w_hh, p_.b_hh, s.second);
+      std::copy(all.begin() + (G - 1) * H_, all.end(), g.begin() + (G - 1) * H_);
+    }
+  }
+
   template <class Round>
   void forward(std::int64_t b, Round round) {
-    Values h = part(p_.h_0, b, H_), cell = part(p_.c_0, b, H_);
+    Values h = part(p_.h_0, b, P_), cell = part(p_.c_0, b, H_);
     for (std::int64_t i = 0; i < p_.length(b); ++i) {
       const std::int64_t t = this->step(b, i), row = t * p_.c.B + b;
-      if (p_.is_cut(t, b)) h.assign(H_, 0), cell.assign(H_, 0);
+      if (p_.is_cut(t, b)) h.assign(P_, 0), cell.assign(H_, 0);
       Step& s = steps_[row];
       s.h = s.operand = h, s.c = cell, s.saved.resize(K * H_);
-      for (std::int64_t u = 0; u < H_; ++u) s.operand[u] *= p_.factor(b, u);
-      Values x_gates, h_gates, new_h = h, new_c = cell;
+      for (std::int64_t u = 0; u < P_; ++u) s.operand[u] *= p_.factor(b, u);
+      Values x_gates, h_gates, new_h(H_), new_c = cell;
       find_gates(row, s, x_gates, h_gates);
+      find_last_gate(s, x_gates, h_gates, round);
       for (std::int64_t u = 0; u < H_; ++u) {
         double x[G], g[G], state[N], saved[K];
         for (int k = 0; k < G; ++k) x[k] = x_gates[k * H_ + u], g[k] = h_gates[k * H_ + u];
-        state[0] = h[u];
+        state[0] = p_.c.P ? NAN : h[u];
         if constexpr (N == 2) state[1] = cell[u];
         if constexpr (kVectors > 0) {
           double units[kVectors];
@@ -193,10 +211,17 @@ class RowwiseNaive : Naive<Cell> {
       }
       s.new_c = new_c;
       if (p_.row.normalises_c()) normalise_c(s, new_h, new_c);
-      for (std::int64_t u = 0; u < H_; ++u) {
+      if (p_.c.P) {
+        for (double& m : new_h) s.second.push_back(m = round(m));
+        s.saved.insert(s.saved.end(), new_h.begin(), new_h.end());
+        new_h = product(p_.w_hr, {}, new_h);
+      }
+      for (std::int64_t u = 0; u < P_; ++u) {
         const double kept_h = p_.kept(NoiseKind::kZoneoutH, t, b, u);
-        const double kept_c = p_.kept(NoiseKind::kZoneoutC, t, b, u);
         h[u] = round(kept_h * h[u] + (1 - kept_h) * new_h[u]);
+      }
+      for (std::int64_t u = 0; u < H_; ++u) {
+        const double kept_c = p_.kept(NoiseKind::kZoneoutC, t, b, u);
         cell[u] = kept_c * cell[u] + (1 - kept_c) * new_c[u];
       }
       put(h, r_.output, row), put(cell, r_.cells, row);
@@ -215,40 +240,70 @@ class RowwiseNaive : Naive<Cell> {
   }
 
   void backward(std::int64_t b) {
-    Values dh = part(p_.d_h_n, b, H_), dc = part(p_.d_c_n, b, H_);
+    Values dh = part(p_.d_h_n, b, P_), dc = part(p_.d_c_n, b, H_);
     for (std::int64_t i = p_.length(b) - 1; i >= 0; --i) {
       const std::int64_t t = this->step(b, i), row = t * p_.c.B + b;
       const Step& s = steps_[row];
-      Values d_new_h(H_), d_new_c(H_), dx(M_), dg(M_), d_operand(H_);
-      for (std::int64_t u = 0; u < H_; ++u) {
+      Values d_new_h(P_), d_new_c(H_), dx(M_), dg(M_), d_operand(P_);
+      for (std::int64_t u = 0; u < P_; ++u) {
         const double kept_h = p_.kept(NoiseKind::kZoneoutH, t, b, u);
-        const double kept_c = p_.kept(NoiseKind::kZoneoutC, t, b, u);
-        const double all_h = dh[u] + p_.d_output[row * H_ + u];
-        const double all_c = dc[u] + p_.d_cells[row * H_ + u];
+        const double all_h = dh[u] + p_.d_output[row * P_ + u];
         d_new_h[u] = (1 - kept_h) * all_h, dh[u] = kept_h * all_h;
+      }
+      if (p_.c.P) {
+        Values dm(H_);
+        for (std::int64_t k = 0; k < P_; ++k) {
+          through(p_.w_hr, k, d_new_h[k], s.second, dm, d_w_hr_);
+        }
+        d_new_h = dm;
+      }
+      for (std::int64_t u = 0; u < H_; ++u) {
+        const double kept_c = p_.kept(NoiseKind::kZoneoutC, t, b, u);
+        const double all_c = dc[u] + p_.d_cells[row * H_ + u];
         d_new_c[u] = (1 - kept_c) * all_c, dc[u] = kept_c * all_c;
       }
       if (p_.row.normalises_c()) {
         output_back(s, d_new_h, d_new_c, dc, dx), dg = dx;
       } else {
-        cell_back(s, d_new_h, d_new_c, dh, dc, dx, dg);
+        Values d_old_h(H_);
+        cell_back(s, d_new_h, d_new_c, d_old_h, dc, dx, dg);
+        for (std::int64_t u = 0; u < P_ && !p_.c.P; ++u) dh[u] += d_old_h[u];
       }
+      Values of_h = dg;  // of the product with h itself
+      if (kTwo) last_gate_back(s, dh, dx, dg, of_h);
       this->add_biases(dx, dg);
       if (p_.row.norm == Norm::kParts) dx = s.x.back(dx, p_.norm_ih, d_norm_ih_);
       if (p_.row.norm != Norm::kNone) dg = s.g.back(dg, p_.norm_hh, d_norm_hh_);
       if (p_.row.norm == Norm::kGates) dx = dg;
-      this->products_back(row, dx, dg, s.operand, d_operand);
-      for (std::int64_t u = 0; u < H_; ++u) dh[u] += p_.factor(b, u) * d_operand[u];
-      if (p_.is_cut(t, b)) dh.assign(H_, 0), dc.assign(H_, 0);
+      this->products_back(row, dx, kTwo ? of_h : dg, s.operand, d_operand);
+      for (std::int64_t u = 0; u < P_; ++u) dh[u] += p_.factor(b, u) * d_operand[u];
+      if (p_.is_cut(t, b)) dh.assign(P_, 0), dc.assign(H_, 0);
     }
     put(dh, r_.d_h_0, b), put(dc, r_.d_c_0, b);
+  }
+  // Through the product of the last gate, and r.
+  void last_gate_back(const Step& s, Values& dh, Values& dx, Values& dg, Values& of_h) {
+    if constexpr (kTwo) {
+      Values d_reset(H_);
+      for (std::int64_t m = (G - 1) * H_; m < M_; ++m) {
+        through(p_.w_hh, m, dg[m], s.second, d_reset, r_.d_w_hh);
+      }
+      for (std::int64_t u = 0; u < H_; ++u) {
+        double saved[K], d_state[N] = {dh[u]};
+        for (int k = 0; k < K; ++k) saved[k] = s.saved[k * H_ + u];
+        dx[u] = dg[u] = Cell::backward_reset(saved, s.h[u], d_reset[u], d_state);
+        dh[u] = d_state[0];
+      }
+      of_h = dg;
+      std::fill(of_h.begin() + (G - 1) * H_, of_h.end(), 0);
+    }
   }
   void cell_back(const Step& s, const Values& d_new_h, const Values& d_new_c, Values& dh,
                  Values& dc, Values& dx, Values& dg) {
     for (std::int64_t u = 0; u < H_; ++u) {
       double saved[K], prev[N], next[N], d_state[N], dx_unit[G], dg_unit[G];
       for (int k = 0; k < K; ++k) saved[k] = s.saved[k * H_ + u];
-      prev[0] = s.h[u], next[0] = NAN, d_state[0] = d_new_h[u];
+      prev[0] = p_.c.P ? NAN : s.h[u], next[0] = NAN, d_state[0] = d_new_h[u];
       if constexpr (N == 2) prev[1] = s.c[u], next[1] = s.new_c[u], d_state[1] = d_new_c[u];
       if constexpr (kVectors > 0) {
         double units[kVectors], d_units[kVectors];
@@ -288,9 +343,9 @@ class RowwiseNaive : Naive<Cell> {
   }
 
   const RowwiseProblem<Cell>& p_;
-  const std::int64_t H_, M_;
+  const std::int64_t H_, P_, M_;
   std::vector<Step> steps_;  // [T*B]
-  Values d_norm_ih_, d_norm_hh_, d_norm_c_, d_norm_c_bias_, d_units_;
+  Values d_norm_ih_, d_norm_hh_, d_norm_c_, d_norm_c_bias_, d_units_, d_w_hr_;
 };
 
 }  // namespace fastcells

@@ -80,7 +80,7 @@ class Run : LayerRun<Cell, T, P> {
                    const void*& bias_panels) {
     const float* scales = nullptr;
     const typename P::Weight* from;
-    if constexpr (std::is_same_v<P, QuadPanels>) {
+    if constexpr (std::is_same_v<typename P::Row, Int8Quad>) {
       from = quantized(weight, columns, scales);
     } else {
       from = buffers_.template holding<T>(weight);
@@ -116,7 +116,7 @@ class Run : LayerRun<Cell, T, P> {
       });
     }
     team_.run(bytes, buffers_,
-              [this](const cpu::Place& place) { Forward<Cell, T, P>(a_, place).run(); });
+              [this](const cpu::Place& place) { fastcells::forward<Cell, T, P>(a_, place); });
   }
   bool check_forward() const {
     return this->check_outputs(a_) &&
@@ -132,8 +132,7 @@ class Run : LayerRun<Cell, T, P> {
     this->set_scratch(b);
     if (way_.recompute) b.saved_again = empty<S>(b.chunk_frames * K * c_.H);
     const std::size_t bytes = Backward<Cell, T, P>::scratch_bytes(b);
-    team_.run(bytes, buffers_,
-              [&b](const cpu::Place& place) { Backward<Cell, T, P>(b, place).run(); });
+    team_.run(bytes, buffers_, [&b](const cpu::Place& place) { backward<Cell, T, P>(b, place); });
     return this->check_gradients(b);
   }
 

@@ -19,6 +19,9 @@ using Values = std::vector<double>;
 struct Case {
   std::int64_t T, B, I, H;
   bool reverse = false, lengths = false, resets = false, bias = true, states = true;
+  std::int64_t P = 0;  // units of h where it is projected
+
+  std::int64_t units_of_h() const { return P ? P : H; }
 };
 
 template <class Cell>
@@ -28,19 +31,20 @@ struct Problem {
   // Values are rounded by `round` to what storage holds; `round_arithmetic` those of d_cells.
   template <class Round, class RoundArithmetic>
   Problem(const Case& c, Round round, RoundArithmetic round_arithmetic) : c(c) {
-    const std::int64_t rows = c.T * c.B, units = c.B * c.H, gates = G * c.H;
+    const std::int64_t rows = c.T * c.B, gates = G * c.H, P = c.units_of_h();
     if (c.lengths) draw_lengths();
     for (std::int64_t k = 0; k < rows && c.resets; ++k) resets.push_back(generator() % 3 == 0);
     input = normal(rows * c.I, 1, round);
     w_ih = normal(gates * c.I, 1 / std::sqrt(double(c.I)), round);
-    w_hh = normal(gates * c.H, 1 / std::sqrt(double(c.H)), round);
+    w_hh = normal(gates * P, 1 / std::sqrt(double(P)), round);
+    w_hr = normal(c.P * c.H, 1 / std::sqrt(double(c.H)), round);
     if (c.bias) b_ih = normal(gates, 0.5, round), b_hh = normal(gates, 0.5, round);
-    if (c.states) h_0 = normal(units, 0.5, round), c_0 = normal(units, 0.5, round);
-    d_output = normal(rows * c.H, 1, round), d_cells = normal(rows * c.H, 1, round_arithmetic);
-    d_h_n = normal(units, 1, round), d_c_n = normal(units, 1, round);
+    if (c.states) h_0 = normal(c.B * P, 0.5, round), c_0 = normal(c.B * c.H, 0.5, round);
+    d_output = normal(rows * P, 1, round), d_cells = normal(rows * c.H, 1, round_arithmetic);
+    d_h_n = normal(c.B * P, 1, round), d_c_n = normal(c.B * c.H, 1, round);
     for (std::int64_t row = 0; row < rows; ++row) {
       if (exists(row)) continue;
-      hide(input, row, c.I), hide(d_output, row, c.H), hide(d_cells, row, c.H);
+      hide(input, row, c.I), hide(d_output, row, P), hide(d_cells, row, c.H);
     }
   }
 
@@ -63,7 +67,7 @@ struct Problem {
   std::mt19937 generator{7};
   std::vector<std::int64_t> lengths;
   std::vector<unsigned char> resets;
-  Values input, h_0, c_0, w_ih, w_hh, b_ih, b_hh, d_output, d_cells, d_h_n, d_c_n;
+  Values input, h_0, c_0, w_ih, w_hh, w_hr, b_ih, b_hh, d_output, d_cells, d_h_n, d_c_n;
 
  private:
   void draw_lengths() {
@@ -101,11 +105,13 @@ class Naive {
   explicit Naive(const Problem<Cell>& p) : p_(p) {
     const auto& c = p.c;
     const std::int64_t rows = c.T * c.B, gates = G * c.H;
-    for (Values* v : {&r_.output, &r_.cells}) v->assign(rows * c.H, 0);
-    for (Values* v : {&r_.h_n, &r_.c_n, &r_.d_h_0, &r_.d_c_0}) v->assign(c.B * c.H, 0);
+    const std::int64_t P = c.units_of_h();
+    r_.output.assign(rows * P, 0), r_.cells.assign(rows * c.H, 0);
+    for (Values* v : {&r_.h_n, &r_.d_h_0}) v->assign(c.B * P, 0);
+    for (Values* v : {&r_.c_n, &r_.d_c_0}) v->assign(c.B * c.H, 0);
     for (Values* v : {&r_.d_b_ih, &r_.d_b_hh}) v->assign(gates, 0);
     r_.saved.assign(rows * K * c.H, 0), r_.d_input.assign(rows * c.I, NAN);
-    r_.d_w_ih.assign(gates * c.I, 0), r_.d_w_hh.assign(gates * c.H, 0);
+    r_.d_w_ih.assign(gates * c.I, 0), r_.d_w_hh.assign(gates * P, 0);
     entering_.resize(rows);
   }
 
@@ -132,16 +138,22 @@ class Naive {
   // Through the products of a row's step, from the gradients of what they give: dh (+)= of h.
   void products_back(std::int64_t row, const Values& dx, const Values& dg, const Values& h,
                      Values& dh) {
-    const std::int64_t H = p_.c.H, I = p_.c.I;
+    const std::int64_t I = p_.c.I;
     for (std::int64_t k = 0; k < I; ++k) r_.d_input[row * I + k] = 0;
-    for (std::int64_t m = 0; m < G * H; ++m) {
-      for (std::int64_t k = 0; k < H; ++k) {
-        dh[k] += p_.w_hh[m * H + k] * dg[m], r_.d_w_hh[m * H + k] += dg[m] * h[k];
-      }
+    for (std::int64_t m = 0; m < G * p_.c.H; ++m) {
+      through(p_.w_hh, m, dg[m], h, dh, r_.d_w_hh);
       for (std::int64_t k = 0; k < I; ++k) {
         r_.d_input[row * I + k] += p_.w_ih[m * I + k] * dx[m];
         r_.d_w_ih[m * I + k] += dx[m] * p_.input[row * I + k];
       }
+    }
+  }
+  // Back through y = W x: by the gradient d of y's element m.
+  static void through(const Values& weight, std::int64_t m, double d, const Values& x, Values& dx,
+                      Values& d_weight) {
+    const auto width = std::int64_t(x.size());
+    for (std::int64_t k = 0; k < width; ++k) {
+      dx[k] += weight[m * width + k] * d, d_weight[m * width + k] += d * x[k];
     }
   }
   void add_biases(const Values& dx, const Values& dg) {

@@ -44,7 +44,10 @@ class Checks {
           const Way one = draw_way();
           Way other = draw_way();
           other.large_chunks = !one.large_chunks, other.recompute = !one.recompute;
-          ok = ok && check_case(c, {one, other});
+          if (!Cell::kTwoProducts) ok = ok && check_case(c, {one, other});
+          if (kHasSecond && norm == Norm::kNone) {
+            ok = ok && check_case(case_of_second(H, B), {one, other});
+          }
         }
       }
     }
@@ -52,6 +55,7 @@ class Checks {
     RowwiseCase longer{{7, 40, 19, 17, true, false, true}, Norm::kParts};
     if (HasOutputGate<Cell>) longer.norm_of_c = NormOfC::kGainAndBias;
     longer.noise = kNoises[1];
+    if (Cell::kTwoProducts) longer = {{7, 40, 19, 17, true, false, true}};
     ok = ok && check_case(longer, {{2, 2, true, true, false}, {1, 3, true, false, true}});
     std::printf("%-9s %zu bytes: %s, the worst error is %.2f of what is allowed\n", Cell::kName,
                 sizeof(T), ok ? "ok" : "FAILED", worst_share);
@@ -60,6 +64,15 @@ class Checks {
 
  private:
   int draw(int below) { return int(generator_() % unsigned(below)); }
+  static constexpr bool kHasSecond = HasOutputGate<Cell> || Cell::kTwoProducts;
+  // Of a second product, which has neither norms nor noise beside it: a projection to fewer units,
+  // once to more.
+  static RowwiseCase case_of_second(std::int64_t H, std::int64_t B) {
+    const std::int64_t steps = 1 + B % 6, I = H % 2 == 0 ? 5 : 35;
+    RowwiseCase c{{steps, B, I, H, H % 4 < 2, B > 1, H % 3 == 1, B < 9, H != 16}};
+    if (HasOutputGate<Cell>) c.P = H == 17 ? 37 : (H + 2) / 3;
+    return c;
+  }
   RowwiseCase draw_case(std::int64_t H, std::int64_t B, Norm norm) {
     const std::int64_t steps = 1 + draw(6), I = draw(2) == 0 ? 5 : 35;
     RowwiseCase c{
@@ -115,6 +128,7 @@ int main() {
   ok &= check_cell<LSTM, double>();
   ok &= check_cell<LSTM, BFloat16Bits, NarrowPanels<BFloat16Bits>>();
   ok &= check_cell<GRU, float>();
+  ok &= check_cell<GRUResetBefore, float>();
 #endif
   return ok ? 0 : 1;
 }

@@ -2,6 +2,7 @@
 // against plain loops: in watched buffers that begin as NaN, lanes in tiles and time in chunks.
 #pragma once
 #include <cstring>
+#include <numeric>
 
 #include "guarded.h"
 #include "scan/cpu/kernels/table.h"
@@ -49,18 +50,21 @@ class ScanRun {
   using Buffer = Guarded<T>;
 
  public:
-  // Tiles of so many vectors; 0: all lanes.
-  ScanRun(const Case& c, std::int64_t tile_vectors)
+  // Tiles of so many vectors; 0: all lanes. Rows one after the other, or side by side.
+  ScanRun(const Case& c, std::int64_t tile_vectors, bool is_side_by_side)
       : p_(c, rounded<N>),
-        lanes_(c.H * kParts),
+        is_side_by_side_(is_side_by_side),
+        rows_(is_side_by_side ? 1 : c.B),
+        lanes_(c.B / rows_ * c.H * kParts),
         tile_(tile_vectors ? tile_vectors * Vector<S>::kLanes : lanes_),
-        a_(stored(p_.a)),
+        a_(stored(is_side_by_side ? wide_factors() : p_.a)),
         b_(stored(p_.b)),
         grad_(stored(p_.grad)),
         h_0_(stored(p_.h_0)),
         kept_(stored(p_.h)),
         lengths_(p_.lengths),
-        resets_(p_.resets) {}
+        resets_(p_.resets),
+        by_length_(sorted_by_length(p_.lengths)) {}
 
   bool check(double bound) {
     Buffer h(p_.count() * kParts), d_a(p_.count() * kParts), d_b(p_.count() * kParts);
@@ -110,18 +114,37 @@ class ScanRun {
       return {widen(x[0]), kParts == 2 ? widen(x[kParts - 1]) : 0};
     });
   }
-  ScanOperand full(const Buffer& x) const { return {x.data(), p_.c.B * lanes_, lanes_, 1}; }
-  ScanResult result(Buffer& x) const { return {x.data(), p_.c.B * lanes_, lanes_}; }
+  ScanOperand full(const Buffer& x) const { return {x.data(), rows_ * lanes_, lanes_, 1}; }
+  ScanResult result(Buffer& x) const { return {x.data(), rows_ * lanes_, lanes_}; }
+  // Of all lanes, as the layout expands them for rows side by side.
+  Exacts wide_factors() const {
+    Exacts all;
+    const std::int64_t steps = p_.c.factor == Case::kUnit ? 1 : p_.c.T;
+    for (std::int64_t i = 0; i < steps * p_.lanes(); ++i) {
+      all.push_back(p_.c.factor == Case::kFull   ? p_.a[i]
+                    : p_.c.factor == Case::kUnit ? p_.a[i % p_.c.H]
+                                                 : p_.a[i / p_.c.H]);
+    }
+    return all;
+  }
+  static std::vector<std::int64_t> sorted_by_length(const std::vector<std::int64_t>& lengths) {
+    std::vector<std::int64_t> rows(lengths.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    std::sort(rows.begin(), rows.end(), [&](auto x, auto y) { return lengths[x] < lengths[y]; });
+    return rows;
+  }
 
   template <class Args>
   Args arguments() {
     const Case& c = p_.c;
     Args args{};
-    args.T = c.T, args.B = c.B, args.H = lanes_;
+    args.T = c.T, args.B = rows_, args.H = lanes_, args.units = c.H * kParts;
+    if (is_side_by_side_ && c.lengths) args.by_length = by_length_.data();
     args.rows = {c.lengths ? lengths_.data() : nullptr,
                  c.resets ? reinterpret_cast<const bool*>(resets_.data()) : nullptr, c.T, c.B,
                  c.reverse};
-    args.a = c.factor == Case::kFull   ? full(a_)
+    const bool is_full = c.factor == Case::kFull || (is_side_by_side_ && c.factor == Case::kRow);
+    args.a = is_full                   ? full(a_)
              : c.factor == Case::kUnit ? ScanOperand{a_.data(), 0, 0, 1}
                                        : ScanOperand{a_.data(), c.B * kParts, kParts, 0};
     return args;
@@ -131,13 +154,18 @@ class ScanRun {
   template <class Walk, class Summary>
   void run(const Walk& walk, const Summary& summarise) {
     const std::int64_t steps = (p_.c.T + p_.c.chunks - 1) / p_.c.chunks;
-    for (std::int64_t row = 0; row < p_.c.B; ++row) {
+    for (std::int64_t row = 0; row < rows_; ++row) {
       for (std::int64_t first = 0; first < lanes_; first += tile_) {
         const std::int64_t last = std::min(first + tile_, lanes_), count = last - first;
-        Guarded<S> state(count), ahead(count), product(count), sums(2 * count);
+        Guarded<S> state(count), ahead(count), product(count), sums(2 * count), scratch(2 * count);
         std::memset(static_cast<void*>(sums.data()), 0, 2 * count * sizeof(S));
         for (std::int64_t begin = 0; begin < p_.c.T; begin += steps) {
-          const cpu::ScanTask task{row, first, last, begin, std::min(begin + steps, p_.c.T)};
+          const std::int64_t end = std::min(begin + steps, p_.c.T);
+          const cpu::ScanTask task{row, first, last, begin, end, scratch.data()};
+          if (is_side_by_side_) {
+            walk(task, state.data(), sums.data());
+            continue;
+          }
           const bool reaches = summarise(task, ahead.data(), product.data());
           if (reaches && begin > 0) {
             kernels_.combine(count, product.data(), state.data(), ahead.data());
@@ -151,10 +179,12 @@ class ScanRun {
 
   const cpu::ScanKernels& kernels_ = *find_scan(kStorage<N>);
   Problem<Exact (*)(Exact)> p_;
-  const std::int64_t lanes_, tile_;
+  const bool is_side_by_side_;
+  const std::int64_t rows_, lanes_, tile_;
   Buffer a_, b_, grad_, h_0_, kept_;
   Guarded<std::int64_t> lengths_;
   Guarded<unsigned char> resets_;
+  std::vector<std::int64_t> by_length_;
 };
 
 template <class N>
@@ -170,6 +200,12 @@ bool check_numbers(const char* name, double bound) {
       {17, 6, 33, 2, true, false, true, false, Case::kRow},
       {9, 7, 2, 1, false, true, false, true, Case::kRow},
       {13, 1, 300, 1, true, false, false, true},
+      {21, 40, 1, 1, false, true, false, true},
+      {21, 9, 3, 1, true, true, false, true},
+      {300, 7, 2, 1, false, true, true, true, Case::kUnit},
+      {280, 6, 1, 1, true, true, true, false, Case::kUnit},
+      {25, 6, 5, 1, false, false, true, true},
+      {25, 6, 5, 1, true, false, true, true},
   };
   bool ok = true;
   for (const Case& c : kCases) {
@@ -178,7 +214,10 @@ bool check_numbers(const char* name, double bound) {
                     "scan of %s, T%d B%d H%d, %d chunks, tile %d%s%s%s, factor %d", name, int(c.T),
                     int(c.B), int(c.H), int(c.chunks), tile, c.reverse ? " reverse" : "",
                     c.lengths ? " lengths" : "", c.resets ? " resets" : "", int(c.factor));
-      ok &= ScanRun<N>(c, tile).check(bound);
+      ok &= ScanRun<N>(c, tile, false).check(bound);
+      if (c.chunks > 1 || c.B == 1) continue;
+      std::strcat(current_check, ", rows side by side");
+      ok &= ScanRun<N>(c, tile, true).check(bound);
     }
   }
   return ok;

@@ -18,6 +18,8 @@ struct Case {
   std::int64_t T, B, H, chunks;
   bool reverse, lengths, resets, h_0;
   enum Factor { kFull, kUnit, kRow } factor = kFull;  // [T, B, H], [H], [T, B, 1]
+  // Factors of the middle half have a product beyond every range, and what they multiply is zero.
+  bool overflows = false;
 };
 
 // `rounded(x)` is x as it is stored.
@@ -31,6 +33,9 @@ class Problem {
     }
     for (std::int64_t i = 0; i < c.T * c.B; ++i) resets.push_back(random_() % 5 == 0);
     if (!resets.empty()) resets[0] = true;
+    for (std::int64_t row = 0; row < c.B; ++row) {  // behind its end: nothing
+      if (lengths[row] < c.T) resets[lengths[row] * c.B + row] = true;
+    }
     const std::int64_t factors = c.factor == Case::kFull   ? count()
                                  : c.factor == Case::kUnit ? c.H
                                                            : c.T * c.B;
@@ -41,6 +46,7 @@ class Problem {
       b[i] = grad[i] = {NAN, NAN};
       if (c.factor == Case::kFull) a[i] = {NAN, NAN};
     }
+    if (c.overflows) overflow();
     compute();
   }
 
@@ -63,6 +69,15 @@ class Problem {
       all.push_back(rounded_({re, im}));
     }
     return all;
+  }
+  void overflow() {
+    const std::int64_t low = c.T / 4, high = c.T - low;
+    for (std::int64_t i = 0; i < count(); ++i) {
+      const std::int64_t t = i / lanes();
+      if (t >= low && t < high) a[i] = 1e4;
+      if (c.reverse ? t >= low : t < high) b[i] = 0;
+      if (c.reverse ? t < high : t >= low) grad[i] = 0;
+    }
   }
   Exact factor(std::int64_t t, std::int64_t row, std::int64_t u) const {
     return c.factor == Case::kFull   ? a[(t * c.B + row) * c.H + u]

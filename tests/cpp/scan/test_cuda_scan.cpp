@@ -81,27 +81,31 @@ class Scan {
     std::vector<T> h = unwritten<T>(p_.count());
     ScanForwardArgs args = arguments<ScanForwardArgs>();
     args.b = full(b_), args.h = result(h), args.h_0 = p_.c.h_0 ? h_0_.data() : nullptr;
-    run_with_chunks(
-        [&](const ScanChunks& chunks) { cuda::run_scan_forward<N>(args, chunks, RunKernel()); });
+    run_with_chunks([&](const ScanChunks& chunks) {
+      cuda::run_scan<N>(args, chunks, cuda::scan_forward_kernel<N, false>,
+                        cuda::scan_forward_kernel<N, true>, RunKernel());
+    });
     return error(h, p_.h);
   }
 
   double backward_error() {
     std::vector<T> d_a = unwritten<T>(p_.count()), d_b = d_a, d_h_0 = unwritten<T>(p_.lanes());
-    std::vector<A> sums = unwritten<A>(p_.lanes());
+    std::vector<A> sums = unwritten<A>(chunk_count() * p_.lanes());
     ScanBackwardArgs args = arguments<ScanBackwardArgs>();
     args.grad_h = full(grad_), args.h = full(h_);
     args.h_0 = p_.c.h_0 ? h_0_.data() : nullptr;
     args.d_b = result(d_b), args.d_h_0 = d_h_0.data();
-    const bool has_sums = p_.c.factor == Case::kUnit && p_.c.chunks == 1;
+    const bool has_sums = p_.c.factor == Case::kUnit;
     if (has_sums) {
       args.d_a_sums = sums.data();
     } else {
       args.d_a = result(d_a);
     }
-    run_with_chunks(
-        [&](const ScanChunks& chunks) { cuda::run_scan_backward<N>(args, chunks, RunKernel()); });
-    const double of_factor = has_sums ? error(sums, p_.d_a_sums) : error(d_a, p_.d_a);
+    run_with_chunks([&](const ScanChunks& chunks) {
+      cuda::run_scan<N>(args, chunks, cuda::scan_backward_kernel<N, false>,
+                        cuda::scan_backward_kernel<N, true>, RunKernel());
+    });
+    const double of_factor = has_sums ? error_of_sums(sums) : error(d_a, p_.d_a);
     return std::max({of_factor, error(d_b, p_.d_b), error(d_h_0, p_.d_h_0)});
   }
 
@@ -109,6 +113,13 @@ class Scan {
   template <class X>
   static double error(const std::vector<X>& found, const Exacts& expected) {
     return worst(expected, [&](std::size_t i) { return exact(found[i]); });
+  }
+  double error_of_sums(const std::vector<A>& sums) const {
+    return worst(p_.d_a_sums, [&](std::size_t i) {
+      Exact sum;
+      for (std::int64_t k = 0; k < chunk_count(); ++k) sum += exact(sums[k * p_.lanes() + i]);
+      return sum;
+    });
   }
   ScanOperand full(const std::vector<T>& x) const { return {x.data(), p_.lanes(), p_.c.H, 1}; }
   ScanResult result(std::vector<T>& x) const { return {x.data(), p_.lanes(), p_.c.H}; }
@@ -126,15 +137,20 @@ class Scan {
                                        : ScanOperand{a_.data(), c.B, 1, 0};
     return args;
   }
+  std::int64_t steps() const { return (p_.c.T + p_.c.chunks - 1) / p_.c.chunks; }
+  std::int64_t chunk_count() const { return (p_.c.T + steps() - 1) / steps(); }
   template <class Run>
   void run_with_chunks(const Run& run) {
-    const std::int64_t steps = (p_.c.T + p_.c.chunks - 1) / p_.c.chunks;
-    const std::int64_t count = (p_.c.T + steps - 1) / steps;
-    std::vector<A> states = unwritten<A>(count * p_.lanes()), products = states;
-    std::vector<unsigned char> reaches = unwritten<unsigned char>(count * p_.lanes());
-    if (count == 1) return run(ScanChunks{1, steps, nullptr, nullptr, nullptr});
-    run(ScanChunks{count, steps, states.data(), products.data(),
-                   reinterpret_cast<bool*>(reaches.data())});
+    const std::int64_t count = chunk_count(), numbers = (count - 1) * p_.lanes();
+    if (count == 1) return run(ScanChunks{{1, steps()}, nullptr, nullptr, nullptr, nullptr});
+    std::vector<A> states = unwritten<A>(numbers), products = states;
+    std::vector<unsigned char> reaches = unwritten<unsigned char>(numbers);
+    std::vector<unsigned char> is_whole = unwritten<unsigned char>(p_.lanes());
+    run(ScanChunks{{count, steps()},
+                   states.data(),
+                   products.data(),
+                   reinterpret_cast<bool*>(reaches.data()),
+                   reinterpret_cast<bool*>(is_whole.data())});
   }
 
   Problem<Exact (*)(Exact)> p_;
@@ -180,10 +196,11 @@ bool check(const Case& c) {
   bool ok = true;
   for (const bool is_backward : {false, true}) {
     char name[200];
-    std::snprintf(name, sizeof name, "scan %s %s T%d B%d H%d, %d chunks%s%s%s%s%s",
+    std::snprintf(name, sizeof name, "scan %s %s T%d B%d H%d, %d chunks%s%s%s%s%s%s",
                   is_backward ? "back" : "forward", Facts<N>::kName, int(c.T), int(c.B), int(c.H),
                   int(c.chunks), c.reverse ? " reverse" : "", c.lengths ? " lengths" : "",
-                  c.resets ? " resets" : "", c.h_0 ? " h_0" : "", kFactors[c.factor]);
+                  c.resets ? " resets" : "", c.h_0 ? " h_0" : "", kFactors[c.factor],
+                  c.overflows ? " overflow" : "");
     ok &= run_case(name, [&] {
       Scan<N> scan(c);
       const double error = is_backward ? scan.backward_error() : scan.forward_error();
@@ -206,6 +223,10 @@ bool check_all() {
   ok &= check<N>({300, 1, 3, 1, false, false, false, false, Case::kUnit});
   ok &= check<N>({17, 6, 33, 2, true, false, true, false, Case::kRow});
   ok &= check<N>({9, 70, 2, 1, false, true, false, true, Case::kRow});
+  ok &= check<N>({150, 2, 3, 75, true, true, true, true, Case::kUnit});
+  ok &= check<N>({150, 2, 3, 75, false, false, true, true});
+  ok &= check<N>({300, 2, 3, 3, false, false, false, false, Case::kFull, true});
+  ok &= check<N>({300, 2, 3, 5, true, false, false, false, Case::kFull, true});
 #ifdef __CUDACC__
   ok &= check<N>({4096, 1, 3, 60, false, false, false, true});
   ok &= check<N>({700, 9, 300, 1, true, true, true, true});

@@ -41,6 +41,7 @@ FC_BASELINE(avx2_vnni)
 FC_BASELINE(avx512)
 FC_BASELINE(avx512_vnni)
 FC_BASELINE(avx512_bf16)
+FC_BASELINE(amx)
 #undef FC_BASELINE
 const AttentionKernels* avx2_attention(Score score, Storage storage) {
   return baseline_attention(score, storage);

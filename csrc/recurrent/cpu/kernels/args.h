@@ -47,10 +47,11 @@ struct Place {
 
 struct LayerArgs {
   std::int64_t T, B, I, H, padded_H;
+  std::int64_t P, padded_P;  // units of h: H where it is not projected
   bool reverse;
   const void* input;            // T [T, B, I]
-  const void* h_0;              // T [B, H] or nullptr: zeros
-  const void* c_0;              // T [B, H] or nullptr: zeros
+  const void* h_0;              // T [B, P] or nullptr: zeros
+  const void* c_0;              // T [B, N*H] or nullptr: zeros
   const std::int64_t* lengths;  // [B] or nullptr: T
   const bool* resets;           // [T, B] or nullptr: none
   const void* panels_ih;        // of W_ih
@@ -67,40 +68,44 @@ struct LayerArgs {
 };
 
 struct ForwardArgs : LayerArgs {
-  void* output;   // T [T, B, H]
-  void* h_n;      // T [B, H]
-  void* c_n;      // T [B, H] or nullptr
-  void* cells;    // A [T, B, H] or nullptr: not wanted
+  void* output;   // T [T, B, P]
+  void* h_n;      // T [B, P]
+  void* c_n;      // T [B, N*H] or nullptr
+  void* cells;    // A [T, B, N*H] or nullptr: not wanted
   void* saved;    // T [T, B, S*H] or nullptr: not wanted
-  void* carry_h;  // A [2][B][padded H] scratch, rows in the groups' order
-  void* carry_c;  // A [B][padded H] scratch
+  void* carry_h;  // A [2][B][padded P] scratch, rows in the groups' order
+  void* carry_c;  // A [B][N][padded H] scratch
 };
 
+// Panels over frames hold whole tiles: pairs of at least so many.
+constexpr std::int64_t kLeastPanelFrames = 16;
+
 struct BackwardArgs : LayerArgs {
-  const void* output;    // T [T, B, H]: the forward pass's
-  const void* cells;     // A [T, B, H] or nullptr: a cell without c
+  const void* output;    // T [T, B, P]: the forward pass's
+  const void* cells;     // A [T, B, N*H] or nullptr: a cell without c
   const void* saved;     // T [T, B, S*H] or nullptr: to be computed again
-  const void* d_output;  // T [T, B, H] or nullptr: zero
-  const void* d_cells;   // A [T, B, H] or nullptr: zero
-  const void* d_h_n;     // T [B, H] or nullptr: zero
-  const void* d_c_n;     // T [B, H] or nullptr: zero
+  const void* d_output;  // T [T, B, P] or nullptr: zero
+  const void* d_cells;   // A [T, B, N*H] or nullptr: zero
+  const void* d_h_n;     // T [B, P] or nullptr: zero
+  const void* d_c_n;     // T [B, N*H] or nullptr: zero
   const void* plain_hh;  // plain panels of W_hh
   const void* plain_ih;  // of W_ih, or nullptr: no d_input
   void* d_input;         // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
   bool add_to_d_input;
   void* d_weight_ih;  // A [G*H, I] out, or nullptr
-  void* d_weight_hh;  // A [G*H, H] out, or nullptr
+  void* d_weight_hh;  // A [G*H, P] out, or nullptr
   void* d_bias_ih;    // A [G*H] out, or nullptr
   void* d_bias_hh;    // A [G*H] out, or nullptr
-  void* d_h_0;        // A [B, H] out, or nullptr
-  void* d_c_0;        // A [B, H] out, or nullptr
-  void* carry_dh;     // A [B][padded H] scratch
-  void* carry_dc;     // A [B][padded H] scratch
+  void* d_h_0;        // A [B, P] out, or nullptr
+  void* d_c_0;        // A [B, N*H] out, or nullptr
+  void* carry_dh;     // A [B][padded P] scratch
+  void* carry_dc;     // A [B][N][padded H] scratch
   void* dx_gates;     // A [chunk_frames][G*H] scratch
   void* dg_gates;     // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
   void* saved_again;  // A [chunk_frames][S*H] scratch where `saved` is nullptr
   void* plain_x;      // plain panels of x over the frames, or pairs of them, of a chunk: scratch
-  void* plain_h;      // the same of h; each of the size of A [panels][chunk_frames][2*lanes]
+  // The same of h; each of the size of A [panels][chunk_frames or kLeastPanelFrames][2*lanes].
+  void* plain_h;
 };
 
 // One step of one direction, the weights read as they lie: rows of W times h.
@@ -176,6 +181,7 @@ const CellKernels* avx2_vnni_narrow(int cell, Storage, WeightStorage);
 const CellKernels* avx512_narrow(int cell, Storage, WeightStorage);
 const CellKernels* avx512_vnni_narrow(int cell, Storage, WeightStorage);
 const CellKernels* avx512_bf16_narrow(int cell, Storage, WeightStorage);
+const CellKernels* amx_narrow(int cell, Storage, WeightStorage);
 
 // Those of the instruction set in use (table.cpp).
 const CellKernels* find_kernels(int cell, Storage, WeightStorage);

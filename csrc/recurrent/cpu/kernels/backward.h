@@ -53,7 +53,7 @@ class Backward : GatesAgain<Cell, T, P> {
         frame += group_->active[t];
       }
       const auto dx = static_cast<const S*>(a_.dx_gates), dg = static_cast<const S*>(a_.dg_gates);
-      add_products(is_first, dx, dg, [](Range) {});
+      add_products(is_first, dx, dg, Base::M_, [](Range) {});
       add_biases(is_first, dx, dg);
       wait(place_->team_barrier);
       end = begin;

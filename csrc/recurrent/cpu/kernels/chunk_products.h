@@ -69,17 +69,17 @@ class ChunkProducts : protected Frames<T, typename P::S> {
 
   // ---- products over all frames of the chunk ----
 
-  // The weights' and the input's, of dx and dg [frames][M]. `packed(frames)` is told of the rows of
-  // h that this thread has packed.
+  // The weights' and the input's, of dx and dg [frames][M], of which the first `of_h` columns are
+  // those of W_hh. `packed(frames)` is told of the rows of h that this thread has packed.
   template <class Packed>
-  void add_products(bool is_first, const S* dx, const S* dg, const Packed& packed) {
+  void add_products(bool is_first, const S* dx, const S* dg, int64_t of_h, const Packed& packed) {
     const auto d_weight_ih = static_cast<S*>(a_.d_weight_ih);
     const auto d_weight_hh = static_cast<S*>(a_.d_weight_hh);
     const auto x_row = [this](int64_t f) { return input_row(f); };
     const auto h_row = [this](int64_t f) { return entering(frame_step_[f], frame_row_[f]).h; };
     const bool is_few = is_first && a_.own_weight_hh && frames_ <= kFewRows;
     if (d_weight_ih && !is_few) pack_operand(a_.I, a_.plain_x, x_row);
-    if (d_weight_hh && !is_few) packed(pack_operand(a_.H, a_.plain_h, h_row));
+    if (d_weight_hh && !is_few) packed(pack_operand(a_.P, a_.plain_h, h_row));
     wait(place_->team_barrier);
     if (a_.d_input) add_input_gradient(dx);
     const Range own = share_of(M_, place_->team_rank, place_->team_threads);
@@ -87,15 +87,18 @@ class ChunkProducts : protected Frames<T, typename P::S> {
       const T *x_rows[kFewRows] = {}, *h_rows[kFewRows] = {};
       for (int64_t f = 0; f < frames_; ++f) x_rows[f] = x_row(f), h_rows[f] = h_row(f);
       if (d_weight_ih) few_frames_gradient<V>(dx, M_, frames_, x_rows, a_.I, own, d_weight_ih);
-      if (d_weight_hh) few_frames_gradient<V>(dg, M_, frames_, h_rows, a_.H, own, d_weight_hh);
+      if (d_weight_hh) few_frames_gradient<V>(dg, M_, frames_, h_rows, a_.P, own, d_weight_hh);
     }
     if (d_weight_ih && !is_few) {
-      add_weight_gradient<Sh>(dx, M_, static_cast<const FrameElement*>(a_.plain_x), a_.chunk_frames,
-                              a_.I, frames_, own, is_first, d_weight_ih, weights_);
+      add_weight_gradient<Sh, P>(dx, M_, static_cast<const FrameElement*>(a_.plain_x),
+                                 a_.chunk_frames, a_.I, frames_, own, is_first, d_weight_ih,
+                                 weights_);
     }
     if (d_weight_hh && !is_few) {
-      add_weight_gradient<Sh>(dg, M_, static_cast<const FrameElement*>(a_.plain_h), a_.chunk_frames,
-                              a_.H, frames_, own, is_first, d_weight_hh, weights_);
+      const Range rows{own.first, at_most(own.last, of_h)};
+      add_weight_gradient<Sh, P>(dg, M_, static_cast<const FrameElement*>(a_.plain_h),
+                                 a_.chunk_frames, a_.P, frames_, rows, is_first, d_weight_hh,
+                                 weights_);
     }
   }
   void add_biases(bool is_first, const S* dx, const S* dg) const {
@@ -105,18 +108,19 @@ class ChunkProducts : protected Frames<T, typename P::S> {
     }
   }
 
-  // Own frames, or pairs of them.
+  // Own frames, or pairs of them; zeros past the last frame.
   template <class Row>
   Range pack_operand(int64_t N, void* panels, Row row) const {
     constexpr int64_t kOf = std::is_same_v<FrameElement, S> ? 1 : 2;
-    const Range own = share_of(divide_up(frames_, kOf), place_->team_rank, place_->team_threads);
+    const Range own = share_of(P::row_length(frames_), place_->team_rank, place_->team_threads);
+    const auto row_or_zeros = [&](int64_t f) { return f < frames_ ? row(f) : nullptr; };
     S pieces[2 * C];
     for (int64_t e = own.first; e < own.last; ++e) {
-      const T* const from = row(e * kOf);
-      const T* const next = kOf == 2 && e * 2 + 1 < frames_ ? row(e * 2 + 1) : nullptr;
+      const T* const from = row_or_zeros(e * kOf);
+      const T* const next = kOf == 2 ? row_or_zeros(e * 2 + 1) : nullptr;
       for (int64_t q = 0; q * C < N; ++q) {
         auto* const to =
-            static_cast<FrameElement*>(panels) + (q * divide_up(a_.chunk_frames, kOf) + e) * C;
+            static_cast<FrameElement*>(panels) + (q * P::row_length(a_.chunk_frames) + e) * C;
         if constexpr (kOf == 1) {
           pack_plain_panel<Sh>(from, N, q, to);
         } else {

@@ -56,28 +56,31 @@ class Frames {
   // The states that entered row b's step t: where they begin; nullptr for zeros.
   struct Entering {
     const T* h;
-    const S* c;          // of a step before
+    const S* c;          // of a step before, the planes of several states one behind the other
     const T* initial_c;  // in the place of c at the first step
   };
+  template <int kStates = 2>
   FC_INLINE Entering entering(int64_t t, int64_t b) const {
     if (steps_.is_first(t, b)) {
       if (steps_.cut_initial(b)) return {};
-      return {row_of<T>(a_.h_0, b, a_.H), nullptr, row_of<T>(a_.c_0, b, a_.H)};
+      return {row_of<T>(a_.h_0, b, a_.P), nullptr, row_of<T>(a_.c_0, b, (kStates - 1) * a_.H)};
     }
     const int64_t previous = steps_.previous(t), row = previous * a_.B + b;
     if (steps_.cut_after(previous, b)) return {};
     return {row_of<T>(a_.output, row, a_.output_stride), row_of<S>(a_.cells, row, a_.cells_stride),
             nullptr};
   }
+  // Of h, or of state k, which is in plane k - 1 of its row.
   template <class X>
-  FC_INLINE V units_of(const X* row, int64_t u) const {
-    return row ? load_lanes<V>(row + u, a_.H - u) : V(S(0));
+  FC_INLINE V units_of(const X* row, int64_t u, int k = 1) const {
+    return row ? load_lanes<V>(row + (k - 1) * a_.H + u, a_.H - u) : V(S(0));
   }
   template <int kStates>
   FC_INLINE void load_entering(const Entering& from, int64_t u, V (&state)[kStates]) const {
     state[0] = units_of(from.h, u);
-    if constexpr (kStates == 2) {
-      state[1] = from.initial_c ? units_of(from.initial_c, u) : units_of(from.c, u);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) {
+      state[k] = from.initial_c ? units_of(from.initial_c, u, k) : units_of(from.c, u, k);
     }
   }
 
@@ -86,37 +89,47 @@ class Frames {
   S* carry(void* carries, int64_t r) const {
     return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
   }
+  // Of state k > 0.
+  template <int kStates>
+  S* carry_dc(int64_t r, int k) const {
+    const int64_t row = (group_->first + r) * (kStates - 1) + k - 1;
+    return static_cast<S*>(a_.carry_dc) + row * a_.padded_H;
+  }
   // Units of the carries, whole vectors: the gradients of the final states.
   template <int kStates>
   void start_carries(Range units) const {
-    for (int64_t r = 0; r < group_->rows; ++r) {
-      const int64_t b = group_->order[r];
+    start_carry(a_.carry_dh, a_.padded_P, a_.d_h_n, a_.P, 1, units);
+    if (kStates > 1) start_carry(a_.carry_dc, a_.padded_H, a_.d_c_n, a_.H, kStates - 1, units);
+  }
+  // Rows of `planes` states of `width` units each.
+  void start_carry(void* carries, int64_t padded, const void* given, int64_t width, int planes,
+                   Range units) const {
+    for (int64_t i = 0; i < group_->rows * planes; ++i) {
+      const int64_t r = i / planes, k = i % planes;
+      S* const to = static_cast<S*>(carries) + (group_->first * planes + i) * padded;
+      const T* const from = row_of<T>(given, group_->order[r] * planes + k, width);
       for (int64_t u = units.first; u < units.last; u += L) {
-        store(carry(a_.carry_dh, r) + u, given(a_.d_h_n, b, u));
-        if (kStates == 2) store(carry(a_.carry_dc, r) + u, given(a_.d_c_n, b, u));
+        store(to + u, from && u < width ? load_lanes<V>(from + u, width - u) : V(S(0)));
       }
     }
   }
   // What is left in the carries belongs to the initial states.
   template <int kStates>
   void finish_carries(Range units) const {
-    for (int64_t r = 0; r < group_->rows; ++r) {
-      const int64_t b = group_->order[r];
+    finish_carry(a_.carry_dh, a_.padded_P, a_.d_h_0, a_.P, 1, units);
+    if (kStates > 1) finish_carry(a_.carry_dc, a_.padded_H, a_.d_c_0, a_.H, kStates - 1, units);
+  }
+  void finish_carry(const void* carries, int64_t padded, void* initial, int64_t width, int planes,
+                    Range units) const {
+    for (int64_t i = 0; initial && i < group_->rows * planes; ++i) {
+      const int64_t b = group_->order[i / planes];
       const bool cut = steps_.cut_initial(b);
-      for (int64_t u = units.first; u < at_most(units.last, a_.H); u += L) {
-        put_initial(a_.d_h_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dh, r) + u));
-        if (kStates == 2) {
-          put_initial(a_.d_c_0, b, u, cut ? V(S(0)) : load(carry(a_.carry_dc, r) + u));
-        }
+      const S* const from = static_cast<const S*>(carries) + (group_->first * planes + i) * padded;
+      for (int64_t u = units.first; u < at_most(units.last, width); u += L) {
+        const V x = cut ? V(S(0)) : load(from + u);
+        store_lanes(static_cast<S*>(initial) + (b * planes + i % planes) * width + u, x, width - u);
       }
     }
-  }
-  V given(const void* grads, int64_t b, int64_t u) const {
-    if (!grads || u >= a_.H) return V(S(0));
-    return load_lanes<V>(static_cast<const T*>(grads) + b * a_.H + u, a_.H - u);
-  }
-  void put_initial(void* grads, int64_t b, int64_t u, V x) const {
-    if (grads) store_lanes(static_cast<S*>(grads) + b * a_.H + u, x, a_.H - u);
   }
 
   const cpu::BackwardArgs& a_;

@@ -42,7 +42,7 @@ class GatesAgain : protected ChunkProducts<T, P> {
       for (int64_t i = 0; i < count; ++i) {
         const T* h = entering(frame_step_[f0 + i], frame_row_[f0 + i]).h;
         x_rows_[i] = operand(input_row(f0 + i), a_.I, x_converted_ + i * P::row_length(a_.I));
-        h_rows_[i] = h ? operand(h, a_.H, h_converted_ + i * P::row_length(a_.H)) : zeros_;
+        h_rows_[i] = operand(h, a_.H, h_converted_ + i * P::row_length(a_.H));
       }
       for (int64_t q = panels.first; q < panels.last; ++q) {
         gates(q, count, x_rows_, a_.I, a_.panels_ih, a_.bias_ih, x_gates_);
@@ -60,13 +60,16 @@ class GatesAgain : protected ChunkProducts<T, P> {
   }
 
  private:
-  static const Element* operand(const T* row, int64_t K, Element* to) {
-    if constexpr (P::kConverts) {
+  // `row`, or zeros of nullptr: converted rows lie one after another.
+  const Element* operand(const T* row, int64_t K, Element* to) const {
+    if constexpr (!P::kConverts) {
+      return row ? as_arithmetic(row, K, to) : zeros_;
+    } else if (row) {
       P::convert(row, K, to, nullptr, nullptr);
-      return to;
     } else {
-      return as_arithmetic(row, K, to);
+      std::memset(to, 0, std::size_t(P::row_length(K)) * sizeof *to);
     }
+    return to;
   }
   void gates(int64_t q, int64_t count, const Element* const* rows, int64_t K, const void* panels,
              const void* bias, S* to) {

@@ -16,6 +16,7 @@ std::size_t forward_scratch(const cpu::LayerArgs& a, int64_t own_panels, int64_t
 template <class Cell, class T, class P>
 void forward(const cpu::ForwardArgs& a, const cpu::Place& place) {
   Forward<Cell, T, P>(a, place).run();
+  P::release();
 }
 // All threads' shares of a group by one thread, step by step: the same bits.
 template <class Cell, class T, class P>
@@ -28,6 +29,7 @@ void forward_alone(const cpu::ForwardArgs& a, const cpu::Place* places, int coun
   for (int64_t i = 0; i < a.T; ++i) {
     for (int p = 0; p < count; ++p) passes[p].advance();
   }
+  P::release();
 }
 template <class Cell, class T, class P>
 std::size_t backward_scratch(const cpu::BackwardArgs& a) {
@@ -36,6 +38,7 @@ std::size_t backward_scratch(const cpu::BackwardArgs& a) {
 template <class Cell, class T, class P>
 void backward(const cpu::BackwardArgs& a, const cpu::Place& place) {
   Backward<Cell, T, P>(a, place).run();
+  P::release();
 }
 template <class Cell, class T, class S>
 void step(const cpu::StepArgs& a, int64_t first, int64_t last) {
@@ -50,7 +53,7 @@ constexpr cpu::CellKernels make_kernels() {
   k.lanes = Sh::L, k.panel_units = Sh::kUnits, k.panel_vectors = Sh::R;
   k.plain_columns = Sh::kColumns;
   k.narrowness = double(sizeof(S)) / sizeof(typename P::Weight);
-  k.terms = Term<typename P::Row>::kProducts, k.barriers = 1;
+  k.terms = P::kSpeed * Term<typename P::Row>::kProducts, k.barriers = 1;
   k.instruction_set = Instructions::kName;
   k.gate_panel_bytes = [](int64_t K) { return std::size_t(P::template bytes<Sh::R>(K)); };
   k.forward_scratch = forward_scratch<Cell, T, P>, k.forward = forward<Cell, T, P>;
@@ -112,10 +115,11 @@ inline const cpu::CellKernels* find_float16(int cell, Storage storage, cpu::Weig
     return &kKernels<typename decltype(tag)::type, HalfBits, NarrowPanels<HalfBits>>;
   });
 }
-inline const cpu::CellKernels* find_int8(int cell, Storage storage, cpu::WeightStorage weights) {
+template <class P = QuadPanels>
+const cpu::CellKernels* find_int8(int cell, Storage storage, cpu::WeightStorage weights) {
   if (weights != cpu::WeightStorage::kInt8 || storage != Storage::kFloat32) return nullptr;
   return find_in(Cells{}, cell, [](auto tag) -> const cpu::CellKernels* {
-    return &kKernels<typename decltype(tag)::type, float, QuadPanels>;
+    return &kKernels<typename decltype(tag)::type, float, P>;
   });
 }
 

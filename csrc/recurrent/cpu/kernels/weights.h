@@ -38,7 +38,7 @@ inline void pack_gate_panel(const typename P::Weight* weight, const float* scale
   constexpr int64_t kSteps = 64;
   if constexpr (std::is_same_v<P, WholePanels<S>>) {
     gate_panel_steps<Sh>(weight, H, K, q, 0, K, static_cast<S*>(to));
-  } else if constexpr (std::is_same_v<P, QuadPanels>) {
+  } else if constexpr (std::is_same_v<typename P::Row, Int8Quad>) {
     const std::int8_t* columns[Sh::R * Sh::L] = {};
     float scale[Sh::R * Sh::L] = {};
     for (int j = 0; j < Sh::R * Sh::L; ++j) {
@@ -222,43 +222,81 @@ FC_INLINE void gate_elements(const S* from, int64_t stride, S* to, int64_t frame
   copy_columns<V>(from, stride, to, kBlockRows, frames, n);
 }
 template <class V>
+FC_INLINE V frame_or_zeros(const float* from, int64_t stride, int64_t f, int64_t frames,
+                           int64_t n) {
+  return f < frames ? load_lanes<V>(from + f * stride, n) : V(0.0f);
+}
+template <class V>
 FC_INLINE void gate_elements(const float* from, int64_t stride, BFloat16Pair* to, int64_t frames,
                              int64_t n) {
-  for (int64_t f = 0; f < frames; f += 2, from += 2 * stride, to += kBlockRows) {
+  for (int64_t f = 0; f < frames; f += 2, to += kBlockRows) {
     for (int64_t j = 0; j < n; j += V::kLanes) {
-      const V low = load_lanes<V>(from + j, n - j);
-      const V high = f + 1 < frames ? load_lanes<V>(from + stride + j, n - j) : V(0.0f);
-      store_pairs(to + j, low, high);
+      store_pairs(to + j, frame_or_zeros<V>(from + j, stride, f, frames, n - j),
+                  frame_or_zeros<V>(from + j, stride, f + 1, frames, n - j));
+    }
+  }
+}
+// The same turned over, a row of `length` pairs for each column.
+template <class V>
+FC_INLINE void gate_rows(const float* from, int64_t stride, BFloat16Pair* to, int64_t length,
+                         int64_t frames, int64_t n) {
+  constexpr int64_t L = V::kLanes;
+  for (int64_t p = 0; p < length; p += L) {
+    for (int64_t j = 0; j < n; j += L) {
+      V pairs[L];
+      for (int64_t i = 0; i < L; ++i) {
+        const int64_t f = 2 * (p + i);
+        const Words both = pairs_of(frame_or_zeros<V>(from + j, stride, f, frames, n - j),
+                                    frame_or_zeros<V>(from + j, stride, f + 1, frames, n - j));
+        pairs[i] = V::of((typename V::Native)both);
+      }
+      transpose_lanes(pairs);
+      for (int64_t i = 0; i < at_most(L, n - j); ++i) {
+        std::memcpy(to + (j + i) * length + p, &pairs[i], sizeof pairs[i]);
+      }
     }
   }
 }
 
 // Rows first .. last - 1 of d_weight [M, N] (+)= gates^T operand: gates [frames, M] as it lies,
-// the operand in plain panels [q][capacity][columns] of elements.
-template <class Sh, class E, class S = typename Sh::S>
+// the operand in plain panels [q][capacity][columns] of P's elements over frames.
+template <class Sh, class P = WholePanels<typename Sh::S>, class E, class S = typename Sh::S>
 inline void add_weight_gradient(const S* gates, int64_t M, const E* panels, int64_t capacity,
                                 int64_t N, int64_t frames, Range range, bool is_first, S* d_weight,
                                 const WeightScratch<S, E>& scratch) {
   using V = typename Sh::V;
-  constexpr int64_t C = Sh::kColumns, kOf = sizeof(E) == sizeof(S) && !std::is_same_v<E, S> ? 2 : 1;
+  constexpr int64_t C = Sh::kColumns;
   for (int64_t m0 = range.first; m0 < range.last; m0 += kBlockRows) {
     const int64_t rows = at_most(kBlockRows, range.last - m0);
     for (int64_t f0 = 0; f0 < frames; f0 += kBlockFrames) {
-      const int64_t piece = at_most(kBlockFrames, frames - f0), steps = divide_up(piece, kOf);
-      gate_elements<V>(gates + f0 * M + m0, M, scratch.gates, piece, rows);
-      const ColumnOperand<E> block{scratch.gates, kBlockRows};
+      const int64_t piece = at_most(kBlockFrames, frames - f0), steps = P::row_length(piece);
+      const S* const from = gates + f0 * M + m0;
+      if constexpr (P::kOnTiles) {
+        gate_rows<V>(from, M, scratch.gates, steps, piece, rows);
+      } else {
+        gate_elements<V>(from, M, scratch.gates, piece, rows);
+      }
+      const auto multiply = [&](const E* panel, const S* init, S* out, int64_t stride) {
+        if constexpr (P::kOnTiles) {
+          const E* const first = scratch.gates;
+          P::template multiply<Sh::kPlain>(rows, {&first}, piece, panel, init, stride, out, stride,
+                                           nullptr);
+        } else {
+          const ColumnOperand<E> block{scratch.gates, kBlockRows};
+          product<Sh::kPlain>(rows, block, steps, panel, init, stride, out, stride);
+        }
+      };
       const bool is_start = is_first && f0 == 0;
       for (int64_t q = 0; q * C < N; ++q) {
         const int64_t n = N - q * C;
         S* const to = d_weight + m0 * N + q * C;
-        const E* panel = panels + (q * divide_up(capacity, kOf) + f0 / kOf) * C;
+        const E* panel = panels + (q * P::row_length(capacity) + P::row_length(f0)) * C;
         if (n >= C) {
-          product<Sh::kPlain>(rows, block, steps, panel, is_start ? nullptr : to, N, to, N);
+          multiply(panel, is_start ? nullptr : to, to, N);
           continue;
         }
         if (!is_start) copy_columns<V>(to, N, scratch.block, C, rows, n);
-        product<Sh::kPlain>(rows, block, steps, panel, is_start ? nullptr : scratch.block, C,
-                            scratch.block, C);
+        multiply(panel, is_start ? nullptr : scratch.block, scratch.block, C);
         copy_columns<V>(scratch.block, C, to, N, rows, n);
       }
     }

@@ -10,6 +10,7 @@
 #include "math/exponentials.h"
 #include "recurrent/cells/dispatch.h"
 #include "recurrent/rowwise/cuda/args.h"
+#include "recurrent/rowwise/norm.h"
 #include "recurrent/stepwise/step_backward.h"
 
 namespace fastcells {
@@ -19,8 +20,6 @@ constexpr int kMostRowThreads = 256, kMostRowWarps = kMostRowThreads / kLanes;
 constexpr int kLeastRowBlocks = 1;
 constexpr int kMostRowSums = 8;  // two for each gate
 constexpr int kRowSharedBytes = kMostRowWarps * kMostRowSums * int(sizeof(double));
-// Added to a variance: torch.nn.LayerNorm's eps.
-constexpr double kRowNormEpsilon = 1e-5;
 
 // Of the block of a row: a thread a unit, in whole warps.
 inline unsigned row_threads(std::int64_t H) {
@@ -72,7 +71,7 @@ struct RowMoments {
         },
         scale);
     FC_UNROLL
-    for (int k = 0; k < N; ++k) scale[k] = A(1) / square_root(scale[k] + A(kRowNormEpsilon));
+    for (int k = 0; k < N; ++k) scale[k] = A(1) / square_root(scale[k] + A(kNormEpsilon));
   }
   FC_DEVICE A normalised(int k, A x) const { return (x - mean[k]) * scale[k]; }
   // The gradient of x from d, that of gain * normalised(x), times the gain: `means` are those of d

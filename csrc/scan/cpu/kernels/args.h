@@ -17,6 +17,7 @@ struct ScanTask {
   std::int64_t row;
   std::int64_t first_lane, last_lane;
   std::int64_t begin, end;  // in 0 .. T
+  void* scratch;            // A [2 lanes], where rows lie side by side; of all steps then
 };
 
 // State and product are A [lanes] of the task. The state goes from step to step: h, or on the way
@@ -31,6 +32,8 @@ struct ScanKernels {
   // written. False where what comes in does not reach the end.
   bool (*forward_summary)(const ScanForwardArgs&, const ScanTask&, void* state, void* product);
   bool (*backward_summary)(const ScanBackwardArgs&, const ScanTask&, void* state, void* product);
+  // Whether each number of a summary is finite.
+  bool (*is_finite)(std::int64_t lanes, const void* state, const void* product);
   // state += product before
   void (*combine)(std::int64_t lanes, const void* product, const void* before, void* state);
   std::int64_t vector_lanes;

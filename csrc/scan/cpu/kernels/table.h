@@ -21,11 +21,20 @@ struct ScanPasses {
       store_part<kWhole>(to + j, sum, n);
     });
   }
+  static bool is_finite(int64_t lanes, const void* state, const void* product) {
+    const S *const h = static_cast<const S*>(state), *const p = static_cast<const S*>(product);
+    bool is_finite = true;
+    for (int64_t j = 0; j < lanes; ++j) {
+      is_finite = is_finite && h[j] - h[j] == S(0) && p[j] - p[j] == S(0);
+    }
+    return is_finite;
+  }
   static constexpr cpu::ScanKernels kKernels = {
       ScanForward<N>::run,
       ScanBackward<N>::run,
       ScanForward<N>::summarise,
       ScanBackward<N>::summarise,
+      is_finite,
       combine,
       V::kLanes,
       sizeof(S),

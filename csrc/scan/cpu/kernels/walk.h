@@ -46,9 +46,19 @@ FC_INLINE void store_part(T* p, V x, int64_t n) {
   }
 }
 
+// x where there is 1, and `otherwise` where there is 0.
+template <bool kWhole, class V, class S>
+FC_INLINE V present(const S* there, int64_t n, V x, V otherwise = V(S(0))) {
+  return select(V(S(0)) < load_part<kWhole, V>(there, n), x, otherwise);
+}
+
+template <class S>
+FC_INLINE void clear_lanes(S* p, Range lanes) {
+  for (int64_t j = lanes.first; j < lanes.last; ++j) p[j] = S{};
+}
 template <class S>
 FC_INLINE void clear_lanes(S* p, int64_t lanes) {
-  for (int64_t j = 0; j < lanes; ++j) p[j] = S(0);
+  clear_lanes(p, Range{0, lanes});
 }
 
 // f(first lane, count, whether they are a whole vector) for each vector of lanes.

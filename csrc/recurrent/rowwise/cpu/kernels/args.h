@@ -18,19 +18,24 @@ namespace fastcells::rowwise {
 
 using std::int64_t;
 
-// What is normalised over the units of a row: nothing; W x and W h, each over all gates; or, gate
-// by gate, their sum.
+// What is normalised over the units of a row: nothing; W x and W h, each (or one of them) over all
+// gates; or, gate by gate, their sum.
 enum class Norm { kNone, kParts, kGates };
+
+// A second product of a step: h' = W_hr m of what the cell gave for h (m, a projection), or the
+// last gate's W_hn (r h) of a cell of two products. Neither has a norm or noise beside it.
+enum class Second { kNone, kProjection, kLastGate };
 
 struct RowArgs {
   Norm norm;
   Noise noise;
-  int64_t padded_gates;      // columns of a row of gates
-  const void* norm_ih;       // A [G*H] gain of W x, or nullptr
-  const void* norm_hh;       // A [G*H] gain of W h, or of the gates' sum
-  const void* norm_c;        // A [H] gain of c on its way to h, or nullptr: not normalised
-  const void* norm_c_bias;   // A [H] or nullptr
-  bool carries_norm;         // the normalised c is the next step's c, too
+  int64_t padded_gates;     // columns of a row of gates
+  const void* norm_ih;      // A [G*H] gain of W x, or nullptr: as it is
+  const void* norm_hh;      // A [G*H] gain of W h, or nullptr; or of the gates' sum
+  const void* norm_c;       // A [H] gain of c on its way to h, or nullptr: not normalised
+  const void* norm_c_bias;  // A [H] or nullptr
+  bool carries_norm;        // the normalised c is the next step's c, too
+  Second second;
   const void* unit_weights;  // A [V*H] of a row cell, else nullptr
   void* dropped;             // A [B][padded H] factors of h in front of the product, or nullptr
 };
@@ -42,6 +47,11 @@ struct ForwardArgs : cpu::ForwardArgs {
   void* h_gates;        // A [B][padded gates] scratch
   void* carry_dropped;  // A [B][padded H] scratch where h is dropped: what enters the product
   void* new_c;          // A [2][B][padded H] scratch where c is normalised: c and the gate of h
+  // Of a second product.
+  const void* panels_second;  // of W_hr or of W_hn; panels_hh has the rows before those alone
+  const void* bias_second;    // A of the columns of W_hn, or nullptr
+  void* operand;              // A [B][padded H] scratch: m, or r h
+  void* product;              // A [B][padded P] scratch
 };
 
 struct BackwardArgs : cpu::BackwardArgs {
@@ -54,6 +64,12 @@ struct BackwardArgs : cpu::BackwardArgs {
   void* d_norm_hh;  // A [G*H] out, or nullptr
   void* d_units;    // A [groups][V][padded H] zeros, out: of a row cell's vectors
   void* d_norm_c;   // A [groups][2][padded H] zeros, out where c is normalised: gain's, bias's
+  // Of a second product; `saved` is there, with m behind what the cell saves.
+  const void* plain_second;  // plain panels of W_hr or of W_hn
+  void* d_operand;           // A [B][padded H] scratch: the gradient of m, or of r h
+  void* d_projected;         // A [chunk_frames][P] scratch of a projection: dh'
+  void* plain_operand;       // plain panels of m, or of r h, over the frames of a chunk: scratch
+  void* d_weight_hr;         // A [P, H] out, or nullptr
 };
 
 struct Kernels {

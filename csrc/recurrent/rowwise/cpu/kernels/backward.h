@@ -6,26 +6,29 @@
 //     for each step:  gradients of the gates, own units (where c is normalised: in three stages)
 //                     through the normalisation of W h, own units barrier carry_dh += dg W_hh, own
 //                     units                                          barrier
+//                     (a second product: before the cell, dm = dh' W_hr; behind it, d(r h) = dg_n
+//                     W_hn, then dr)
 //     gains and biases;  through the normalisation of W x barrier dW and d_input of the chunk's
 //     frames
 #pragma once
-#include "recurrent/rowwise/cpu/kernels/raw.h"
+#include "recurrent/rowwise/cpu/kernels/second_product.h"
 
 namespace fastcells {
 namespace {
 
 template <class Cell, class T, class P>
-class RowwiseBackward : RawGates<Cell, T, P> {
-  using Base = RawGates<Cell, T, P>;
+class RowwiseBackward : SecondProduct<Cell, T, P> {
+  using Base = SecondProduct<Cell, T, P>;
   using S = typename P::S;
   using Sh = Shape<Columns, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
   static constexpr int kSaved = Cell::kSaved, kVectors = vectors_of<Cell>();
   using Base::arena_, Base::place_, Base::group_, Base::steps_, Base::frames_, Base::group_frame_;
-  using Base::carry, Base::chunk_begin, Base::list_frames, Base::list_rows, Base::multiply;
-  using Base::entering, Base::load_entering, Base::units_of;
+  using Base::carry, Base::chunk_begin, Base::list_frames, Base::multiply_rows;
+  using Base::carry_of_h, Base::columns_of_h, Base::is_projected, Base::d_operand, Base::kTwo;
   using Base::gates_, Base::moments, Base::raw_x, Base::raw_h, Base::has_raw, Base::args_;
+  using Base::load_entering, Base::units_of;
   using typename Base::Entering;
 
  public:
@@ -37,13 +40,18 @@ class RowwiseBackward : RawGates<Cell, T, P> {
       : RowwiseBackward(a, place.scratch) {
     place_ = &place, group_ = &place.groups[place.group];
     own_ = share_of(divide_up(a.H, C), place.rank, place.threads);
+    own_of_h_ = share_of(divide_up(a.P, C), place.rank, place.threads);
     units_ = {own_.first * C, own_.last * C};
+    units_of_h_ = {own_of_h_.first * C, own_of_h_.last * C};
   }
 
   void run() {
     draw_dropped(args_.row, *group_, args_.padded_H, units_, kept_h_);
     if (args_.row.dropped) wait(place_->team_barrier);
-    this->template start_carries<kStates>(units_);
+    this->start_carry(args_.carry_dh, args_.padded_P, args_.d_h_n, args_.P, 1, units_of_h_);
+    if (kStates > 1) {
+      this->start_carry(args_.carry_dc, args_.padded_H, args_.d_c_n, args_.H, kStates - 1, units_);
+    }
     bool is_first = true;
     for (int64_t end = args_.T; end > 0; is_first = false) {
       const int64_t begin = chunk_begin(end);
@@ -58,7 +66,10 @@ class RowwiseBackward : RawGates<Cell, T, P> {
       add_up(is_first);
       end = begin;
     }
-    this->template finish_carries<kStates>(units_);
+    this->finish_carry(args_.carry_dh, args_.padded_P, args_.d_h_0, args_.P, 1, units_of_h_);
+    if (kStates > 1) {
+      this->finish_carry(args_.carry_dc, args_.padded_H, args_.d_c_0, args_.H, kStates - 1, units_);
+    }
   }
 
  private:
@@ -77,9 +88,9 @@ class RowwiseBackward : RawGates<Cell, T, P> {
     const T* d_output;
     const S* d_cells;
     Entering entering;
-    const S* c;                // as it was carried on
+    const S* c;                // as it was carried on, plane by plane
     const S *kept_h, *kept_c;  // factors of the old states, or nullptr
-    S *carry_dh, *carry_dc;
+    S* carry_dh;
     S *dx, *dg;  // [G*H]
   };
   Row row_at(int64_t t, int64_t r, int64_t frame) {
@@ -90,14 +101,13 @@ class RowwiseBackward : RawGates<Cell, T, P> {
     x.cut = steps_.cut_after(t, b);
     x.saved = has_raw() ? nullptr : row_of<T>(args_.saved, at, args_.saved_stride);
     x.d_output = row_of<T>(args_.d_output, at, args_.output_stride);
-    x.entering = entering(t, b);
+    x.entering = this->template entering<kStates>(t, b);
     x.kept_h = zoneout_row(args_.row.noise, NoiseKind::kZoneoutH, t, b, units_, kept_h_);
-    x.carry_dh = carry(args_.carry_dh, r);
-    if constexpr (kStates == 2) {
+    x.carry_dh = carry_of_h(r);
+    if constexpr (kStates > 1) {
       x.d_cells = row_of<S>(args_.d_cells, at, args_.cells_stride);
       x.c = row_of<S>(args_.cells, at, args_.cells_stride);
       x.kept_c = zoneout_row(args_.row.noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_);
-      x.carry_dc = carry(args_.carry_dc, r);
     }
     x.dx = static_cast<S*>(args_.dx_gates) + x.frame * M;
     x.dg = static_cast<S*>(args_.dg_gates) + x.frame * M;
@@ -106,7 +116,8 @@ class RowwiseBackward : RawGates<Cell, T, P> {
   int64_t end_of_units() const { return at_most(units_.last, args_.H); }
 
   void run_step(int64_t t, int64_t frame) {
-    const int64_t n = group_->active[t], M = G * args_.H;
+    const int64_t n = group_->active[t], M = G * args_.H, K = columns_of_h();
+    const auto* const dg = static_cast<const S*>(args_.dg_raw) + frame * M;
     const auto cells = [&](int64_t r) { run_cells(row_at(t, r, frame)); };
     const auto norm = [&](int64_t r) {
       if (args_.row.norm == Norm::kNone) return;
@@ -119,18 +130,30 @@ class RowwiseBackward : RawGates<Cell, T, P> {
           n, place_->group_barrier, [&](int64_t r) { find_c(row_at(t, r, frame)); },
           [&](int64_t r) { pass_output(row_at(t, r, frame)); },
           [&](int64_t r) { pass_c(row_at(t, r, frame)); }, norm);
+    } else if (is_projected()) {
+      in_stages(n, place_->group_barrier,
+                [&](int64_t r) { this->take_dh(t, r, frame, units_of_h_); });
+      const auto* const dh = static_cast<const S*>(args_.d_projected) + frame * args_.P;
+      multiply_rows(own_, n, dh, args_.P, args_.P, args_.plain_second, false, d_operand(0),
+                    args_.padded_H);
+      in_stages(n, place_->group_barrier, cells);
+    } else if (kTwo) {
+      in_stages(n, place_->group_barrier, cells);
+      multiply_rows(own_, n, dg + K, M, args_.H, args_.plain_second, false, d_operand(0),
+                    args_.padded_H);
+      in_stages(n, place_->group_barrier,
+                [&](int64_t r) { this->pass_reset(t, r, frame, units_); });
     } else {
       in_stages(n, place_->group_barrier, cells, norm);
     }
-    list_rows(static_cast<const S*>(args_.dg_raw) + frame * M, n, true);
-    for (int64_t q = own_.first; q < own_.last; ++q) {
-      S* const to = carry(args_.carry_dh, 0) + q * C;
-      if (!args_.row.dropped) {
-        multiply(n, args_.plain_hh, nullptr, args_.H, q, to, args_.padded_H, to, args_.padded_H);
-      } else {
-        multiply(n, args_.plain_hh, nullptr, args_.H, q, nullptr, 0, undropped_, C);
-        for (int64_t r = 0; r < n; ++r) add_dropped(r, q, to + r * args_.padded_H);
+    S* const to = carry_of_h(0);
+    if (args_.row.dropped) {
+      for (int64_t q = own_.first; q < own_.last; ++q) {
+        multiply_rows({q, q + 1}, n, dg, M, K, args_.plain_hh, false, undropped_ - q * C, C);
+        for (int64_t r = 0; r < n; ++r) add_dropped(r, q, to + q * C + r * args_.padded_P);
       }
+    } else {
+      multiply_rows(own_of_h_, n, dg, M, K, args_.plain_hh, !is_projected(), to, args_.padded_P);
     }
     wait(place_->group_barrier);
   }
@@ -168,26 +191,37 @@ class RowwiseBackward : RawGates<Cell, T, P> {
   FC_INLINE V new_dh(const Row& row, int64_t u, V& of_old) const {
     return new_gradient(row, row.carry_dh, units_of(row.d_output, u), row.kept_h, u, of_old);
   }
-  FC_INLINE V new_dc(const Row& row, int64_t u, V& of_old) const {
-    return new_gradient(row, row.carry_dc, units_of(row.d_cells, u), row.kept_c, u, of_old);
+  FC_INLINE V new_dc(const Row& row, int64_t u, V& of_old, int k = 1) const {
+    return new_gradient(row, carry_dc(row, k), units_of(row.d_cells, u, k), row.kept_c, u, of_old);
+  }
+  S* carry_dc(const Row& row, int k = 1) const {
+    return Base::template carry_dc<kStates>(row.r, k);
+  }
+
+  // Of a projected h, which is of other units, nothing.
+  FC_INLINE void load_states(const Row& row, int64_t u, V (&prev)[kStates]) const {
+    Entering from = row.entering;
+    if (is_projected()) from.h = nullptr;
+    load_entering(from, u, prev);
   }
 
   void run_cells(const Row& row) const {
     for (int64_t u = units_.first; u < end_of_units(); u += L) {
       V saved[kSaved], prev[kStates], next[kStates], d_state[kStates], of_old[kStates];
       V dx[G], dg[G];
-      load_entering(row.entering, u, prev);
+      load_states(row, u, prev);
       load_saved(row, u, prev, saved);
-      next[0] = V(S(0));
-      d_state[0] = new_dh(row, u, of_old[0]);
-      if constexpr (kStates == 2) {
-        // A cell that cannot give c' again has no zoneout of it.
+      next[0] = of_old[0] = V(S(0));
+      d_state[0] = is_projected() ? load(d_operand(row.r) + u) : new_dh(row, u, of_old[0]);
+      FC_UNROLL
+      for (int k = 1; k < kStates; ++k) {
+        // A cell that cannot give c' again, or does not compute it anew, has no zoneout of it.
         if constexpr (requires { Cell::new_c(saved, prev[1]); }) {
-          next[1] = Cell::new_c(saved, prev[1]);
+          next[k] = Cell::new_c(saved, prev[1]);
         } else {
-          next[1] = units_of(row.c, u);
+          next[k] = units_of(row.c, u, k);
         }
-        d_state[1] = new_dc(row, u, of_old[1]);
+        d_state[k] = new_dc(row, u, of_old[k], k);
       }
       if constexpr (kVectors > 0) {
         V units[kVectors], d_units[kVectors];
@@ -197,8 +231,9 @@ class RowwiseBackward : RawGates<Cell, T, P> {
       } else {
         Cell::backward(saved, prev, next, d_state, dx, dg);
       }
-      store(row.carry_dh + u, d_state[0] + of_old[0]);
-      if constexpr (kStates == 2) store(row.carry_dc + u, d_state[1] + of_old[1]);
+      if (!is_projected()) store(row.carry_dh + u, d_state[0] + of_old[0]);
+      FC_UNROLL
+      for (int k = 1; k < kStates; ++k) store(carry_dc(row, k) + u, d_state[k] + of_old[k]);
       store_gates(row.dx, u, dx);
       if (!Cell::kAdditive) store_gates(row.dg, u, dg);
     }
@@ -278,7 +313,7 @@ class RowwiseBackward : RawGates<Cell, T, P> {
         const V dc = args_.row.carries_norm ? norm(u) : carried + norm(u);
         dx[Cell::kOutputGate] = load(c_row(row, kOfGate) + u);
         Cell::c_backward(saved, prev[1], dc, d_previous, dx);
-        store(row.carry_dc + u, d_previous + of_old);
+        store(carry_dc(row) + u, d_previous + of_old);
         store_gates(row.dx, u, dx);
       }
     }
@@ -304,11 +339,14 @@ class RowwiseBackward : RawGates<Cell, T, P> {
       dx = static_cast<S*>(args_.dg_raw);
     }
     const auto drop = [this](Range frames) { this->drop_operand(frames); };
-    this->add_products(is_first, dx, static_cast<const S*>(args_.dg_raw), drop);
+    this->pack_second();
+    this->add_products(is_first, dx, static_cast<const S*>(args_.dg_raw), columns_of_h(), drop);
+    this->add_second(is_first);
     wait(place_->team_barrier);
   }
 
-  Range own_{}, units_{};   // plain panels of units of this thread; the units
+  // Of this thread: plain panels of units, and of those of h; the units.
+  Range own_{}, own_of_h_{}, units_{}, units_of_h_{};
   S *kept_h_, *kept_c_;     // [padded H + block]
   S* undropped_ = nullptr;  // [B][C]
 };

@@ -7,6 +7,9 @@
 //                             (where c is normalised: barrier; its moments; h)
 //                             zoneout; store                                           barrier
 //
+// A second product stands before the cell (r h, of own units, barrier, W_hn (r h)) or behind it (m,
+// barrier, h' = W_hr m, own units of h').
+//
 // The first barrier is needed because a normalisation reads its whole row, and because columns are
 // dealt out by panels and units by gates. With a thread a group of rows there are none.
 #pragma once
@@ -21,6 +24,9 @@ class RowwiseForward {
   using Sh = Shape<Columns, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
+  static constexpr int kPlanes = kStates - 1;  // of c: a state beside h each
+  static constexpr bool kTwo = Cell::kTwoProducts;
+  static constexpr int64_t kFirstGates = kTwo ? G - 1 : G;  // of the first product with h
 
  public:
   static std::size_t scratch_bytes(const rowwise::ForwardArgs& a) {
@@ -30,9 +36,13 @@ class RowwiseForward {
   RowwiseForward(const rowwise::ForwardArgs& a, const cpu::Place& place)
       : RowwiseForward(a, place.scratch) {
     place_ = &place, group_ = &place.groups[place.group];
-    const Range own = share_of(divide_up(a.H, C), place.rank, place.threads);
-    units_ = {own.first * C, own.last * C};
-    columns_ = share_of(divide_up(G * a.H, C), place.rank, place.threads);
+    const auto share = [&](int64_t n) {
+      return share_of(divide_up(n, C), place.rank, place.threads);
+    };
+    own_ = share(a.H), own_of_h_ = share(a.P);
+    units_ = {own_.first * C, own_.last * C},
+    units_of_h_ = {own_of_h_.first * C, own_of_h_.last * C};
+    columns_ = share(G * a.H), columns_of_h_ = share(kFirstGates * a.H);
   }
 
   void run() {
@@ -65,6 +75,14 @@ class RowwiseForward {
   S* carry(void* carries, int64_t r) const {
     return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
   }
+  S* carry_of_h(void* carries, int64_t r) const {
+    return static_cast<S*>(carries) + (group_->first + r) * a_.padded_P;
+  }
+  // Of state k > 0.
+  S* carry_c(int64_t r, int k) const {
+    const int64_t row = (group_->first + r) * kPlanes + k - 1;
+    return static_cast<S*>(a_.carry_c) + row * a_.padded_H;
+  }
   S* x_gates(int64_t f) const {
     const int64_t row = place_->group * a_.chunk_frames + f;
     return static_cast<S*>(a_.x_gates) + row * a_.row.padded_gates;
@@ -95,19 +113,26 @@ class RowwiseForward {
     for (int64_t r = 0; r < group_->rows; ++r) {
       const int64_t b = group_->order[r];
       const bool cut = steps_.cut_initial(b);
-      for (int64_t u = units_.first; u < units_.last; u += L) {
-        start_state(a_.h_0, a_.h_n, b, u, cut, carry(a_.carry_h, r));
-        if (kStates == 2) start_state(a_.c_0, a_.c_n, b, u, cut, carry(a_.carry_c, r));
+      for (int64_t u = units_of_h_.first; u < units_of_h_.last; u += L) {
+        start_state(a_.h_0, a_.h_n, a_.P, b, u, cut, carry_of_h(a_.carry_h, r));
         if (a_.row.dropped) drop(r, u);
+      }
+      for (int64_t u = units_.first; u < units_.last; u += L) {
+        for (int k = 1; k < kStates; ++k) {
+          start_state(a_.c_0, a_.c_n, a_.H, b * kPlanes + k - 1, u, cut, carry_c(r, k));
+        }
       }
     }
   }
-  void start_state(const void* initial, void* last, int64_t b, int64_t u, bool cut, S* to) const {
-    const int64_t n = a_.H - u, at = b * a_.H + u;
+  // Row i of `width` units.
+  void start_state(const void* initial, void* last, int64_t width, int64_t i, int64_t u, bool cut,
+                   S* to) const {
+    const int64_t n = width - u, at = i * width + u;
     const V x = initial && n > 0 ? load_lanes<V>(static_cast<const T*>(initial) + at, n) : V(S(0));
     if (n > 0) store_lanes(static_cast<T*>(last) + at, x, n);
     store(to + u, cut ? V(S(0)) : x);
   }
+  bool is_projected() const { return MayProject<Cell> && a_.row.second == Second::kProjection; }
   FC_INLINE void drop(int64_t r, int64_t u) const {
     store(carry(a_.carry_dropped, r) + u, load(carry(a_.carry_h, r) + u) * load(dropped(r) + u));
   }
@@ -140,7 +165,7 @@ class RowwiseForward {
   // Moments of a frame's W x, which the way back wants as it is.
   void finish_input(int64_t f) const {
     const S* const row = x_gates(f);
-    const auto of = moments_of<V>(G * a_.H, [&](int64_t j) { return load(row + j); });
+    const auto of = gates_.moments_of_x([&](int64_t j) { return load(row + j); });
     x_moments(f)[0] = of.mean, x_moments(f)[1] = of.scale;
     S* const to = saved_row<S>(frame_step_[f], frame_row_[f]);
     for (int64_t j = 0; to && j < G * a_.H; j += L) {
@@ -152,21 +177,54 @@ class RowwiseForward {
 
   void run_step(int64_t t, int64_t n) {
     for (int64_t r = 0; r < n; ++r) {
-      rows_[r] = carry(a_.row.dropped ? a_.carry_dropped : a_.carry_h, r);
+      rows_[r] = carry_of_h(a_.row.dropped ? a_.carry_dropped : a_.carry_h, r);
     }
     const bool has_bias = a_.row.norm == Norm::kNone;
-    multiply_columns<P>(columns_, n, rows_, a_.H, a_.panels_hh, has_bias ? a_.bias_hh : nullptr,
-                        h_gates(0), a_.row.padded_gates);
+    multiply_columns<P>(columns_of_h_, n, rows_, a_.P, a_.panels_hh,
+                        has_bias ? a_.bias_hh : nullptr, h_gates(0), a_.row.padded_gates);
     wait(place_->group_barrier);
+    if constexpr (kTwo) {
+      in_stages(n, place_->group_barrier, [&](int64_t r) { run_reset(r); });
+      multiply_operand(own_, n);
+    }
     const auto cells = [&](int64_t r) { run_cells(t, r); };
     if (HasOutputGate<Cell> && a_.row.norm_c) {
       in_stages(n, place_->group_barrier, cells, [&](int64_t r) { run_output(t, r); });
+    } else if (is_projected()) {
+      in_stages(n, place_->group_barrier, cells);
+      multiply_operand(own_of_h_, n);
+      in_stages(n, place_->group_barrier, [&](int64_t r) {
+        for (int64_t u = units_of_h_.first; u < at_most(units_of_h_.last, a_.P); u += L) {
+          store_h(t, r, u, nullptr, load(carry_of_h(a_.product, r) + u));
+        }
+      });
     } else {
       in_stages(n, place_->group_barrier, cells);
     }
     for (int64_t r = n; r < group_->rows; ++r) clear_absent(t, group_->order[r]);
   }
 
+  // Own columns of the second product, whose operand all threads have written. Columns and units
+  // are dealt out alike, so that nobody waits for what comes of it.
+  void multiply_operand(Range own, int64_t n) const {
+    for (int64_t r = 0; r < n; ++r) rows_[r] = carry(a_.operand, r);
+    multiply_columns<P>(own, n, rows_, a_.H, a_.panels_second, a_.bias_second,
+                        carry_of_h(a_.product, 0), a_.padded_P);
+  }
+  // r h of own units.
+  void run_reset(int64_t r) const {
+    if constexpr (kTwo) {
+      for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
+        V x[G], g[G];
+        for (int k = 0; k < G; ++k) {
+          x[k] = load_lanes<V>(x_gates(frame_ + r) + k * a_.H + u, a_.H - u);
+          g[k] = k < kFirstGates ? load_lanes<V>(h_gates(r) + k * a_.H + u, a_.H - u) : V(S(0));
+        }
+        const V h = load(carry_of_h(a_.carry_h, r) + u);
+        store(carry(a_.operand, r) + u, rounded_to<T>(Cell::reset_h(x, g, h)));
+      }
+    }
+  }
   // The cell on own units of a row, up to the new states.
   void run_cells(int64_t t, int64_t r) {
     const S* const x_row = x_gates(frame_ + r);
@@ -180,10 +238,13 @@ class RowwiseForward {
     const Kept kept = kept_row(t, r);
     for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
       V x[G], g[G], state[kStates], saved[Cell::kSaved];
-      const auto raw = [](const S* row) {
-        return [row](int64_t j, int64_t n) { return load_lanes<V>(row + j, n); };
+      const auto raw_x = [&](int64_t j, int64_t n) { return load_lanes<V>(x_row + j, n); };
+      const auto raw_h = [&](int64_t j, int64_t n) {
+        const bool is_second = kTwo && j >= kFirstGates * a_.H;
+        return load_lanes<V>(is_second ? carry(a_.product, r) + j - kFirstGates * a_.H : h_row + j,
+                             n);
       };
-      gates_.load(raw(x_row), raw(h_row), moments, u, x, g);
+      gates_.load(raw_x, raw_h, moments, u, x, g);
       load_states(r, u, state);
       gates_.run(x, g, u, state, saved);
       if (a_.saved) save(t, group_->order[r], x_row, h_row, u, saved);
@@ -191,6 +252,18 @@ class RowwiseForward {
         if (a_.row.norm_c) {
           store(new_c(r) + u, state[1]);
           store(output_gate(r) + u, saved[Cell::kOutputGate]);
+          continue;
+        }
+      }
+      if constexpr (MayProject<Cell>) {
+        if (is_projected()) {
+          const V m = rounded_to<T>(state[0]);
+          store(carry(a_.operand, r) + u, m);
+          if (a_.saved) {
+            T* const to = saved_row<T>(t, group_->order[r]) + Cell::kSaved * a_.H;
+            store_lanes(to + u, m, a_.H - u);
+          }
+          store_c(t, r, u, nullptr, 1, state[1]);
           continue;
         }
       }
@@ -223,11 +296,12 @@ class RowwiseForward {
     const int64_t b = group_->order[r];
     return {
         zoneout_row(noise, NoiseKind::kZoneoutH, t, b, units_, kept_h_),
-        kStates == 2 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
+        kPlanes > 0 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
   }
   FC_INLINE void load_states(int64_t r, int64_t u, V (&state)[kStates]) const {
-    state[0] = load(carry(a_.carry_h, r) + u);
-    if constexpr (kStates == 2) state[1] = load(carry(a_.carry_c, r) + u);
+    state[0] = is_projected() ? V(S(0)) : load(carry(a_.carry_h, r) + u);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) state[k] = load(carry_c(r, k) + u);
   }
   FC_INLINE static V blend(const S* kept, int64_t u, V old, V state) {
     if (!kept) return state;
@@ -259,20 +333,28 @@ class RowwiseForward {
 
   FC_INLINE void store_states(int64_t t, int64_t r, int64_t u, const Kept& kept,
                               const V (&state)[kStates]) const {
-    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
-    const bool cut = steps_.cut_after(t, b), last = steps_.is_last(t, b);
-    S* const carried_h = carry(a_.carry_h, r) + u;
-    const V h = rounded_to<T>(blend(kept.h, u, load(carried_h), state[0]));
-    store(carried_h, cut ? V(S(0)) : h);
+    store_h(t, r, u, kept.h, state[0]);
+    FC_UNROLL
+    for (int k = 1; k < kStates; ++k) store_c(t, r, u, kept.c, k, state[k]);
+  }
+  FC_INLINE void store_h(int64_t t, int64_t r, int64_t u, const S* kept, V h) const {
+    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.P - u;
+    S* const carried = carry_of_h(a_.carry_h, r) + u;
+    h = rounded_to<T>(blend(kept, u, load(carried), h));
+    store(carried, steps_.cut_after(t, b) ? V(S(0)) : h);
     if (a_.row.dropped) drop(r, u);
     store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, h, n);
-    if (last) store_lanes(static_cast<T*>(a_.h_n) + b * a_.H + u, h, n);
-    if constexpr (kStates == 2) {
-      S* const carried_c = carry(a_.carry_c, r) + u;
-      const V c = blend(kept.c, u, load(carried_c), state[1]);
-      store(carried_c, cut ? V(S(0)) : c);
-      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, c, n);
-      if (last) store_lanes(static_cast<T*>(a_.c_n) + b * a_.H + u, c, n);
+    if (steps_.is_last(t, b)) store_lanes(static_cast<T*>(a_.h_n) + b * a_.P + u, h, n);
+  }
+  FC_INLINE void store_c(int64_t t, int64_t r, int64_t u, const S* kept, int k, V c) const {
+    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
+    const int64_t plane = (k - 1) * a_.H + u;
+    S* const carried = carry_c(r, k) + u;
+    c = blend(kept, u, load(carried), c);
+    store(carried, steps_.cut_after(t, b) ? V(S(0)) : c);
+    if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + plane, c, n);
+    if (steps_.is_last(t, b)) {
+      store_lanes(static_cast<T*>(a_.c_n) + b * kPlanes * a_.H + plane, c, n);
     }
   }
 
@@ -280,10 +362,14 @@ class RowwiseForward {
   void clear_absent(int64_t t, int64_t b) const {
     const V zero(S(0));
     const int64_t row = t * a_.B + b;
+    for (int64_t u = units_of_h_.first; u < at_most(units_of_h_.last, a_.P); u += L) {
+      store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, zero, a_.P - u);
+    }
     for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
       const int64_t n = a_.H - u;
-      store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, zero, n);
-      if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + u, zero, n);
+      for (int k = 0; a_.cells && k < kPlanes; ++k) {
+        store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + k * a_.H + u, zero, n);
+      }
       for (int64_t j = u; a_.saved && j < a_.saved_stride; j += a_.H) {
         if (a_.row.norm == Norm::kNone) {
           store_lanes(saved_row<T>(t, b) + j, zero, n);
@@ -300,7 +386,9 @@ class RowwiseForward {
   Arena arena_;
   const cpu::Place* place_ = nullptr;
   const cpu::RowGroup* group_ = nullptr;
-  Range units_{}, columns_{};         // of this thread; columns by panels
+  // Of this thread: panels of units, of those of h; the units; panels of columns of all gates, and
+  // of those of the first product with h.
+  Range own_{}, own_of_h_{}, units_{}, units_of_h_{}, columns_{}, columns_of_h_{};
   int64_t end_ = 0, frame_ = 0;       // the chunk's end, the frame of the step's first row
   const S** rows_;                    // [max(chunk frames, B)]
   S* converted_ = nullptr;            // [chunk frames][I] of 16-bit storage

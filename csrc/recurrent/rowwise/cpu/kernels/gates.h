@@ -8,10 +8,14 @@ namespace fastcells {
 namespace {
 
 using rowwise::Norm;
+using rowwise::Second;
 
 // A cell of which c may be normalised on its way to h.
 template <class Cell>
 concept HasOutputGate = requires { Cell::kOutputGate; };
+// A cell whose h' may be projected: it reads its own c, and no h.
+template <class Cell>
+concept MayProject = HasOutputGate<Cell>;
 
 // Moments of one row: of W x and W h, or of each gate of their sum.
 template <class S>
@@ -51,11 +55,16 @@ struct RowGates {
     FC_UNROLL
     for (int k = 0; k < kCount; ++k) units[k] = at(row.unit_weights, k * H + u, H - u);
   }
+  // Moments of W x; of a part that is not normalised those that leave it as it is.
+  template <class X>
+  FC_INLINE Moments<S> moments_of_x(const X& x) const {
+    return row.norm_ih ? moments_of<V>(G * H, x) : Moments<S>{0, 1};
+  }
   // Moments of W h, or of the gates' sums: h(j) and x(j) are the products at column j.
   template <class X, class Y>
   FC_INLINE void find_moments(const X& x, const Y& h, RowMoments<S>& moments) const {
     if (row.norm == Norm::kParts) {
-      moments.of[1] = moments_of<V>(G * H, h);
+      moments.of[1] = row.norm_hh ? moments_of<V>(G * H, h) : Moments<S>{0, 1};
     } else if (row.norm == Norm::kGates) {
       for (int k = 0; k < G; ++k) {
         moments.of[k] = moments_of<V>(H, [&](int64_t j) { return x(k * H + j) + h(k * H + j); });
@@ -84,6 +93,7 @@ struct RowGates {
  private:
   FC_INLINE V scaled(V x, Moments<S> moments, const void* gain, const S* shift, int64_t j,
                      int64_t n) const {
+    if (!gain) return x + bias(shift, j, n);
     return (x - V(moments.mean)) * V(moments.scale) * at(gain, j, n) + bias(shift, j, n);
   }
 };

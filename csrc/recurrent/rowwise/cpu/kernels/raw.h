@@ -47,7 +47,7 @@ class RawGates : protected ChunkProducts<T, P> {
     for (int64_t f = own.first; f < own.last; ++f) {
       const auto x = [&](int64_t j) { return raw_x(f, j, M_ - j); };
       const auto h = [&](int64_t j) { return raw_h(f, j, M_ - j); };
-      if (args_.row.norm == Norm::kParts) moments(f)->of[0] = moments_of<V>(M_, x);
+      if (args_.row.norm == Norm::kParts) moments(f)->of[0] = gates_.moments_of_x(x);
       gates_.find_moments(x, h, *moments(f));
     }
     wait(place_->team_barrier);
@@ -64,8 +64,9 @@ class RawGates : protected ChunkProducts<T, P> {
       add_gain(dg, own, is_first, 1, h, static_cast<S*>(args_.d_norm_hh));
     }
   }
-  // Through the normalisation of W x, in place.
+  // Through the normalisation of W x, if it has one, in place.
   void pass_norm_of_x(int64_t f, S* row) const {
+    if (!args_.row.norm_ih) return;
     const auto d = [&](int64_t j) {
       return load_lanes<V>(row + j, M_ - j) * gates_.at(args_.row.norm_ih, j, M_ - j);
     };
@@ -76,6 +77,7 @@ class RawGates : protected ChunkProducts<T, P> {
   // Through the normalisation of W h, or of the sum of each gate: own units of all gates.
   void pass_norm_of_h(int64_t f, Range units, const S* from, S* to) const {
     const int64_t width = norm_width(), H = args_.H;
+    if (!args_.row.norm_hh) return copy_gates(units, from, to);
     for (int64_t first = 0; first < M_; first += width) {
       const auto d = [&](int64_t j) {
         const int64_t n = width - j;
@@ -105,6 +107,15 @@ class RawGates : protected ChunkProducts<T, P> {
   }
 
  private:
+  // Own units of all gates of a row.
+  void copy_gates(Range units, const S* from, S* to) const {
+    for (int64_t first = 0; first < M_; first += args_.H) {
+      for (int64_t u = units.first; u < at_most(units.last, args_.H); u += L) {
+        const int64_t n = args_.H - u;
+        store_lanes(to + first + u, load_lanes<V>(from + first + u, n), n);
+      }
+    }
+  }
   const S* saved_row(int64_t f) const {
     return static_cast<const S*>(args_.saved) +
            (frame_step_[f] * args_.B + frame_row_[f]) * args_.saved_stride;

@@ -4,12 +4,10 @@
 #include "cpu/simd/lanes.h"
 #include "cpu/simd/philox_lanes.h"
 #include "recurrent/rowwise/cpu/kernels/args.h"
+#include "recurrent/rowwise/norm.h"
 
 namespace fastcells {
 namespace {
-
-// Added to a variance: torch.nn.LayerNorm's eps.
-constexpr double kNormEpsilon = 1e-5;
 
 // (x - mean) * scale is normalised.
 template <class S>

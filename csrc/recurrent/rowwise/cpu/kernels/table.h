@@ -52,15 +52,13 @@ const rowwise::Kernels* find_rowwise_in(CellList<Cell...>, int cell, Storage sto
   int index = 0;
   const auto take = [&](auto tag) {
     using C = typename decltype(tag)::type;
-    if constexpr (!C::kTwoProducts) {
-      switch (storage) {
-        case Storage::kFloat32: found = &kRowwise<C, float, WholePanels<float>>; break;
-        case Storage::kFloat64: found = &kRowwise<C, double, WholePanels<double>>; break;
-        case Storage::kFloat16: found = &kRowwise<C, HalfBits, NarrowPanels<HalfBits>>; break;
-        case Storage::kBFloat16:
-          found = &kRowwise<C, BFloat16Bits, NarrowPanels<BFloat16Bits>>;
-          break;
-      }
+    switch (storage) {
+      case Storage::kFloat32: found = &kRowwise<C, float, WholePanels<float>>; break;
+      case Storage::kFloat64: found = &kRowwise<C, double, WholePanels<double>>; break;
+      case Storage::kFloat16: found = &kRowwise<C, HalfBits, NarrowPanels<HalfBits>>; break;
+      case Storage::kBFloat16:
+        found = &kRowwise<C, BFloat16Bits, NarrowPanels<BFloat16Bits>>;
+        break;
     }
   };
   ((index++ == cell ? take(TypeTag<Cell>{}) : void()), ...);
