@@ -12,4 +12,12 @@ using Tiles = TileTwin;
 
 #include "tile_cases.h"
 
-int main() { return fastcells::check_tile_kernels(); }
+int main() {
+  using namespace fastcells;
+  watch_guards();
+  bool ok = check_tiles<LSTM>();
+  ok &= check_tiles<GRU>();
+  ok &= check_tiles<RNN<Tanh>>();
+  ok &= check_int8<GRU, QuadTiles>() && check_int8<GRU, QuadTiles>({3, 70, 65, 19, true, true});
+  return have_released() && ok ? 0 : 1;
+}
