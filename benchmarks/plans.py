@@ -85,12 +85,12 @@ CALLS = (
     Call("elementwise", "No recurrent matrix", "Units see themselves alone: each lane walks "
          "through a chunk of time by itself, after the chunk's input product.",
          "fastcells.SRU(256, 256)", (1000, 4, 256)),
-    Call("two-products", "Two products a step", "What the faster engines do not take runs on the "
-         "stepwise one, whose products are torch's; the line behind `not` says why.",
+    Call("two-products", "Two products a step", "The gate that takes `r * h` waits for all r: "
+         "one more product and one more meeting in each step, on the engine of whole rows.",
          'fastcells.GRU(128, 256, variant="reset_before")', (100, 32, 128)),
-    Call("reference", "No kernels", "A cell from equations that has more than one state beside h "
-         "runs on plain torch operations. There is no plan to draw.",
-         "fastcells.cells.slstm(64, 64)", (100, 1, 64)),
+    Call("reference", "No kernels", "A projection beside zoneout runs on plain torch operations. "
+         "There is no plan to draw.",
+         "fastcells.LSTM(64, 64, proj_size=16, zoneout=0.1)", (100, 1, 64)),
 )  # fmt: skip
 
 

@@ -125,7 +125,8 @@ def explain_recurrent(
             device, layer, sizes, dtype, tensors, has_rows, takes_whole_rows(names)
         )
         if engine == "rowwise":
-            plan = plan.replace("a barrier a step", _barriers_of_rows(names, plan))
+            has_second = is_projected or layer.cell == "gru_reset_before"
+            plan = plan.replace("a barrier a step", _barriers_of_rows(names, plan, has_second))
     notes = [_ENGINES[engine] if engine == "stepwise" else _ENGINES[f"{device} {engine}"]]
     if why_not:
         notes.append(f"not the sequence engine: {why_not}")
@@ -144,11 +145,11 @@ def explain_recurrent(
     return Explanation(kernel, layer.cell, dtype, route.reason, tuple(notes), plan, sizes)
 
 
-def _barriers_of_rows(names: str, plan: str) -> str:
-    """Of a step of the row-wise engine on the CPU, whose threads wait for each other after the
-    product and after each pass over the row: csrc/recurrent/rowwise/cpu/kernels."""
+def _barriers_of_rows(names: str, plan: str, has_second: bool) -> str:
+    """Of a step of the row-wise engine on the CPU, whose threads wait for each other after each
+    product and each pass over the row: csrc/recurrent/rowwise/cpu/kernels."""
     is_c_normalised = not {"norm_c", "norm_carried_c"}.isdisjoint(names.split())
-    there, back = (3, 5) if is_c_normalised else (2, 3)
+    there, back = (3, 5) if is_c_normalised else (3 if has_second else 2, 3)
     is_training = "weight gradients" in plan
     return f"{there} barriers a step" + (f" and {back} on the way back" if is_training else "")
 

@@ -34,7 +34,7 @@ def test_the_calls_differ_in_engine_and_in_how_they_are_shared():
     with plans.threads(plans.THREADS):
         told = [call.explain() for call in plans.CALLS]
     assert {one.kernel for one in told} == {
-        "cpu step", "cpu sequence", "cpu rowwise", "cpu elementwise", "cpu stepwise", "reference",
+        "cpu step", "cpu sequence", "cpu rowwise", "cpu elementwise", "reference",
     }  # fmt: skip
     every = " ".join(one.plan for one in told)
     for way in ("one thread", "directions at once", "groups of rows", "share the units", "chunks"):
