@@ -108,6 +108,7 @@ LOOPS = {
 
 def compiled_loop(plain_step, states):
     """The same loop of a step that torch.compile made; `states` with h."""
+    torch.compiler.reset()  # of another shape's, which count towards the limit of recompilations
     step = torch.compile(plain_step, fullgraph=True, dynamic=False)
 
     def loop(x, weight_ih, weight_hh, bias_ih, bias_hh):
