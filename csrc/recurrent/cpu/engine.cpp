@@ -25,10 +25,15 @@ const CellKernels* kernels_of(const Layer& layer) {
 }
 
 // A second product in a step is the row-wise engine's, too.
+bool is_second_product_for_rows(const CellFacts& cell, const LayerSizes& s, bool is_projected,
+                                bool is_quantized) {
+  return (is_projected || cell.two_products) && !is_quantized && s.T * s.B * s.H > 0;
+}
 bool is_for_rows(const Layer& layer) {
-  const auto& s = layer.sizes;
-  const bool has_work = s.T * s.B * s.H * s.P > 0;
-  return layer.is_rowwise() || (layer.has_second_product() && !layer.is_quantized() && has_work);
+  return layer.is_rowwise() ||
+         (layer.sizes.P > 0 &&
+          is_second_product_for_rows(layer.cell, layer.sizes, layer.is_projected(),
+                                     layer.is_quantized()));
 }
 
 const StepwiseEngine& stepwise() {
@@ -157,9 +162,9 @@ Choice explain(const CellFacts& cell, Storage storage, WeightStorage weights,
                const LayerSizes& sizes, bool is_projected, bool is_training, bool has_rows,
                bool is_rowwise) {
   if (cell.is_elementwise) return elementwise::explain(cell, storage, sizes);
-  const bool has_second = weights == WeightStorage::kAsTensors &&
-                          (is_projected || cell.two_products) && sizes.T * sizes.B * sizes.H > 0;
-  if (is_rowwise || cell.whole_rows || has_second) {
+  const bool is_quantized = weights != WeightStorage::kAsTensors;
+  if (is_rowwise || cell.whole_rows ||
+      is_second_product_for_rows(cell, sizes, is_projected, is_quantized)) {
     return rowwise::explain(cell, storage, sizes, is_training);
   }
   std::string why;

@@ -40,7 +40,7 @@ class Backward : GatesAgain<Cell, T, P> {
 
   void run() {
     const Range units{own_.first * C, own_.last * C};
-    this->template start_carries<Cell::kStates>(units);
+    this->template start_carries<Cell::kStates>(units, units);
     bool is_first = true;
     for (int64_t end = a_.T; end > 0; is_first = false) {
       const int64_t begin = chunk_begin(end);
@@ -58,7 +58,7 @@ class Backward : GatesAgain<Cell, T, P> {
       wait(place_->team_barrier);
       end = begin;
     }
-    this->template finish_carries<Cell::kStates>(units);
+    this->template finish_carries<Cell::kStates>(units, units);
   }
 
  private:

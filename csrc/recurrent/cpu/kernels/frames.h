@@ -97,8 +97,8 @@ class Frames {
   }
   // Units of the carries, whole vectors: the gradients of the final states.
   template <int kStates>
-  void start_carries(Range units) const {
-    start_carry(a_.carry_dh, a_.padded_P, a_.d_h_n, a_.P, 1, units);
+  void start_carries(Range units_of_h, Range units) const {
+    start_carry(a_.carry_dh, a_.padded_P, a_.d_h_n, a_.P, 1, units_of_h);
     if (kStates > 1) start_carry(a_.carry_dc, a_.padded_H, a_.d_c_n, a_.H, kStates - 1, units);
   }
   // Rows of `planes` states of `width` units each.
@@ -115,8 +115,8 @@ class Frames {
   }
   // What is left in the carries belongs to the initial states.
   template <int kStates>
-  void finish_carries(Range units) const {
-    finish_carry(a_.carry_dh, a_.padded_P, a_.d_h_0, a_.P, 1, units);
+  void finish_carries(Range units_of_h, Range units) const {
+    finish_carry(a_.carry_dh, a_.padded_P, a_.d_h_0, a_.P, 1, units_of_h);
     if (kStates > 1) finish_carry(a_.carry_dc, a_.padded_H, a_.d_c_0, a_.H, kStates - 1, units);
   }
   void finish_carry(const void* carries, int64_t padded, void* initial, int64_t width, int planes,

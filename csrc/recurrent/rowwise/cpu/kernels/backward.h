@@ -48,10 +48,7 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
   void run() {
     draw_dropped(args_.row, *group_, args_.padded_H, units_, kept_h_);
     if (args_.row.dropped) wait(place_->team_barrier);
-    this->start_carry(args_.carry_dh, args_.padded_P, args_.d_h_n, args_.P, 1, units_of_h_);
-    if (kStates > 1) {
-      this->start_carry(args_.carry_dc, args_.padded_H, args_.d_c_n, args_.H, kStates - 1, units_);
-    }
+    this->template start_carries<kStates>(units_of_h_, units_);
     bool is_first = true;
     for (int64_t end = args_.T; end > 0; is_first = false) {
       const int64_t begin = chunk_begin(end);
@@ -66,10 +63,7 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
       add_up(is_first);
       end = begin;
     }
-    this->finish_carry(args_.carry_dh, args_.padded_P, args_.d_h_0, args_.P, 1, units_of_h_);
-    if (kStates > 1) {
-      this->finish_carry(args_.carry_dc, args_.padded_H, args_.d_c_0, args_.H, kStates - 1, units_);
-    }
+    this->template finish_carries<kStates>(units_of_h_, units_);
   }
 
  private:
