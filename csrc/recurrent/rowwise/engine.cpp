@@ -82,6 +82,9 @@ class Pass {
   at::Tensor rows_of_last(const at::Tensor& all) const {
     return all.defined() ? all.narrow(0, (s_.G - 1) * s_.H, s_.H) : all;
   }
+  at::Tensor second_weight(const DirectionWeights& w) const {
+    return layer_.is_projected() ? w.weight_hr : rows_of_last(w.weight_hh);
+  }
   // Packed columns of both weights, and their biases.
   void set_panels(cpu::LayerArgs& a, const DirectionWeights& w) {
     const cpu::Pack& of_input =
@@ -143,10 +146,8 @@ class ForwardPass : Pass {
 
  private:
   void set_second(ForwardArgs& a, const DirectionWeights& w) {
-    const bool is_projection = a.row.second == Second::kProjection;
-    const at::Tensor weight = is_projection ? w.weight_hr : rows_of_last(w.weight_hh);
-    const at::Tensor bias = is_projection ? at::Tensor() : rows_of_last(w.bias_hh);
-    const cpu::Pack& pack = hold(cpu::pack_gates(kernels_.packs, 1, weight, {}, bias));
+    const at::Tensor bias = layer_.is_projected() ? at::Tensor() : rows_of_last(w.bias_hh);
+    const cpu::Pack& pack = hold(cpu::pack_gates(kernels_.packs, 1, second_weight(w), {}, bias));
     a.panels_second = pack.panels.get(), a.bias_second = pack.bias.get();
   }
 };
@@ -231,9 +232,7 @@ class BackwardPass : Pass {
     }
     a.plain_hh = hold(cpu::pack_plain(kernels_.packs, rows_of_h(w.weight_hh))).panels.get();
     if (a.row.second != Second::kNone) {
-      const bool is_projection = a.row.second == Second::kProjection;
-      const at::Tensor second = is_projection ? w.weight_hr : rows_of_last(w.weight_hh);
-      a.plain_second = hold(cpu::pack_plain(kernels_.packs, second)).panels.get();
+      a.plain_second = hold(cpu::pack_plain(kernels_.packs, second_weight(w))).panels.get();
     }
     const size_t team = size_t(d) % teams_.size();
     if (needs_.input) {
