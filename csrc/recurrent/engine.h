@@ -19,14 +19,25 @@ struct LayerGradients {  // of the outputs (undefined: zero), or of the inputs
   at::Tensor output, h_n, c_n, cells;
 };
 
+// What the weights' gradients of several steps are added up in, all in the arithmetic type.
+struct WeightSums {
+  DirectionWeights weights;  // undefined where not needed
+  bool is_begun = false;     // else not written yet
+};
+
 struct LayerNeeds {
   bool input, h_0, c_0;
   std::vector<PerWeight<bool>> weights;  // D
+  // Instead of the weights' gradients, where the engine can (is_plain_step): those of the gates, or
+  // that they be added to sums.
+  bool gates = false;
+  WeightSums* sums = nullptr;
 };
 
 struct InputGradients {  // ops.h: RecurrentBackward
   at::Tensor input, h_0, c_0;
   std::vector<DirectionWeights> weights;  // D; undefined where not needed
+  at::Tensor dx_gates, dg_gates;          // [B, G*H] arithmetic; one tensor of an additive cell
 };
 
 // What `explain` tells of a call: the engine, its plan in words, and why not a faster engine (or
@@ -42,6 +53,7 @@ class Engine {
   // Where `outputs.saved` is undefined the gates are computed again.
   virtual InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
                                   const LayerGradients& grads, const LayerNeeds& needs) const = 0;
+  virtual bool is_plain_step(const Layer&) const { return false; }
   // A layer of one step, of which only the final states are wanted.
   virtual LayerOutputs step(const Layer& layer) const { return forward(layer, Keep::kNothing); }
 };

@@ -1,12 +1,16 @@
 #include "recurrent/way_back.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
 
 #include "dense.h"
 #include "eager.h"
 #include "op_scope.h"
 #include "recurrent/cpu/engine.h"
+#include "recurrent/loop.h"
 
 namespace fastcells {
 namespace {
@@ -108,6 +112,14 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
     for (size_t k = 0; k < weights.size(); ++k) {
       *find_weight(wanted.weights[k / names.size()], names[k % names.size()]) = needs[3 + k];
     }
+    const bool any_weight = std::find(needs.begin() + 3, needs.end(), true) != needs.end();
+    loop::StepSums* const sums =
+        any_weight && cpu::engine().is_plain_step(layer) ? loop::find_sums(layer, names) : nullptr;
+    if (sums) {
+      wanted.weights.assign(1, {});
+      wanted.gates = sums->gathers(layer.sizes);
+      if (!wanted.gates) wanted.sums = sums;
+    }
     const auto contiguous = [](const at::Tensor& x) {
       return x.defined() ? dense(as_layer(x)) : x;
     };
@@ -121,6 +133,12 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
          has_c ? saved[kCells] : at::Tensor(),
          has_saved ? saved[kKept] : at::Tensor()},
         {contiguous(grads[0]), contiguous(grads[1]), contiguous(grads[2]), {}}, wanted);
+    if (wanted.gates) {
+      const at::Tensor h =
+          h_0 ? (*h_0)[0] : at::zeros({layer.sizes.B, layer.sizes.H}, input.options());
+      sums->gather({result.dx_gates, result.dg_gates, input[0], h});
+    }
+    if (sums) result.weights.assign(1, {});
     variable_list found{of_rank(result.input, rank), of_rank(result.h_0, rank),
                         of_rank(result.c_0, rank)};
     for (DirectionWeights& of_direction : result.weights) {
@@ -154,8 +172,13 @@ at::Tensor of_rank(at::Tensor tensor, int64_t rank) {
 variable_list record(const RecordedCall& call, const at::Tensor& input, const at::Tensor& h_0,
                      const at::Tensor& c_0, const at::Tensor& lengths, const at::Tensor& resets,
                      at::TensorList weights) {
-  return LayerFunction::apply(call, input, optional(h_0), optional(c_0), optional(lengths),
-                              optional(resets), weights);
+  variable_list results = LayerFunction::apply(call, input, optional(h_0), optional(c_0),
+                                               optional(lengths), optional(resets), weights);
+  const bool is_step = call.directions == 1 && (input.dim() < 3 || input.size(0) == 1);
+  if (is_step && !call.cell.is_elementwise && !lengths.defined() && !resets.defined()) {
+    loop::share_weights(results[0], weights);
+  }
+  return results;
 }
 
 }  // namespace fastcells

@@ -66,6 +66,11 @@ class CpuEngine final : public Engine {
     return kernels ? sequence_backward(layer, outputs, grads, needs, *kernels)
                    : stepwise().backward(layer, outputs, grads, needs);
   }
+  bool is_plain_step(const Layer& layer) const override {
+    const bool is_whole_step = layer.sizes.T == 1 && layer.sizes.D == 1 &&
+                               !layer.lengths.defined() && !layer.resets.defined();
+    return is_whole_step && !layer.cell.is_elementwise && !is_for_rows(layer) && kernels_of(layer);
+  }
   LayerOutputs step(const Layer& layer) const override {
     if (layer.cell.is_elementwise || is_for_rows(layer)) return forward(layer, Keep::kNothing);
     const CellKernels* kernels = kernels_of(layer);

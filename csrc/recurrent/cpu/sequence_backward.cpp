@@ -41,6 +41,7 @@ class BackwardPass {
   void run() {
     grid_.run(kernels_.backward_scratch(args_[0]),
               [&](int d, const Place& place) { kernels_.backward(args_[d], place); });
+    if (needs_.sums) needs_.sums->is_begun = true;
   }
 
   InputGradients results() const {
@@ -53,6 +54,9 @@ class BackwardPass {
       result.input = stored(sum);
     }
     result.h_0 = stored(d_h_0_), result.c_0 = stored(d_c_0_);
+    if (needs_.gates) {
+      result.dx_gates = buffers_[0].dx_gates, result.dg_gates = buffers_[0].dg_gates;
+    }
     for (const DirectionWeights& d : d_weights_) {
       result.weights.push_back({stored(d.weight_ih),
                                 stored(d.weight_hh),
@@ -134,13 +138,14 @@ class BackwardPass {
     const std::int64_t gates = s_.G * s_.H;
     const PerWeight<bool>& needs = needs_.weights[d];
     DirectionWeights g;
+    if (needs_.sums) g = needs_.sums->weights, a.add_to_weights = needs_.sums->is_begun;
     if (needs.weight_ih) g.weight_ih = new_gradient({gates, s_.I});
     if (needs.weight_hh) g.weight_hh = new_gradient({gates, s_.H});
     if (needs.bias_ih) g.bias_ih = new_gradient({gates});
     if (needs.bias_hh) g.bias_hh = new_gradient({gates});
     a.d_weight_ih = pointer(g.weight_ih), a.d_weight_hh = pointer(g.weight_hh);
     a.d_bias_ih = pointer(g.bias_ih), a.d_bias_hh = pointer(g.bias_hh);
-    d_weights_.push_back(g);
+    if (!needs_.sums) d_weights_.push_back(g);
   }
 
   const Layer& layer_;

@@ -92,18 +92,19 @@ struct BackwardArgs : LayerArgs {
   const void* plain_ih;  // of W_ih, or nullptr: no d_input
   void* d_input;         // A [T, B, I] out, or nullptr. Rows that do not exist are left alone
   bool add_to_d_input;
-  void* d_weight_ih;  // A [G*H, I] out, or nullptr
-  void* d_weight_hh;  // A [G*H, P] out, or nullptr
-  void* d_bias_ih;    // A [G*H] out, or nullptr
-  void* d_bias_hh;    // A [G*H] out, or nullptr
-  void* d_h_0;        // A [B, P] out, or nullptr
-  void* d_c_0;        // A [B, N*H] out, or nullptr
-  void* carry_dh;     // A [B][padded P] scratch
-  void* carry_dc;     // A [B][N][padded H] scratch
-  void* dx_gates;     // A [chunk_frames][G*H] scratch
-  void* dg_gates;     // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
-  void* saved_again;  // A [chunk_frames][S*H] scratch where `saved` is nullptr
-  void* plain_x;      // plain panels of x over the frames, or pairs of them, of a chunk: scratch
+  void* d_weight_ih;    // A [G*H, I] out, or nullptr
+  void* d_weight_hh;    // A [G*H, P] out, or nullptr
+  void* d_bias_ih;      // A [G*H] out, or nullptr
+  void* d_bias_hh;      // A [G*H] out, or nullptr
+  bool add_to_weights;  // to what these four hold
+  void* d_h_0;          // A [B, P] out, or nullptr
+  void* d_c_0;          // A [B, N*H] out, or nullptr
+  void* carry_dh;       // A [B][padded P] scratch
+  void* carry_dc;       // A [B][N][padded H] scratch
+  void* dx_gates;       // A [chunk_frames][G*H] scratch
+  void* dg_gates;       // A [chunk_frames][G*H] scratch; is dx_gates for an additive cell
+  void* saved_again;    // A [chunk_frames][S*H] scratch where `saved` is nullptr
+  void* plain_x;        // plain panels of x over the frames, or pairs of them, of a chunk: scratch
   // The same of h; each of the size of A [panels][chunk_frames or kLeastPanelFrames][2*lanes].
   void* plain_h;
 };

@@ -41,7 +41,7 @@ class Backward : GatesAgain<Cell, T, P> {
   void run() {
     const Range units{own_.first * C, own_.last * C};
     this->template start_carries<Cell::kStates>(units, units);
-    bool is_first = true;
+    bool is_first = !a_.add_to_weights;
     for (int64_t end = a_.T; end > 0; is_first = false) {
       const int64_t begin = chunk_begin(end);
       list_frames(begin, end);

@@ -77,7 +77,7 @@ class ChunkProducts : protected Frames<T, typename P::S> {
     const auto d_weight_hh = static_cast<S*>(a_.d_weight_hh);
     const auto x_row = [this](int64_t f) { return input_row(f); };
     const auto h_row = [this](int64_t f) { return entering(frame_step_[f], frame_row_[f]).h; };
-    const bool is_few = is_first && a_.own_weight_hh && frames_ <= kFewRows;
+    const bool is_few = a_.own_weight_hh && frames_ <= kFewRows;
     if (d_weight_ih && !is_few) pack_operand(a_.I, a_.plain_x, x_row);
     if (d_weight_hh && !is_few) packed(pack_operand(a_.P, a_.plain_h, h_row));
     wait(place_->team_barrier);
@@ -86,8 +86,12 @@ class ChunkProducts : protected Frames<T, typename P::S> {
     if (is_few) {
       const T *x_rows[kFewRows] = {}, *h_rows[kFewRows] = {};
       for (int64_t f = 0; f < frames_; ++f) x_rows[f] = x_row(f), h_rows[f] = h_row(f);
-      if (d_weight_ih) few_frames_gradient<V>(dx, M_, frames_, x_rows, a_.I, own, d_weight_ih);
-      if (d_weight_hh) few_frames_gradient<V>(dg, M_, frames_, h_rows, a_.P, own, d_weight_hh);
+      if (d_weight_ih) {
+        few_frames_gradient<V>(dx, M_, frames_, x_rows, a_.I, own, is_first, d_weight_ih);
+      }
+      if (d_weight_hh) {
+        few_frames_gradient<V>(dg, M_, frames_, h_rows, a_.P, own, is_first, d_weight_hh);
+      }
     }
     if (d_weight_ih && !is_few) {
       add_weight_gradient<Sh, P>(dx, M_, static_cast<const FrameElement*>(a_.plain_x),

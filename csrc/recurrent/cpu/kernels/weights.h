@@ -171,19 +171,19 @@ inline void add_few_rows(int64_t n, const S* const* a, int64_t K, const T* weigh
   }
 }
 
-// Rows first .. last - 1 of d_weight [M, N] = gates^T operand for few frames: every element is
+// Rows first .. last - 1 of d_weight [M, N] (+)= gates^T operand for few frames: every element is
 // written once, and nothing is packed. rows[f] is the operand's, or nullptr for zeros.
 template <class V, class T, class S = typename V::S>
 inline void few_frames_gradient(const S* gates, int64_t M, int64_t frames,
                                 const T* const (&rows)[kFewRows], int64_t N, Range range,
-                                S* d_weight) {
+                                bool is_first, S* d_weight) {
   for (int64_t m = range.first; m < range.last; ++m) {
     S* const to = d_weight + m * N;
     V x[kFewRows];
     for (int64_t f = 0; f < frames; ++f) x[f] = V(gates[f * M + m]);
     for (int64_t j = 0; j < N; j += V::kLanes) {
       const int64_t n = N - j;
-      V sum(S(0));
+      V sum = is_first ? V(S(0)) : load_lanes<V>(to + j, n);
       for (int64_t f = 0; f < frames; ++f) {
         if (rows[f]) sum = x[f] * load_lanes<V>(rows[f] + j, n) + sum;
       }

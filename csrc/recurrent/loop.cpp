@@ -1,0 +1,279 @@
+#include "recurrent/loop.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/graph_task.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/team.h"
+#include "op_scope.h"
+
+namespace fastcells::loop {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Edge;
+using torch::autograd::get_current_node;
+using torch::autograd::Node;
+using torch::autograd::variable_list;
+
+using NodePointer = decltype(get_current_node());  // std's or c10's, by the version of torch
+using WeakNode = std::conditional_t<std::is_same_v<NodePointer, std::shared_ptr<Node>>,
+                                    std::weak_ptr<Node>, c10::weak_intrusive_ptr<Node>>;
+
+// The sums under way, one for each shared node and run of autograd.
+class Gathering {
+ public:
+  // The sums of this node in the run that is under way.
+  template <class Make>
+  StepSums* find(const NodePointer& node, const Make& make) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto entry = entry_of(node);
+    if (entry != entries_.end()) return entry->sums.get();
+    // What a run left that ended in an error goes when its graph has gone.
+    std::erase_if(entries_, [](const Entry& old) { return !old.node.lock(); });
+    entries_.push_back(
+        {WeakNode(node), node.get(), torch::autograd::get_current_graph_task_id(), make()});
+    return entries_.back().sums.get();
+  }
+  // The same, given away; nullptr where there are none.
+  std::unique_ptr<StepSums> take(const NodePointer& node) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto entry = entry_of(node);
+    if (entry == entries_.end()) return nullptr;
+    std::unique_ptr<StepSums> sums = std::move(entry->sums);
+    entries_.erase(entry);
+    return sums;
+  }
+
+ private:
+  struct Entry {
+    WeakNode node;
+    const Node* address;
+    int run;
+    std::unique_ptr<StepSums> sums;
+  };
+  std::vector<Entry>::iterator entry_of(const NodePointer& node) {
+    const int run = torch::autograd::get_current_graph_task_id();
+    return std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+      return entry.address == node.get() && entry.run == run;
+    });
+  }
+
+  std::mutex mutex_;
+  std::vector<Entry> entries_;
+};
+
+Gathering& gathering() {
+  static Gathering gathering;
+  return gathering;
+}
+
+// ---- the node ----
+
+struct SharedWeights : torch::autograd::Function<SharedWeights> {
+  // The outputs tell the node shape and dtype of the gradients that it gets, and are let go.
+  static variable_list forward(AutogradContext* context, at::TensorList weights) {
+    context->set_materialize_grads(false);
+    variable_list outputs;
+    for (const at::Tensor& weight : weights) outputs.push_back(weight.detach());
+    return outputs;
+  }
+  static variable_list backward(AutogradContext*, const variable_list& grads) {
+    variable_list found = grads;
+    const NodePointer node = get_current_node();
+    if (const std::unique_ptr<StepSums> sums = node ? gathering().take(node) : nullptr) {
+      found = sums->take();
+      for (size_t k = 0; k < found.size(); ++k) {
+        found[k] =
+            found[k].to(c10::typeMetaToScalarType(node->input_metadata(k).options().dtype()));
+        if (grads[k].defined()) found[k] = grads[k].add(found[k]);
+      }
+    }
+    return found;
+  }
+};
+
+bool is_shared(const Node* node) {
+  return dynamic_cast<const torch::autograd::CppNode<SharedWeights>*>(node) != nullptr;
+}
+
+// Whether autograd has run a shared node, and may not again. Its graph can outlive that: compiled
+// autograd keeps some. Asking for what was saved is the one way to know.
+bool is_over(Node& shared) {
+  try {
+    static_cast<torch::autograd::CppNode<SharedWeights>&>(shared).ctx_.get_saved_variables();
+    return false;
+  } catch (const c10::Error&) {
+    return true;
+  }
+}
+
+// ---- which steps are a loop ----
+
+struct Loop {
+  std::vector<const c10::TensorImpl*> weights;  // those that need a gradient
+  std::optional<WeakNode> first, shared;        // the first step; the node of those after it
+
+  bool is_seen() const { return first && first->lock(); }
+  // nullptr before there is one, and after it has run.
+  NodePointer shared_node() const {
+    NodePointer node = shared ? shared->lock() : NodePointer();
+    return node && !is_over(*node) ? node : NodePointer();
+  }
+};
+
+// The loops of a thread, the latest in the place of the oldest.
+struct RecentLoops {
+  std::array<Loop, 16> loops;
+  size_t next = 0;
+
+  Loop* find(const variable_list& weights) {
+    const auto is_of = [&](const Loop& loop) {
+      return std::equal(weights.begin(), weights.end(), loop.weights.begin(), loop.weights.end(),
+                        [](const at::Tensor& x, const c10::TensorImpl* known) {
+                          return x.unsafeGetTensorImpl() == known;
+                        });
+    };
+    const auto found = std::find_if(loops.begin(), loops.end(), is_of);
+    return found == loops.end() ? nullptr : &*found;
+  }
+  Loop& replace(const variable_list& weights) {
+    Loop& loop = loops[next];
+    next = (next + 1) % loops.size();
+    loop.weights.clear();
+    for (const at::Tensor& weight : weights) loop.weights.push_back(weight.unsafeGetTensorImpl());
+    return loop;
+  }
+};
+
+// Whether the node still describes the weights: `weight.data = other` may change dtype and shape.
+bool fits(Node& shared, const variable_list& weights) {
+  for (size_t k = 0; k < weights.size(); ++k) {
+    const auto& known = shared.input_metadata(k);
+    if (known.options().dtype() != weights[k].dtype() || !known.is_same_shape(weights[k])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+void share_weights(const at::Tensor& result, at::TensorList weights) {
+  variable_list leaves;
+  for (const at::Tensor& weight : weights) {
+    if (!weight.requires_grad()) continue;
+    if (!weight.is_leaf()) return;
+    leaves.push_back(weight);
+  }
+  if (leaves.empty()) return;
+  const NodePointer step = result.grad_fn();
+  thread_local RecentLoops recent;
+  Loop* loop = recent.find(leaves);
+  NodePointer shared = loop ? loop->shared_node() : NodePointer();
+  if (!shared && !(loop && loop->is_seen())) {
+    if (!loop) loop = &recent.replace(leaves);
+    loop->first.emplace(step), loop->shared.reset();
+    return;
+  }
+  if (shared && !fits(*shared, leaves)) return;
+  if (!shared) {
+    shared = SharedWeights::apply(at::TensorList(leaves))[0].grad_fn();
+    loop->shared.emplace(shared);
+  }
+  const size_t first_edge = step->num_outputs() - weights.size();
+  uint32_t output = 0;
+  for (size_t k = 0; k < weights.size(); ++k) {
+    if (weights[k].requires_grad()) step->set_next_edge(first_edge + k, Edge(shared, output++));
+  }
+}
+
+StepSums* find_sums(const Layer& layer, const WeightNames& names) {
+  const NodePointer step = get_current_node();
+  if (!step) return nullptr;
+  const size_t first_edge = step->num_outputs() - names.size();
+  NodePointer shared;
+  WeightNames needed;  // in the order of the shared node's outputs
+  for (size_t k = 0; k < names.size(); ++k) {
+    const Edge& edge = step->next_edge(first_edge + k);
+    if (!edge.is_valid()) continue;
+    if (!is_shared(edge.function.get())) return nullptr;
+    shared = edge.function;
+    needed.push_back(names[k]);
+  }
+  if (!shared) return nullptr;
+  return gathering().find(shared, [&] { return std::make_unique<StepSums>(layer, needed); });
+}
+
+// ---- the sums ----
+
+StepSums::StepSums(const Layer& layer, const WeightNames& names)
+    : names_(names.begin(), names.end()) {
+  DirectionWeights own = layer.weights[0];
+  for (const std::string& name : names_) {
+    const at::Tensor& weight = *find_weight(own, name);
+    *find_weight(weights, name) =
+        at::empty_like(weight, weight.options().dtype(layer.arithmetic()));
+  }
+}
+
+bool StepSums::gathers(const LayerSizes& s) const {
+  constexpr int64_t kFewRows = 32, kElementsThatStayInCache = 256 * 1024;
+  return s.B < kFewRows && s.G * s.H * (s.I + s.H) > kElementsThatStayInCache;
+}
+
+void StepSums::gather(const StepRows& rows) {
+  // What takes more memory is multiplied before the last step has come. Not much less: torch's
+  // threads make the product, and wait actively after it, on the cores of those that run the steps.
+  constexpr size_t kMostBytes = size_t(32) << 20;
+  rows_.push_back(rows);
+  for (const at::Tensor& x : {rows.dx_gates, rows.dg_gates, rows.x, rows.h}) bytes_ += x.nbytes();
+  if (bytes_ > kMostBytes) multiply();
+}
+
+void StepSums::multiply() {
+  const OpScope scope(rows_[0].x);
+  const cpu::SerialInForkedChild guard;
+  const auto together = [&](at::Tensor StepRows::* part) {
+    variable_list parts;
+    for (const StepRows& rows : rows_) parts.push_back(rows.*part);
+    return at::cat(parts);
+  };
+  const at::Tensor dx = together(&StepRows::dx_gates);
+  const at::Tensor dg =
+      rows_[0].dx_gates.is_same(rows_[0].dg_gates) ? dx : together(&StepRows::dg_gates);
+  const auto add_product = [&](at::Tensor& sum, const at::Tensor& gates,
+                               at::Tensor StepRows::* of) {
+    if (!sum.defined()) return;
+    const at::Tensor rows = together(of).to(gates.scalar_type());
+    at::addmm_out(sum, sum, gates.t(), rows, /*beta=*/is_begun ? 1 : 0);
+  };
+  const auto add_rows = [&](at::Tensor& sum, const at::Tensor& gates) {
+    if (!sum.defined()) return;
+    is_begun ? sum.add_(gates.sum(0)) : sum.copy_(gates.sum(0));
+  };
+  add_product(weights.weight_ih, dx, &StepRows::x), add_rows(weights.bias_ih, dx);
+  add_product(weights.weight_hh, dg, &StepRows::h), add_rows(weights.bias_hh, dg);
+  rows_.clear();
+  bytes_ = 0;
+  is_begun = true;
+}
+
+std::vector<at::Tensor> StepSums::take() {
+  if (!rows_.empty()) multiply();
+  variable_list found;
+  for (const std::string& name : names_) found.push_back(*find_weight(weights, name));
+  return found;
+}
+
+}  // namespace fastcells::loop
