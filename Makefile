@@ -67,8 +67,8 @@ test: venv build format-check types test-cpp sanitize-threads mutation-check cud
 
 # Those that keep one core busy, two at a time.
 in-one-process: build test-cpp
-	@echo "fuzz: $(SECONDS) seconds, seed $(SEED), beside docs-check and gpu-rehearsal"
-	@{ $(DOCS_CHECK) && $(REHEARSAL); } & others=$$!; $(FUZZ); fuzz=$$?; wait $$others && exit $$fuzz
+	@echo "fuzz: $(SECONDS) seconds, seed $(SEED), then docs-check; beside them gpu-rehearsal"
+	@$(REHEARSAL) & other=$$!; $(FUZZ) && $(DOCS_CHECK); code=$$?; wait $$other && exit $$code
 
 format-check: venv  ## ruff over the Python files, changing nothing
 	@echo "format-check: ruff over the Python files"
