@@ -6,7 +6,8 @@ the cell as a loop? The LLTM of PyTorch's tutorial and the sLSTM beside torch.ji
 a loop of steps that torch.compile made. How long does the first call take, compiled and from the
 cache? All take turns in one process, T is 60.
 
-Run it with `python -m benchmarks.own_cells`; it prints the tables of docs/own_cells.md.
+Run it with `python -m benchmarks.own_cells`; it prints the tables of docs/own_cells.md and writes
+benchmarks/results/<cpu>/<date>-own-cells.json (a --quick run: build/benchmarks/results).
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -22,7 +23,8 @@ from rich.table import Table
 from torch.nn.functional import elu, linear, logsigmoid
 
 import fastcells
-from fastcells.timing import measure
+from benchmarks.command import describe_run, write_results
+from fastcells.timing import OtherLoad, measure
 
 T = 60
 SHAPES = ((1, 64), (16, 256), (64, 512))  # B, H = I
@@ -156,74 +158,68 @@ def share_weights(own, built_in):
 
 
 def beside_built_in(shapes, rounds):
-    """The table of equations beside the built-in kernels."""
-    table = Table(title="Equations beside the built-in kernels: time of the built-in over theirs")
-    for column in ("cell", "B", "H", "inference", "training", "difference"):
-        table.add_column(column, justify="right")
+    """Yield records of equations beside the built-in kernels."""
     for name, (own, built_in) in BUILT_IN.items():
         for batch, hidden in shapes:
             mine, theirs = own(hidden, hidden), built_in(hidden, hidden)
             share_weights(mine, theirs)
             x = torch.randn(T, batch, hidden, requires_grad=True)
             with torch.no_grad():
-                apart = f"{(mine(x)[0] - theirs(x)[0]).abs().max().item():.0e}"
-            ratios = []
-            for is_training in (False, True):
-                calls = {}
-                for what, layer in (("own", mine), ("built-in", theirs)):
-                    run = lambda x, layer=layer: layer(x)[0]  # noqa: E731
-                    calls[what] = (
-                        trained(run, x, list(layer.parameters()))
-                        if is_training
-                        else without_gradients(run, x)
-                    )
-                found = median(calls, rounds)
-                ratios.append(f"{found['built-in'] / found['own']:.2f}")
-            table.add_row(name, str(batch), str(hidden), *ratios, apart)
-    return table
+                apart = (mine(x)[0] - theirs(x)[0]).abs().max().item()
+            layers = {"own": mine, "built-in": theirs}
+            runs = {what: lambda x, layer=layer: layer(x)[0] for what, layer in layers.items()}
+            weights = {what: list(layer.parameters()) for what, layer in layers.items()}
+            for kind, seconds in timed_both_ways(runs, x, weights, rounds):
+                yield {"cell": name, "B": batch, "H": hidden, "pass": kind, "seconds": seconds,
+                       "difference": apart}  # fmt: skip
+
+
+def timed_both_ways(runs, x, weights, rounds):
+    """Yield "inference" and "training", each with the seconds of every run."""
+    yield "inference", median({n: without_gradients(run, x) for n, run in runs.items()}, rounds)
+    training = {n: trained(run, x, weights[n]) for n, run in runs.items()}
+    yield "training", median(training, rounds)
 
 
 def beside_loops(quick, rounds, with_compile):
-    """The table of cells beside loops."""
-    table = Table(title="Beside loops: milliseconds, and the loop's time over ours")
-    columns = ["cell", "B", "H", "", "ours (ms)", "scripted loop (ms)", "x"]
-    columns += ["torch.compile'd steps (ms)", "x"] if with_compile else []
-    for column in columns:
-        table.add_column(column, justify="right")
+    """Yield records of cells beside loops."""
     for name, (cell, loop, step, shapes) in LOOPS.items():
         for batch, hidden in QUICK_SHAPES if quick else shapes:
-            for row in loop_rows(cell, loop, step if with_compile else None, batch, hidden, rounds):
-                table.add_row(name, str(batch), str(hidden), *row)
-    return table
+            runs, x, weights = loop_runs(cell, loop, step if with_compile else None, batch, hidden)
+            for kind, seconds in timed_both_ways(runs, x, dict.fromkeys(runs, weights), rounds):
+                yield {"cell": name, "B": batch, "H": hidden, "pass": kind, "seconds": seconds}
 
 
-def loop_rows(cell, loop, step, batch, hidden, rounds):
-    """Inference and training of one shape."""
+def loop_runs(cell, loop, step, batch, hidden):
+    """Return the calls of one shape, which give the same, their input and their weights."""
     layer = cell(hidden, hidden)
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     weights = [getattr(layer, name) for name in names]
     x = torch.randn(T, batch, hidden, requires_grad=True)
     scripted = torch.jit.script(loop)
-    runs = {"ours": lambda x: layer(x)[0], "scripted": lambda x: scripted(x, *weights)}
+    runs = {"own": lambda x: layer(x)[0], "scripted": lambda x: scripted(x, *weights)}
     if step is not None:
         compiled = compiled_loop(step, len(layer(x)[1]))
         runs["compiled"] = lambda x: compiled(x, *weights)
     for name, run in runs.items():
         for _ in range(3):  # torch.jit optimises in its second call
-            error = (run(x) - runs["ours"](x)).abs().max().item()
+            error = (run(x) - runs["own"](x)).abs().max().item()
         if error > 1e-3:
             raise SystemExit(f"{name} is off by {error}")
-    kinds = {
-        "inference": {n: without_gradients(run, x) for n, run in runs.items()},
-        "training": {n: trained(run, x, weights) for n, run in runs.items()},
-    }
-    for kind, calls in kinds.items():
-        found = median(calls, rounds)
-        ours = found.pop("ours")
-        row = [kind, f"{ours * 1e3:.2f}"]
-        for seconds in found.values():
-            row += [f"{seconds * 1e3:.1f}", f"{seconds / ours:.1f}"]
-        yield row
+    return runs, x, weights
+
+
+def table_of(title, records, others):
+    """Milliseconds of the equations, and the others' times over theirs."""
+    table = Table(title=title)
+    for column in ("cell", "B", "H", "pass", "own (ms)", *others):
+        table.add_column(column, justify="right")
+    for r in records:
+        own, found = r["seconds"]["own"], [r["seconds"].get(other) for other in others]
+        ratios = ["" if seconds is None else f"{seconds / own:.2f}" for seconds in found]
+        sizes = (str(r["B"]), str(r["H"]))
+        table.add_row(r["cell"], *sizes, r["pass"], f"{own * 1e3:.3f}", *ratios)
+    return table
 
 
 FIRST_CALL = """
@@ -250,26 +246,35 @@ def first_calls():
 
 
 def main(arguments=None):
-    """Measure and print."""
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one small shape: does it run")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    parser.add_argument("--output", type=Path, help="folder for the results")
     options = parser.parse_args(arguments)
     shapes = QUICK_SHAPES if options.quick else SHAPES
     rounds = 7 if options.quick else options.rounds
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(
-        f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, "
-        f"{fastcells._extension._C.instruction_set()}"
-    )
-    if not options.quick:
-        compiled, cached = first_calls()
-        console.print(f"First call of the LLTM: compiled {compiled:.1f} s, cached {cached:.3f} s")
-    console.print(beside_built_in(shapes, rounds))
     with_compile = not (options.quick or options.no_compile)
-    console.print(beside_loops(options.quick, rounds, with_compile))
+    load = OtherLoad()
+    first = {} if options.quick else dict(zip(("compiled", "cached"), first_calls(), strict=True))
+    built_in = list(beside_built_in(shapes, rounds))
+    loops = list(beside_loops(options.quick, rounds, with_compile))
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table_of("Beside the built-in kernels", built_in, ["built-in"]))
+    apart = max(r["difference"] for r in built_in)
+    console.print(f"largest difference of the outputs: {apart:.0e}")
+    others = ["scripted", "compiled"] if with_compile else ["scripted"]
+    console.print(table_of("Beside loops of torch", loops, others))
+    for what, seconds in first.items():
+        console.print(f"first call of the LLTM, {what}: {seconds:.3f} s")
+    results = {
+        **describe_run(load, is_complete=with_compile),
+        "threads": torch.get_num_threads(),
+        "first_call_s": first, "built_in": built_in, "records": loops,
+    }  # fmt: skip
+    console.print(f"load of others: {results['others_share_of_cores']}")
+    console.print(f"written: {write_results(results, 'own-cells', options.output)}")
 
 
 if __name__ == "__main__":

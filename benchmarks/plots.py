@@ -124,6 +124,17 @@ def narrow_rows(results: dict) -> Rows:
     return grouped(sorted(pairs(), key=lambda pair: pair[0].split("\n")[::-1]))
 
 
+def own_cell_rows(results: dict) -> Rows:
+    others = ("scripted", "compiled")
+    return grouped(
+        (
+            f"{r['cell']} B {r['B']} H {r['H']}\n{r['pass']}",
+            tuple(r["seconds"][other] / r["seconds"]["own"] for other in others),
+        )
+        for r in results["records"]
+    )
+
+
 def latency_rows(results: dict) -> Rows:
     rows: Rows = defaultdict(list)
     for record in results["records"]:  # torch, then fastcells, of each
@@ -154,6 +165,8 @@ PLOTS = (
          "time of torch / time of fastcells", strip),
     Plot("narrow", "*/*-narrow.json", narrow_rows, ("torch, the same width", "fastcells, float32"),
          "time of the other / time of fastcells", strip),
+    Plot("own-cells", "*/*-own-cells.json", own_cell_rows,
+         ("scripted loop", "torch.compile'd steps"), "time of the loop / time of fastcells", strip),
     Plot("latency", "*/*-latency.json", latency_rows, ("torch", "fastcells"),
          "milliseconds: median (dot) to 99th percentile", ranges),
     Plot("gpu-recurrent", "*/*/recurrent.json",

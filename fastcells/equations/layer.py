@@ -6,6 +6,7 @@ Letters: T steps, B batch, I input, H hidden units, D directions, L layers, N st
 from __future__ import annotations
 
 import math
+from operator import is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import recurrent as checks
-from ..checks.tensors import check_kind, check_rates
+from ..checks.tensors import check_rates
 from ..functional.graphs import Proxy, module_node
 from ..functional.processes import settle_in_forked_child
 from ..functional.recurrent_calls import run_module_step, run_step
@@ -23,25 +24,9 @@ from ..layers.elementwise_base import ElementwiseLayer
 from ..layers.recurrent_base import rates_of
 from ..ops import compiled_cells
 from .definition import Definition
+from .states import check_states, join, side_by_side
 
 __all__ = ["EquationCell", "EquationLayer"]
-
-
-def _check_states(name: str, hx: Any, names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """hx as a tuple of states: of a cell with states beside h a tuple, else a tensor."""
-    if len(names) == 1:
-        check_kind(name, "hx", hx)
-        return (hx,)
-    if not isinstance(hx, tuple | list) or len(hx) != len(names):
-        came = type(hx).__name__
-        if isinstance(hx, tuple | list):
-            came += f" of {len(hx)}"
-        raise TypeError(
-            f"{name}: hx must be a tuple ({', '.join(names)}) of {len(names)} tensors, got {came}"
-        )
-    for what, state in zip(names, hx, strict=True):
-        check_kind(name, f"hx: {what}", state)
-    return tuple(hx)
 
 
 class _OfDefinition:
@@ -124,6 +109,9 @@ class EquationLayer(_Defined, ElementwiseLayer):
     steps' states of the last layer, `[T, B, D*H]` each: one tensor, or a tuple of several.
     """
 
+    #: See `_packing_of`; of each direction, once it was asked.
+    _packing: list[tuple[list[str], list[str]]] | None = None
+
     def __init__(
         self,
         input_size: int,
@@ -165,8 +153,8 @@ class EquationLayer(_Defined, ElementwiseLayer):
     @property
     def cell(self) -> str:  # type: ignore[override]  # as the rates say
         """The cell's name in the ops: with zoneout or dropout it has kernels of its own."""
-        drawn = self.regularisation._replace(weight_dropout=0.0)
-        return self.definition.name_of(has_noise=any(drawn))
+        has_noise = bool(self.zoneout or self.zoneout_c or self.recurrent_dropout)
+        return self.definition.name_of(has_noise=has_noise)
 
     @property
     def has_cell_state(self) -> bool:  # type: ignore[override]  # as the definition says
@@ -233,7 +221,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         data = input.data if isinstance(input, PackedSequence) else input
         if not self._may_run_at_once(data):
             return None
-        joined = _joined(hx, len(self._names))
+        joined = join(hx, len(self._names))
         if joined is None and hx is not None:
             return None
         return super()._run_at_once(input, joined, lengths, resets, want_cells)
@@ -242,27 +230,43 @@ class EquationLayer(_Defined, ElementwiseLayer):
         """Where the ops take other weights than the layer has, a stand-in with those of a call."""
         if not self.definition.packs_weights:
             return self
-        weights = iter(self._current_weights())
-        names: list[list[str]] = []
+        weights = self._registered_weights()
+        if self._packing is None:
+            self._packing = [self._packing_of(names) for names in self._all_weights]
         stored: dict[str, Tensor] = {}
-        for listed in self._all_weights:
-            ends = [name.rindex("_l") for name in listed]
-            plain = {n[:end]: next(weights) for n, end in zip(listed, ends, strict=True)}
-            suffix = listed[0][ends[0] :]
-            own = {name + suffix: w for name, w in self.definition.packed(plain).items()}
-            names.append(list(own))
-            stored |= own
+        start = 0
+        for plain, names in self._packing:
+            end = start + len(plain)
+            own = self.definition.packed(dict(zip(plain, weights[start:end], strict=True)))
+            stored.update(zip(names, own.values(), strict=True))
+            start = end
         stand_in: Any = SimpleNamespace(
             bidirectional=self.bidirectional,
             batch_first=self.batch_first,
             dropout=self.dropout,
             training=self.training,
             recompute=self.recompute,
-            _all_weights=names,
+            _all_weights=[names for _, names in self._packing],
             _flat_weights=list(stored.values()),
             _stored_weights=lambda: stored,
         )
         return stand_in
+
+    def _registered_weights(self) -> list[Tensor]:
+        """`_current_weights`, which takes long to ask each weight, where all are as registered."""
+        listed: list[Any] = self._flat_weights
+        own = self._parameters
+        names = self._flat_weights_names
+        if len(listed) == len(names) and all(map(is_, map(own.get, names), listed)):
+            return listed
+        return self._current_weights()
+
+    def _packing_of(self, listed: list[str]) -> tuple[list[str], list[str]]:
+        """Of one direction the names of its weights without `_l{k}`, and those the ops take."""
+        plain = [name[: name.rindex("_l")] for name in listed]
+        suffix = listed[0][listed[0].rindex("_l") :]
+        own = self.definition.packed({name: getattr(self, name + suffix) for name in plain})
+        return plain, [name + suffix for name in own]
 
     def _initial_states(
         self, name: str, input: Tensor, hx: Any, batch: int | None
@@ -270,7 +274,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         """Checked h_0 `[L*D, B, H]` and the other states side by side, `[L*D, B, N*H]`."""
         if hx is None:
             return None, None
-        states = _check_states(name, hx, self._names)
+        states = check_states(name, hx, self._names)
         rank = 3 if batch is not None else 2
         rows = self.num_layers * (2 if self.bidirectional else 1)
         expected = (rows, self.hidden_size) if batch is None else (rows, batch, self.hidden_size)
@@ -284,7 +288,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         if batch is None:
             states = tuple(state.unsqueeze(1) for state in states)
         h_0, *others = states
-        return h_0, _side_by_side(others)
+        return h_0, side_by_side(others)
 
     def _as_ops_take(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.definition.packed(weights) if self.definition.packs_weights else weights
@@ -296,6 +300,8 @@ class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewi
     Parameters as of the layer, without `_l{k}`. Called with input `[B, I]` or `[I]` and hx, h or
     (h, and each state), `[B, H]` or `[H]`, or None for zeros; gives the same back.
     """
+
+    _weight_names: tuple[str, ...] | None = None  # in the order of the ops, once it was asked
 
     def __init__(
         self,
@@ -331,7 +337,7 @@ class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewi
             zeros = input.new_zeros((*input.shape[:-1], self.hidden_size))
             states = (zeros,) * len(names)
         else:
-            states = _check_states(name, hx, names)
+            states = check_states(name, hx, names)
         for index, state in enumerate(states):
             what = f"hx[{index}]" if len(states) > 1 else "hidden"
             checks.check_cell_hidden(name, state, input, self.hidden_size, index, what)
@@ -340,7 +346,7 @@ class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewi
             input, states = input.unsqueeze(0), tuple(state.unsqueeze(0) for state in states)
         weights = self._weights_of_ops()
         h, c = run_step(
-            self.cell, input, states[0], _side_by_side(list(states[1:])),
+            self.cell, input, states[0], side_by_side(list(states[1:])),
             tuple(weights.values()), " ".join(weights),
         )  # fmt: skip
         if len(names) == 1:
@@ -352,7 +358,7 @@ class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewi
         specification, count = self.definition.specification, len(self._names)
         if specification.gains or not self._may_run_at_once(input):
             return None
-        joined = _joined(hx, count)
+        joined = join(hx, count)
         if joined is None and hx is not None:
             return None
         h, c = joined if isinstance(joined, tuple) else (joined, None)
@@ -365,27 +371,11 @@ class EquationCell(_Defined, RecurrentCell):  # type: ignore[override]  # likewi
 
     def _weights_of_ops(self) -> dict[str, Tensor]:
         """The weights as the ops take them, parametrized ones among them."""
-        names = self.definition.shapes(self.input_size, self.hidden_size, self.bias)
-        weights = {name: getattr(self, name) for name in names}
+        if self._weight_names is None:
+            shapes = self.definition.shapes(self.input_size, self.hidden_size, self.bias)
+            self._weight_names = tuple(shapes)
+        weights = {name: getattr(self, name) for name in self._weight_names}
         return self.definition.packed(weights) if self.definition.packs_weights else weights
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
-
-
-def _joined(hx: object, count: int) -> Tensor | tuple[Tensor, Tensor] | None:
-    """hx of `count` states with those beside h side by side; None where it is not plainly that."""
-    if count == 1:
-        return hx if isinstance(hx, Tensor) else None
-    if not isinstance(hx, tuple) or len(hx) != count:
-        return None
-    first = hx[0]
-    if not all(isinstance(state, Tensor) and state.shape == first.shape for state in hx):
-        return None
-    return first, hx[1] if count == 2 else torch.cat(hx[1:], dim=-1)
-
-
-def _side_by_side(states: list[Tensor]) -> Tensor | None:
-    if len(states) < 2:
-        return states[0] if states else None
-    return torch.cat(states, dim=-1)
