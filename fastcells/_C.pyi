@@ -118,6 +118,7 @@ def multihead_at_once(
 ) -> tuple[Tensor, Tensor | None] | None: ...
 def self_attention_at_once(
     input: object,
+    lengths: object,
     query_map: dict[str, Any],
     key_map: dict[str, Any],
     value_map: dict[str, Any],

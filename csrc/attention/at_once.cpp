@@ -91,8 +91,8 @@ py::object multihead_at_once(py::handle query, py::handle key, py::handle value,
                         results.size() > 1 ? fastcells::to_python(results[1]) : py::none());
 }
 
-// A whole SelfAttention without lengths, on the dictionaries of parameters of its three maps.
-py::object self_attention_at_once(py::handle input, const py::dict& query_map,
+// A whole SelfAttention, on the dictionaries of parameters of its three maps.
+py::object self_attention_at_once(py::handle input, py::handle lengths, const py::dict& query_map,
                                   const py::dict& key_map, const py::dict& value_map,
                                   py::handle scale, py::handle activation, py::handle score,
                                   py::handle softcap, py::handle causal, py::handle dropout_p,
@@ -103,6 +103,7 @@ py::object self_attention_at_once(py::handle input, const py::dict& query_map,
     return py::none();
   }
   SelfAttentionCall call{tensor(input),
+                         tensor(lengths),
                          {},
                          {},
                          tensor(scale),
@@ -129,7 +130,7 @@ void bind_attention_at_once(py::module_& module) {
   module.def("multihead_at_once", torch::wrap_pybind_function(multihead_at_once),
              "A MultiheadAttention: (output, weights or None), or None.");
   module.def("self_attention_at_once", torch::wrap_pybind_function(self_attention_at_once),
-             "A SelfAttention without lengths: its result, or None.");
+             "A SelfAttention: its result, or None where Python must be asked.");
 }
 
 }  // namespace fastcells

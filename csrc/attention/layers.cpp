@@ -1,5 +1,6 @@
 #include "attention/layers.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
@@ -7,6 +8,7 @@
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
@@ -61,7 +63,16 @@ std::vector<at::Tensor> run_self_attention(const SelfAttentionCall& c, bool need
   for (const auto* list : {&c.weights, &c.biases}) {
     if (std::any_of(list->begin(), list->end(), is_missing)) return {};
   }
-  at::Tensor maps = at::linear(c.input, at::cat(c.weights), at::cat(c.biases));
+  at::Tensor input = c.input, exists;
+  if (c.lengths.defined()) {  // what stands past a length reaches no product, nor the result
+    const bool fits = rank == 3 && c.lengths.dim() == 1 && c.lengths.size(0) == input.size(0) &&
+                      c.lengths.scalar_type() == at::kLong;
+    if (!fits) return {};
+    const at::Tensor steps = at::arange(input.size(1), c.lengths.options());
+    exists = steps.lt(c.lengths.unsqueeze(1)).unsqueeze(2);
+    input = at::where(exists, input, 0);
+  }
+  at::Tensor maps = at::linear(input, at::cat(c.weights), at::cat(c.biases));
   if (c.activation == "tanh") {
     maps = at::tanh(maps);
   } else if (c.activation == "relu") {
@@ -73,19 +84,24 @@ std::vector<at::Tensor> run_self_attention(const SelfAttentionCall& c, bool need
   }
   const auto parts =
       maps.split_with_sizes({c.weights[0].size(0), c.weights[1].size(0), c.weights[2].size(0)}, -1);
+  std::vector<at::Tensor> results;
   if (c.score != "additive") {
     const std::optional<double> scale = c.score == "dot" ? std::optional(1.0) : std::nullopt;
     const DotCall call{scale, c.softcap, c.dropout_p, c.causal, c.need_weights};
-    return attend_dot({parts[0], parts[1], parts[2], {}, {}, {}, {}}, call, need_grad);
+    results = attend_dot({parts[0], parts[1], parts[2], {}, {}, c.lengths, {}}, call, need_grad);
+  } else {
+    at::Tensor mask;
+    if (c.causal) mask = at::ones({input.size(-2), input.size(-2)}, at::kBool).tril();
+    const auto batched = [&](const at::Tensor& x) { return rank == 3 ? x : x.unsqueeze(0); };
+    results = attend_additive(
+        {batched(parts[0]), batched(parts[1]), batched(parts[2]), c.scale, mask, c.lengths, {}},
+        c.dropout_p, c.need_weights, need_grad);
+    if (rank == 2) {
+      for (at::Tensor& x : results) x = x.squeeze(0);
+    }
   }
-  at::Tensor mask;
-  if (c.causal) mask = at::ones({c.input.size(-2), c.input.size(-2)}, at::kBool).tril();
-  const auto batched = [&](const at::Tensor& x) { return rank == 3 ? x : x.unsqueeze(0); };
-  std::vector<at::Tensor> results = attend_additive(
-      {batched(parts[0]), batched(parts[1]), batched(parts[2]), c.scale, mask, {}, {}}, c.dropout_p,
-      c.need_weights, need_grad);
-  if (rank == 2) {
-    for (at::Tensor& x : results) x = x.squeeze(0);
+  if (exists.defined()) {
+    for (at::Tensor& x : results) x = at::where(exists, x, 0);
   }
   return results;
 }

@@ -38,6 +38,7 @@ std::vector<at::Tensor> run_multihead(Multihead call, bool need_grad);
 // fastcells.SelfAttention: one product for the three maps.
 struct SelfAttentionCall {
   at::Tensor input;                         // [B, T, I] or [T, I]
+  at::Tensor lengths;                       // [B] int64 or undefined: T
   std::vector<at::Tensor> weights, biases;  // of query, key and value
   at::Tensor scale;                         // of an additive score, or undefined
   std::string activation, score;

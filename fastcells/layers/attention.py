@@ -237,10 +237,10 @@ class SelfAttention(Unscriptable, nn.Module):
         if isinstance(input, Proxy):
             return module_node(self, locals())
         settle_in_forked_child()
-        if lengths is None and not is_traced() and self._has_plain_maps():
+        if not is_traced() and self._has_plain_maps():
             maps = (self.query_map, self.key_map, self.value_map)
             done = self_attention_at_once(
-                input, *(dense._parameters for dense in maps), self.scale, self.activation,
+                input, lengths, *(dense._parameters for dense in maps), self.scale, self.activation,
                 self.score, self.softcap, self.causal, self.dropout if self.training else 0.0,
                 need_weights,
             )  # fmt: skip
