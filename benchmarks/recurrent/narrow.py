@@ -1,7 +1,8 @@
 """Time recurrent layers whose weights are narrow (bfloat16, int8) on a CPU, beside torch.
 
 torch and fastcells in float32 and bfloat16, torch's dynamic quantization and fastcells.quantize in
-int8; inference, and training in bfloat16. All take turns in one process. Prints tables, with the
+int8, ONNX Runtime's dynamic int8 (LSTM alone) and OpenVINO in bfloat16 where they are installed;
+inference, and training in bfloat16. All take turns in one process. Prints tables, with the
 distance from the rate of the processor's own products of that width, and writes
 benchmarks/results/<cpu>/<date>-narrow.json (a --quick run: build/benchmarks/results).
 
@@ -22,6 +23,9 @@ from torch import nn
 import fastcells
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.command import describe_run, write_results
+from benchmarks.recurrent import narrow_peers
+from benchmarks.recurrent.cases import square
+from benchmarks.recurrent.layers import make_input
 from benchmarks.summary import geometric_mean
 from fastcells.timing import OtherLoad, measure
 
@@ -30,11 +34,14 @@ GATES = {"LSTM": 4, "GRU": 3}
 SHAPES = ((1, 192), (1, 320), (1, 1024), (5, 512), (16, 256), (24, 192), (40, 448), (64, 512),
           (112, 640))  # fmt: skip
 QUICK_SHAPES = ((1, 320), (24, 192), (40, 448))
-COLUMNS = ("torch f32", "ours f32", "torch bf16", "ours bf16", "torch int8", "ours int8")
+OWN_COLUMNS = ("torch f32", "ours f32", "torch bf16", "ours bf16", "torch int8", "ours int8")
+COLUMNS = (*OWN_COLUMNS, *narrow_peers.PEERS)
 #: What is divided by what: by torch's of that width, by our own float32.
 RATIOS = (
     ("bf16 / torch's", "torch bf16", "ours bf16"),
     ("int8 / torch's", "torch int8", "ours int8"),
+    ("bf16 / OpenVINO's", "OpenVINO bf16", "ours bf16"),
+    ("int8 / ONNX Runtime's", "ONNX Runtime int8", "ours int8"),
     ("bf16 / f32", "ours f32", "ours bf16"),
     ("int8 / f32", "ours f32", "ours int8"),
 )
@@ -55,12 +62,13 @@ def layers_of(kind, width):
         )
     layers = (theirs, ours.eval(), *half, dynamic, fastcells.quantize(ours))
     dtypes = (torch.float32, torch.float32, torch.bfloat16, torch.bfloat16) + (torch.float32,) * 2
-    return dict(zip(COLUMNS, zip(layers, dtypes, strict=True), strict=True))
+    return dict(zip(OWN_COLUMNS, zip(layers, dtypes, strict=True), strict=True))
 
 
 def inference(kind, rows, width, rounds):
     """Return the record of one shape: seconds and relative errors by column."""
-    layers, input = layers_of(kind, width), torch.randn(STEPS, rows, width)
+    layers, case = layers_of(kind, width), square(kind.lower(), rows, width, T=STEPS)
+    input = make_input(case)
     exact = getattr(nn, kind)(width, width).double()
     exact.load_state_dict(layers["torch f32"][0].state_dict())
     calls, errors = {}, {}
@@ -68,10 +76,15 @@ def inference(kind, rows, width, rounds):
         wanted = exact(input.double())[0]
         for name, (layer, dtype) in layers.items():
             given = input.to(dtype)
-            calls[name] = lambda layer=layer, given=given: layer(given)
-            error = (calls[name]()[0].double() - wanted).norm() / wanted.norm()
+            calls[name] = lambda layer=layer, given=given: layer(given)[0]
+        for name, prepare in narrow_peers.PEERS.items():
+            call = prepare(case, layers["torch f32"][0], torch.get_num_threads())
+            if call is not None:
+                calls[name] = call
+        for name, call in calls.items():
+            error = (call().double() - wanted).norm() / wanted.norm()
             errors[name] = float(error)
-            if not error <= LIMITS[name.split()[1]]:
+            if not error <= LIMITS[name.split()[-1]]:
                 raise SystemExit(f"{kind} B{rows} H{width}, {name}: off by {error:.2g}")
         timings = measure(calls, rounds)
     return record_of("inference", kind, rows, width, timings, errors)
@@ -106,7 +119,7 @@ def show(console, records, rates):
     """Print a table a mode, and the means of its ratios."""
     for mode in ("inference", "training"):
         mine = [r for r in records if r["mode"] == mode]
-        columns = [c for c in COLUMNS if mine and c in mine[0]["seconds"]]
+        columns = [c for c in COLUMNS if any(c in r["seconds"] for r in mine)]
         names = [name for name, slow, fast in RATIOS if slow in columns and fast in columns]
         instructions = fastcells._extension._C.instruction_set()
         table = Table(caption=f"ms; ratios; share of the processor's own rate; {instructions}")
@@ -121,12 +134,15 @@ def show(console, records, rates):
                 for width, rate in rates.items()
             ]
             label = f"{r['cell']} B{r['B']} H{r['H']}"
-            times = (f"{r['seconds'][c] * 1e3:.2f}" for c in columns)
-            table.add_row(label, *times, *(f"{x:.2f}" for x in ratios), *shares)
+            found = [r["seconds"].get(c) for c in columns]
+            times = ["" if seconds is None else f"{seconds * 1e3:.2f}" for seconds in found]
+            table.add_row(
+                label, *times, *("" if x is None else f"{x:.2f}" for x in ratios), *shares
+            )
         console.print(table)
         for name, slow, fast in RATIOS:
             if name in names:
-                found = [ratio(r, slow, fast) for r in mine]
+                found = [x for x in (ratio(r, slow, fast) for r in mine) if x is not None]
                 mean, least = geometric_mean(found), min(found)
                 console.print(f"{mode}, {name}: geometric mean {mean:.2f}, smallest {least:.2f}")
 

@@ -32,7 +32,7 @@ QUICK_SHAPES = ((256, 8, 128), (128, 4, 64), (16, 4, 16))
 #: Arrays of [T, B, H] that are read or written: a, b, h; and grad, a, h, the gradients of b and a.
 ARRAYS = {"forward": 3, "training": 3 + 5}
 #: Most elements, and most steps, that a peer is timed at: more take seconds a call.
-MOST_ELEMENTS = {"logarithms": 2**26, "associative": 2**20}
+MOST_ELEMENTS = {"loop": 2**22, "logarithms": 2**21, "associative": 2**18}
 MOST_STEPS = {"loop": 10_000}
 #: Largest error, over the largest value, beside float64; that of the peers is told, not judged.
 LIMIT = 1e-5

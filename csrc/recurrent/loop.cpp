@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <type_traits>
+#include <typeinfo>
 #include <vector>
 
 #include "cpu/team.h"
@@ -29,6 +30,7 @@ using torch::autograd::variable_list;
 using NodePointer = decltype(get_current_node());  // std's or c10's, by the version of torch
 using WeakNode = std::conditional_t<std::is_same_v<NodePointer, std::shared_ptr<Node>>,
                                     std::weak_ptr<Node>, c10::weak_intrusive_ptr<Node>>;
+using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
 
 // The sums under way, one for each shared node and run of autograd.
 class Gathering {
@@ -103,8 +105,8 @@ struct SharedWeights : torch::autograd::Function<SharedWeights> {
   }
 };
 
-bool is_shared(const Node* node) {
-  return dynamic_cast<const torch::autograd::CppNode<SharedWeights>*>(node) != nullptr;
+bool is_shared(Node* node) {
+  return typeid(*node) == typeid(torch::autograd::CppNode<SharedWeights>);
 }
 
 // Whether autograd has run a shared node, and may not again. Its graph can outlive that: compiled
@@ -120,11 +122,14 @@ bool is_over(Node& shared) {
 
 // ---- which steps are a loop ----
 
-struct Loop {
-  std::vector<const c10::TensorImpl*> weights;  // those that need a gradient
-  std::optional<WeakNode> first, shared;        // the first step; the node of those after it
+using Leaves = c10::SmallVector<const at::Tensor*, 4>;
 
-  bool is_seen() const { return first && first->lock(); }
+struct Loop {
+  c10::SmallVector<const c10::TensorImpl*, 4> weights;  // those that need a gradient
+  std::optional<WeakTensor> kept;                       // of the first step
+  std::optional<WeakNode> shared;                       // the node of those after it
+
+  bool is_seen() const { return kept && !kept->expired(); }
   // nullptr before there is one, and after it has run.
   NodePointer shared_node() const {
     NodePointer node = shared ? shared->lock() : NodePointer();
@@ -137,30 +142,30 @@ struct RecentLoops {
   std::array<Loop, 16> loops;
   size_t next = 0;
 
-  Loop* find(const variable_list& weights) {
+  Loop* find(const Leaves& leaves) {
     const auto is_of = [&](const Loop& loop) {
-      return std::equal(weights.begin(), weights.end(), loop.weights.begin(), loop.weights.end(),
-                        [](const at::Tensor& x, const c10::TensorImpl* known) {
-                          return x.unsafeGetTensorImpl() == known;
+      return std::equal(leaves.begin(), leaves.end(), loop.weights.begin(), loop.weights.end(),
+                        [](const at::Tensor* x, const c10::TensorImpl* known) {
+                          return x->unsafeGetTensorImpl() == known;
                         });
     };
     const auto found = std::find_if(loops.begin(), loops.end(), is_of);
     return found == loops.end() ? nullptr : &*found;
   }
-  Loop& replace(const variable_list& weights) {
+  Loop& replace(const Leaves& leaves) {
     Loop& loop = loops[next];
     next = (next + 1) % loops.size();
     loop.weights.clear();
-    for (const at::Tensor& weight : weights) loop.weights.push_back(weight.unsafeGetTensorImpl());
+    for (const at::Tensor* leaf : leaves) loop.weights.push_back(leaf->unsafeGetTensorImpl());
     return loop;
   }
 };
 
 // Whether the node still describes the weights: `weight.data = other` may change dtype and shape.
-bool fits(Node& shared, const variable_list& weights) {
-  for (size_t k = 0; k < weights.size(); ++k) {
+bool fits(Node& shared, const Leaves& leaves) {
+  for (size_t k = 0; k < leaves.size(); ++k) {
     const auto& known = shared.input_metadata(k);
-    if (known.options().dtype() != weights[k].dtype() || !known.is_same_shape(weights[k])) {
+    if (known.options().dtype() != leaves[k]->dtype() || !known.is_same_shape(*leaves[k])) {
       return false;
     }
   }
@@ -169,28 +174,30 @@ bool fits(Node& shared, const variable_list& weights) {
 
 }  // namespace
 
-void share_weights(const at::Tensor& result, at::TensorList weights) {
-  variable_list leaves;
+void share_weights(const at::Tensor& result, const at::Tensor& kept, at::TensorList weights) {
+  Leaves leaves;
   for (const at::Tensor& weight : weights) {
     if (!weight.requires_grad()) continue;
     if (!weight.is_leaf()) return;
-    leaves.push_back(weight);
+    leaves.push_back(&weight);
   }
   if (leaves.empty()) return;
-  const NodePointer step = result.grad_fn();
   thread_local RecentLoops recent;
   Loop* loop = recent.find(leaves);
   NodePointer shared = loop ? loop->shared_node() : NodePointer();
   if (!shared && !(loop && loop->is_seen())) {
     if (!loop) loop = &recent.replace(leaves);
-    loop->first.emplace(step), loop->shared.reset();
+    loop->kept.emplace(kept.getIntrusivePtr()), loop->shared.reset();
     return;
   }
   if (shared && !fits(*shared, leaves)) return;
   if (!shared) {
-    shared = SharedWeights::apply(at::TensorList(leaves))[0].grad_fn();
+    variable_list inputs;
+    for (const at::Tensor* leaf : leaves) inputs.push_back(*leaf);
+    shared = SharedWeights::apply(at::TensorList(inputs))[0].grad_fn();
     loop->shared.emplace(shared);
   }
+  const NodePointer step = result.grad_fn();
   const size_t first_edge = step->num_outputs() - weights.size();
   uint32_t output = 0;
   for (size_t k = 0; k < weights.size(); ++k) {
@@ -198,20 +205,24 @@ void share_weights(const at::Tensor& result, at::TensorList weights) {
   }
 }
 
+bool shares_weights(size_t weights) {
+  const NodePointer step = get_current_node();
+  if (!step) return false;
+  const auto& edges = step->next_edges();
+  const auto valid = std::find_if(edges.end() - std::ptrdiff_t(weights), edges.end(),
+                                  [](const Edge& edge) { return edge.is_valid(); });
+  return valid != edges.end() && is_shared(valid->function.get());
+}
+
 StepSums* find_sums(const Layer& layer, const WeightNames& names) {
   const NodePointer step = get_current_node();
-  if (!step) return nullptr;
   const size_t first_edge = step->num_outputs() - names.size();
   NodePointer shared;
   WeightNames needed;  // in the order of the shared node's outputs
   for (size_t k = 0; k < names.size(); ++k) {
     const Edge& edge = step->next_edge(first_edge + k);
-    if (!edge.is_valid()) continue;
-    if (!is_shared(edge.function.get())) return nullptr;
-    shared = edge.function;
-    needed.push_back(names[k]);
+    if (edge.is_valid()) shared = edge.function, needed.push_back(names[k]);
   }
-  if (!shared) return nullptr;
   return gathering().find(shared, [&] { return std::make_unique<StepSums>(layer, needed); });
 }
 

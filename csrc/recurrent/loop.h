@@ -6,10 +6,10 @@
 //   step 2 ---+--> shared node: the sums --+---> weight_hh
 //   step 1 -- as ever: no loop was seen ---+---> ...
 //
-// A loop is: a step of these weights is recorded while the graph of another is alive. What autograd
-// promises of leaves holds: their hooks see one gradient, the sum; whoever asks for no weight's
-// gradient pays for none. Gradients that Python computes (they may be differentiated again, or are
-// batched) pass through the node as they are.
+// A loop is: a step of these weights is recorded while the way back of another is still to come.
+// What autograd promises of leaves holds: their hooks see one gradient, the sum; whoever asks for
+// no weight's gradient pays for none. Gradients that Python computes (they may be differentiated
+// again, or are batched) pass through the node as they are.
 #pragma once
 #include <memory>
 #include <string>
@@ -20,8 +20,9 @@
 namespace fastcells::loop {
 
 // After a step has been recorded, of which `result` came: lets its weights' gradients go through
-// the node that the loop shares. `weights` are the last of the recorded call's tensors.
-void share_weights(const at::Tensor& result, at::TensorList weights);
+// the node that the loop shares. `kept` is what the step's node alone holds, as long as it may run;
+// `weights` are the last of the recorded call's tensors.
+void share_weights(const at::Tensor& result, const at::Tensor& kept, at::TensorList weights);
 
 // What a step leaves of its weights' gradients for a product with other steps' rows.
 struct StepRows {
@@ -49,8 +50,9 @@ class StepSums : public WeightSums {
   size_t bytes_ = 0;
 };
 
-// On the way back of a step: the sums of the node that it shares; nullptr if it shares none.
-// `names` are those of its weights, the last of its edges.
+// On the way back of a step, whose last edges are those of its weights: whether they lead to a
+// shared node, and that node's sums.
+bool shares_weights(size_t weights);
 StepSums* find_sums(const Layer& layer, const WeightNames& names);
 
 }  // namespace fastcells::loop

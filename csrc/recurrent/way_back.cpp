@@ -55,6 +55,7 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
                        out.output,
                        or_absent(out.cells, input),
                        or_absent(out.saved, input)};
+    if (call.kept) *call.kept = kept[kKept];
     kept.insert(kept.end(), weights.begin(), weights.end());
     context->save_for_backward(std::move(kept));
     context->saved_data[kDescription] = describe(call);
@@ -113,8 +114,9 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
       *find_weight(wanted.weights[k / names.size()], names[k % names.size()]) = needs[3 + k];
     }
     const bool any_weight = std::find(needs.begin() + 3, needs.end(), true) != needs.end();
-    loop::StepSums* const sums =
-        any_weight && cpu::engine().is_plain_step(layer) ? loop::find_sums(layer, names) : nullptr;
+    const bool is_shared =
+        any_weight && loop::shares_weights(weights.size()) && cpu::engine().is_plain_step(layer);
+    loop::StepSums* const sums = is_shared ? loop::find_sums(layer, names) : nullptr;
     if (sums) {
       wanted.weights.assign(1, {});
       wanted.gates = sums->gathers(layer.sizes);
@@ -172,12 +174,14 @@ at::Tensor of_rank(at::Tensor tensor, int64_t rank) {
 variable_list record(const RecordedCall& call, const at::Tensor& input, const at::Tensor& h_0,
                      const at::Tensor& c_0, const at::Tensor& lengths, const at::Tensor& resets,
                      at::TensorList weights) {
-  variable_list results = LayerFunction::apply(call, input, optional(h_0), optional(c_0),
+  const bool is_step = call.directions == 1 && (input.dim() < 3 || input.size(0) == 1) &&
+                       !call.cell.is_elementwise && !lengths.defined() && !resets.defined();
+  at::Tensor kept;
+  RecordedCall recorded = call;
+  if (is_step) recorded.kept = &kept;
+  variable_list results = LayerFunction::apply(recorded, input, optional(h_0), optional(c_0),
                                                optional(lengths), optional(resets), weights);
-  const bool is_step = call.directions == 1 && (input.dim() < 3 || input.size(0) == 1);
-  if (is_step && !call.cell.is_elementwise && !lengths.defined() && !resets.defined()) {
-    loop::share_weights(results[0], weights);
-  }
+  if (is_step) loop::share_weights(results[0], kept, weights);
   return results;
 }
 

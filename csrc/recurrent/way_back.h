@@ -14,8 +14,9 @@ at::Tensor of_rank(at::Tensor tensor, int64_t rank);
 struct RecordedCall {
   const CellFacts& cell;
   int64_t directions;
-  const WeightNames& names;  // of the weights of one direction
-  Keep keep;                 // kStates or kEverything
+  const WeightNames& names;    // of the weights of one direction
+  Keep keep;                   // kStates or kEverything
+  at::Tensor* kept = nullptr;  // out, or nullptr: what is saved alone for the way back
 };
 
 // input [T, B, I] and states [D, B, P or H] -> output, h_n, and c_n of a cell that has one; or of a

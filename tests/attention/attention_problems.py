@@ -14,6 +14,7 @@ from fastcells.functional import attention
 from fastcells.functional.routing import Route
 from fastcells.reference import attention as reference
 from pairs import gradients_of_projection
+from ways import flat
 
 SEED = 5
 
@@ -240,3 +241,25 @@ def evaluate(run, problem):
     results = dict(zip(("output", "weights"), run(problem.with_variables(leaves.values())),
                        strict=False))  # fmt: skip
     return results | gradients_of_projection(results, leaves)
+
+
+# ---- calls on both ways ----
+
+
+def random(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def results_and_gradients(call, leaves):
+    torch.manual_seed(1)  # of dropout
+    results = flat(call())
+    projections = [random(*r.shape, dtype=r.dtype, seed=2) for r in results]
+    gradients = torch.autograd.grad(results, leaves, projections)
+    return [r.detach() for r in results], gradients
+
+
+def assert_same(first, second):
+    for ours, theirs in zip(first, second, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            assert torch.equal(a, b)

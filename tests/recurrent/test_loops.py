@@ -111,6 +111,16 @@ def test_the_steps_after_the_first_share_one_node(kind):
     assert not any("SharedWeights" in name for name in single)
 
 
+@each_cell
+def test_steps_one_after_another_with_a_way_back_each_are_no_loop(kind):
+    """Although the last result is still there while the next step is taken."""
+    ours, _ = pair_of(kind)
+    for step in inputs_of():
+        state = ours(step)
+        assert not any("SharedWeights" in name for name in nodes_of(h_of(state)))
+        h_of(state).sum().backward()
+
+
 @pytest.mark.parametrize("frozen", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
 @each_cell
 def test_frozen_weights_get_none(kind, frozen):
