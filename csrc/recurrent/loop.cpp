@@ -174,6 +174,14 @@ bool fits(Node& shared, const Leaves& leaves) {
 
 }  // namespace
 
+bool may_share(const CellFacts& cell, const WeightNames& names) {
+  const auto is_plain = [](std::string_view name) {
+    return name == "weight_ih" || name == "weight_hh" || name == "bias_ih" || name == "bias_hh";
+  };
+  return !cell.is_elementwise && !cell.whole_rows && !cell.two_products &&
+         std::all_of(names.begin(), names.end(), is_plain);
+}
+
 void share_weights(const at::Tensor& result, const at::Tensor& kept, at::TensorList weights) {
   Leaves leaves;
   for (const at::Tensor& weight : weights) {
@@ -185,7 +193,9 @@ void share_weights(const at::Tensor& result, const at::Tensor& kept, at::TensorL
   thread_local RecentLoops recent;
   Loop* loop = recent.find(leaves);
   NodePointer shared = loop ? loop->shared_node() : NodePointer();
-  if (!shared && !(loop && loop->is_seen())) {
+  // The first step of a loop, or of the next after one that has run: also while the way back of an
+  // older step is still to come, which may never be asked for.
+  if (!shared && !(loop && !loop->shared && loop->is_seen())) {
     if (!loop) loop = &recent.replace(leaves);
     loop->kept.emplace(kept.getIntrusivePtr()), loop->shared.reset();
     return;

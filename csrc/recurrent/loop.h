@@ -19,6 +19,9 @@
 
 namespace fastcells::loop {
 
+// Whether steps of such a cell and such weights are added up: products and biases alone.
+bool may_share(const CellFacts& cell, const WeightNames& names);
+
 // After a step has been recorded, of which `result` came: lets its weights' gradients go through
 // the node that the loop shares. `kept` is what the step's node alone holds, as long as it may run;
 // `weights` are the last of the recorded call's tensors.
