@@ -1,4 +1,4 @@
-"""What autograd promises of a weight holds of the steps of a loop, which share a node for theirs."""
+"""What autograd promises of a weight holds of steps in a loop, which share a node for theirs."""
 
 import gc
 import weakref
