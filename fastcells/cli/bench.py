@@ -148,7 +148,8 @@ def describe_run(load: OtherLoad, rounds: int) -> dict[str, Any]:
 
 
 def _machine(run: Mapping[str, Any]) -> str:
-    return f"{run['processor']}, {run['threads']} threads, torch {run['torch']}"
+    threads = "1 thread" if run["threads"] == 1 else f"{run['threads']} threads"
+    return f"{run['processor']}, {threads}, torch {run['torch']}"
 
 
 def _rows(records: Sequence[Record]) -> Iterator[tuple[Record, list[str]]]:

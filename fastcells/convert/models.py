@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 
+import torch
 from torch import nn
 
 from ..checks.tensors import check_flag
@@ -141,8 +142,17 @@ def _lines(found: dict[str, nn.Module], reasons: dict[str, str]) -> str:
 
 
 def _copy(name: str, module: nn.Module) -> nn.Module:
+    # Weights that were computed (by a parametrization, by old weight norm) and that autograd knows,
+    # which deepcopy refuses: their values, until they are computed again.
+    computed = {
+        id(tensor): tensor.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        for tensor in (value if isinstance(value, list) else [value])
+        if isinstance(tensor, torch.Tensor) and not tensor.is_leaf
+    }
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, computed)
     except Exception as error:
         raise RuntimeError(
             f"{name}: {type(module).__name__} cannot be copied ({error}). Change it in place: "

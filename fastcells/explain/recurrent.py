@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _extension
+from ..checks import recurrent as checks
 from ..checks.packed import check_packed
+from ..checks.tensors import check_kind
 from ..functional.autocast import autocast_dtypes
 from ..functional.routing import choose_route, needs_grad, takes_whole_rows
 from ..ops.recurrent import is_frozen
@@ -101,6 +103,8 @@ def explain_recurrent(
         )
     if isinstance(input, PackedSequence):
         check_packed(type(layer).__name__, input)
+    else:
+        _check_input(layer, input, lengths, resets)
     data = input.data if isinstance(input, PackedSequence) else input
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     names = _names_of(layer)
@@ -152,6 +156,19 @@ def _barriers_of_rows(names: str, plan: str, has_second: bool) -> str:
     there, back = (3, 5) if is_c_normalised else (3 if has_second else 2, 3)
     is_training = "weight gradients" in plan
     return f"{there} barriers a step" + (f" and {back} on the way back" if is_training else "")
+
+
+def _check_input(layer: Any, input: Any, lengths: Tensor | None, resets: Tensor | None) -> None:
+    """Refuses what the layer or cell refuses of its input."""
+    name = type(layer).__name__
+    check_kind(name, "input", input)
+    if isinstance(layer, nn.RNNCellBase):
+        checks.check_cell_input(name, input, layer.weight_ih, layer.input_size)
+    elif input.dim() in (2, 3):
+        batch = input.shape[0 if layer.batch_first else 1] if input.dim() == 3 else None
+        layer._check_tensor(name, layer._current_weights()[0], input, batch, lengths, resets)
+    else:
+        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D instead")
 
 
 def _names_of(layer: Any) -> str:

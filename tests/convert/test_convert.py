@@ -161,6 +161,25 @@ def test_whatever_computes_a_weight_goes_on_doing_so(kind, measure):
         assert_near(found, results)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("before", ["called", "moved"])
+def test_a_copy_of_what_was_called_or_moved(before, measure):
+    """What was computed then is no leaf of autograd's, which copy.deepcopy refuses."""
+    layer, arguments = make_layer("GRU")
+    MEASURES[measure](layer, "weight_hh_l0")
+    layer.eval()
+    layer(*arguments) if before == "called" else layer.float().double()
+    converted = fastcells.convert(layer)
+    with torch.no_grad():  # what is computed is computed from these
+        for parameter in (*layer.parameters(), *converted.parameters()):
+            parameter.mul_(1.25)
+    expected = evaluate(layer, arguments)
+    assert_near(evaluate(converted, arguments), expected)
+    layer(*arguments), converted(*arguments)
+    assert_near(evaluate(fastcells.to_torch(converted), arguments), expected)
+
+
 def test_a_parametrized_projection_of_attention_is_read():
     layer, arguments = make_layer("MultiheadAttention")
     parametrize.register_parametrization(layer.out_proj, "weight", Doubled())
