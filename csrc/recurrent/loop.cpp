@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/graph_task.h>
 
 #include <algorithm>
@@ -32,7 +33,8 @@ using WeakNode = std::conditional_t<std::is_same_v<NodePointer, std::shared_ptr<
                                     std::weak_ptr<Node>, c10::weak_intrusive_ptr<Node>>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
 
-// The sums under way, one for each shared node and run of autograd.
+// The sums under way, one for each shared node and run of autograd, to which they belong: they go
+// with it when it is over, or has failed.
 class Gathering {
  public:
   // The sums of this node in the run that is under way.
@@ -40,34 +42,34 @@ class Gathering {
   StepSums* find(const NodePointer& node, const Make& make) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto entry = entry_of(node);
-    if (entry != entries_.end()) return entry->sums.get();
-    // What a run left that ended in an error goes when its graph has gone.
-    std::erase_if(entries_, [](const Entry& old) { return !old.node.lock(); });
-    entries_.push_back(
-        {WeakNode(node), node.get(), torch::autograd::get_current_graph_task_id(), make()});
-    return entries_.back().sums.get();
+    if (entry != entries_.end()) return entry->sums.lock().get();
+    std::erase_if(entries_, [](const Entry& old) { return old.sums.expired(); });
+    const std::shared_ptr<StepSums> sums = make();
+    // What a callback holds lives as long as its run.
+    torch::autograd::Engine::get_default_engine().queue_callback([sums] {});
+    entries_.push_back({node.get(), torch::autograd::get_current_graph_task_id(), sums});
+    return sums.get();
   }
-  // The same, given away; nullptr where there are none.
-  std::unique_ptr<StepSums> take(const NodePointer& node) {
+  // The same, no longer to be found; nullptr where there are none.
+  std::shared_ptr<StepSums> take(const NodePointer& node) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto entry = entry_of(node);
     if (entry == entries_.end()) return nullptr;
-    std::unique_ptr<StepSums> sums = std::move(entry->sums);
+    const std::shared_ptr<StepSums> sums = entry->sums.lock();
     entries_.erase(entry);
     return sums;
   }
 
  private:
   struct Entry {
-    WeakNode node;
-    const Node* address;
+    const Node* node;
     int run;
-    std::unique_ptr<StepSums> sums;
+    std::weak_ptr<StepSums> sums;
   };
   std::vector<Entry>::iterator entry_of(const NodePointer& node) {
     const int run = torch::autograd::get_current_graph_task_id();
     return std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
-      return entry.address == node.get() && entry.run == run;
+      return entry.node == node.get() && entry.run == run;
     });
   }
 
@@ -93,7 +95,7 @@ struct SharedWeights : torch::autograd::Function<SharedWeights> {
   static variable_list backward(AutogradContext*, const variable_list& grads) {
     variable_list found = grads;
     const NodePointer node = get_current_node();
-    if (const std::unique_ptr<StepSums> sums = node ? gathering().take(node) : nullptr) {
+    if (const std::shared_ptr<StepSums> sums = node ? gathering().take(node) : nullptr) {
       found = sums->take();
       for (size_t k = 0; k < found.size(); ++k) {
         found[k] =
@@ -122,12 +124,24 @@ bool is_over(Node& shared) {
 
 // ---- which steps are a loop ----
 
-using Leaves = c10::SmallVector<const at::Tensor*, 4>;
+// A weight that needs a gradient, and what it is to the cell: one parameter may be several things.
+struct Leaf {
+  const at::Tensor* weight;
+  char role;
+};
+using Leaves = c10::SmallVector<Leaf, 4>;
+
+char role_of(std::string_view name) {
+  if (name == "weight_ih") return 0;
+  if (name == "weight_hh") return 1;
+  return name == "bias_ih" ? 2 : 3;
+}
 
 struct Loop {
-  c10::SmallVector<const c10::TensorImpl*, 4> weights;  // those that need a gradient
-  std::optional<WeakTensor> kept;                       // of the first step
-  std::optional<WeakNode> shared;                       // the node of those after it
+  CellKind cell{};
+  c10::SmallVector<std::pair<const c10::TensorImpl*, char>, 4> weights;  // as in Leaves
+  std::optional<WeakTensor> kept;                                        // of the first step
+  std::optional<WeakNode> shared;  // the node of those after it
 
   bool is_seen() const { return kept && !kept->expired(); }
   // nullptr before there is one, and after it has run.
@@ -142,21 +156,24 @@ struct RecentLoops {
   std::array<Loop, 16> loops;
   size_t next = 0;
 
-  Loop* find(const Leaves& leaves) {
-    const auto is_of = [&](const Loop& loop) {
-      return std::equal(leaves.begin(), leaves.end(), loop.weights.begin(), loop.weights.end(),
-                        [](const at::Tensor* x, const c10::TensorImpl* known) {
-                          return x->unsafeGetTensorImpl() == known;
-                        });
+  Loop* find(CellKind cell, const Leaves& leaves) {
+    const auto is_same = [](const Leaf& leaf, const auto& known) {
+      return leaf.weight->unsafeGetTensorImpl() == known.first && leaf.role == known.second;
     };
-    const auto found = std::find_if(loops.begin(), loops.end(), is_of);
+    const auto found = std::find_if(loops.begin(), loops.end(), [&](const Loop& loop) {
+      return loop.cell == cell && std::equal(leaves.begin(), leaves.end(), loop.weights.begin(),
+                                             loop.weights.end(), is_same);
+    });
     return found == loops.end() ? nullptr : &*found;
   }
-  Loop& replace(const Leaves& leaves) {
+  Loop& replace(CellKind cell, const Leaves& leaves) {
     Loop& loop = loops[next];
     next = (next + 1) % loops.size();
+    loop.cell = cell;
     loop.weights.clear();
-    for (const at::Tensor* leaf : leaves) loop.weights.push_back(leaf->unsafeGetTensorImpl());
+    for (const Leaf& leaf : leaves) {
+      loop.weights.emplace_back(leaf.weight->unsafeGetTensorImpl(), leaf.role);
+    }
     return loop;
   }
 };
@@ -165,7 +182,8 @@ struct RecentLoops {
 bool fits(Node& shared, const Leaves& leaves) {
   for (size_t k = 0; k < leaves.size(); ++k) {
     const auto& known = shared.input_metadata(k);
-    if (known.options().dtype() != leaves[k]->dtype() || !known.is_same_shape(*leaves[k])) {
+    if (known.options().dtype() != leaves[k].weight->dtype() ||
+        !known.is_same_shape(*leaves[k].weight)) {
       return false;
     }
   }
@@ -182,28 +200,29 @@ bool may_share(const CellFacts& cell, const WeightNames& names) {
          std::all_of(names.begin(), names.end(), is_plain);
 }
 
-void share_weights(const at::Tensor& result, const at::Tensor& kept, at::TensorList weights) {
+void share_weights(const CellFacts& cell, const WeightNames& names, const at::Tensor& result,
+                   const at::Tensor& kept, at::TensorList weights) {
   Leaves leaves;
-  for (const at::Tensor& weight : weights) {
-    if (!weight.requires_grad()) continue;
-    if (!weight.is_leaf()) return;
-    leaves.push_back(&weight);
+  for (size_t k = 0; k < weights.size(); ++k) {
+    if (!weights[k].requires_grad()) continue;
+    if (!weights[k].is_leaf()) return;
+    leaves.push_back({&weights[k], role_of(names[k])});
   }
   if (leaves.empty()) return;
   thread_local RecentLoops recent;
-  Loop* loop = recent.find(leaves);
+  Loop* loop = recent.find(cell.kind, leaves);
   NodePointer shared = loop ? loop->shared_node() : NodePointer();
   // The first step of a loop, or of the next after one that has run: also while the way back of an
   // older step is still to come, which may never be asked for.
   if (!shared && !(loop && !loop->shared && loop->is_seen())) {
-    if (!loop) loop = &recent.replace(leaves);
+    if (!loop) loop = &recent.replace(cell.kind, leaves);
     loop->kept.emplace(kept.getIntrusivePtr()), loop->shared.reset();
     return;
   }
   if (shared && !fits(*shared, leaves)) return;
   if (!shared) {
     variable_list inputs;
-    for (const at::Tensor* leaf : leaves) inputs.push_back(*leaf);
+    for (const Leaf& leaf : leaves) inputs.push_back(*leaf.weight);
     shared = SharedWeights::apply(at::TensorList(inputs))[0].grad_fn();
     loop->shared.emplace(shared);
   }
@@ -233,7 +252,7 @@ StepSums* find_sums(const Layer& layer, const WeightNames& names) {
     const Edge& edge = step->next_edge(first_edge + k);
     if (edge.is_valid()) shared = edge.function, needed.push_back(names[k]);
   }
-  return gathering().find(shared, [&] { return std::make_unique<StepSums>(layer, needed); });
+  return gathering().find(shared, [&] { return std::make_shared<StepSums>(layer, needed); });
 }
 
 // ---- the sums ----
@@ -257,7 +276,8 @@ void StepSums::gather(const StepRows& rows) {
   // What takes more memory is multiplied before the last step has come. Not much less: torch's
   // threads make the product, and wait actively after it, on the cores of those that run the steps.
   constexpr size_t kMostBytes = size_t(32) << 20;
-  rows_.push_back(rows);
+  // Copies: until the product the caller may write to what it has given a step that is over.
+  rows_.push_back({rows.dx_gates, rows.dg_gates, rows.x.clone(), rows.h.clone()});
   for (const at::Tensor& x : {rows.dx_gates, rows.dg_gates, rows.x, rows.h}) bytes_ += x.nbytes();
   if (bytes_ > kMostBytes) multiply();
 }

@@ -25,7 +25,8 @@ bool may_share(const CellFacts& cell, const WeightNames& names);
 // After a step has been recorded, of which `result` came: lets its weights' gradients go through
 // the node that the loop shares. `kept` is what the step's node alone holds, as long as it may run;
 // `weights` are the last of the recorded call's tensors.
-void share_weights(const at::Tensor& result, const at::Tensor& kept, at::TensorList weights);
+void share_weights(const CellFacts& cell, const WeightNames& names, const at::Tensor& result,
+                   const at::Tensor& kept, at::TensorList weights);
 
 // What a step leaves of its weights' gradients for a product with other steps' rows.
 struct StepRows {

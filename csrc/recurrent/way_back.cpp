@@ -182,7 +182,7 @@ variable_list record(const RecordedCall& call, const at::Tensor& input, const at
   if (is_step) recorded.kept = &kept;
   variable_list results = LayerFunction::apply(recorded, input, optional(h_0), optional(c_0),
                                                optional(lengths), optional(resets), weights);
-  if (is_step) loop::share_weights(results[0], kept, weights);
+  if (is_step) loop::share_weights(call.cell, call.names, results[0], kept, weights);
   return results;
 }
 

@@ -1,15 +1,18 @@
 """What autograd promises of a weight holds of steps in a loop, which share a node for theirs."""
 
 import gc
+import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo import compiled_autograd
 from torch.utils.checkpoint import checkpoint
 
-from loops import assert_close, each_cell, gradients, h_of, inputs_of, loop, loss_of, pair_of
+import fastcells
+from loops import T, assert_close, each_cell, gradients, h_of, inputs_of, loop, loss_of, pair_of
 
 
 @each_cell
@@ -195,3 +198,94 @@ def test_under_compiled_autograd(kind):
     with compiled_autograd._enable(torch.compile(backend="eager")):
         for _ in range(3):
             assert_close(gradients(ours, x), gradients(theirs, x))
+
+
+# ---- one parameter in several places ----
+
+
+def frozen_cell(library, kind, *sizes):
+    return getattr(library, f"{kind}Cell")(*sizes, dtype=torch.float64).requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [4, 300])
+@pytest.mark.parametrize("kind", ["RNN", "GRU"])
+@pytest.mark.parametrize(
+    "roles", [("weight_ih", "weight_hh"), ("bias_ih", "bias_hh")], ids=["weights", "biases"]
+)
+def test_a_parameter_that_is_another_weight_of_another_cell(roles, kind, size):
+    """The rest is frozen: a loop is known by its weights and by what they are to the cell."""
+    found = []
+    for library in (fastcells, nn):
+        torch.manual_seed(0)
+        first, second = (
+            frozen_cell(library, kind, size, size),
+            frozen_cell(library, kind, size, size),
+        )
+        shared = getattr(first, roles[0]).requires_grad_()
+        setattr(second, roles[1], shared)
+        a = b = torch.zeros(2, size, dtype=torch.float64)
+        total = 0
+        for x in inputs_of(rows=2, size=size):
+            a, b = first(x, a), second(x, b)
+            total = total + (a**2).sum() + (b**2).sum()
+        found.append(torch.autograd.grad(total, [shared]))
+    assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+def test_a_parameter_of_two_kinds_of_cell():
+    found = []
+    for library in (fastcells, nn):
+        torch.manual_seed(0)
+        rnn, gru = frozen_cell(library, "RNN", 300, 900), frozen_cell(library, "GRU", 300, 300)
+        gru.bias_hh = rnn.bias_hh.requires_grad_()
+        a = b = None
+        total = 0
+        for x in inputs_of(size=300):
+            b, a = gru(x, b), rnn(x, a)
+            total = total + (a**2).sum() + (b**2).sum()
+        found.append(torch.autograd.grad(total, [gru.bias_hh]))
+    assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+# ---- what is gathered ----
+
+
+@pytest.mark.parametrize("size", [8, 600])
+def test_an_input_may_be_written_to_when_its_step_is_over(size):
+    found = []
+    for cell in pair_of("RNN", sizes=(size, size)):
+        inputs, h, outputs = [x.clone() for x in inputs_of(size=size)], None, []
+        for t, x in enumerate(inputs):
+            h = cell(x, h)
+            outputs.append(h)
+            if t + 1 < T:  # its gradient is there when the step after it is over
+                h.register_hook(lambda grad, x=inputs[t + 1]: (x.zero_(), None)[1])
+        total = (torch.stack(outputs) ** 2).sum()
+        found.append(torch.autograd.grad(total, list(cell.parameters())))
+    assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+def resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_runs_that_fail_keep_no_sums():
+    cell, _ = pair_of("LSTM", sizes=(600, 600))
+
+    def fail(grad):
+        raise ValueError("no further")
+
+    outputs, state = [], None
+    for x in inputs_of(size=600):
+        state = cell(x, state)
+        outputs.append(h_of(state))
+    outputs[1].register_hook(fail)
+    total = loss_of(torch.stack(outputs))
+    sizes = []
+    for _ in range(12):
+        with pytest.raises(ValueError, match="no further"):
+            total.backward(retain_graph=True)
+        sizes.append(resident_bytes())
+    weights = sum(p.nbytes for p in cell.parameters())
+    assert sizes[-1] - sizes[2] < 4 * weights  # of nine runs
