@@ -93,6 +93,33 @@ class Fastcells(Torch):
         return make_layer(case, fastcells)
 
 
+def onnxruntime_session(model, threads):
+    """Return a session of ONNX Runtime's CPU provider on a serialized model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Its threads would spin for 50 ms after a call, on the cores of whoever is timed next. Its own
+    # calls are as fast.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def openvino_request(model, threads, precision):
+    """Return a request of OpenVINO's CPU plugin on a serialized model, "f32" or "bf16"."""
+    import openvino
+
+    core = openvino.Core()
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", hints)
+    return compiled.create_infer_request()
+
+
 class OnnxRuntime(Peer):
     """ONNX Runtime's CPU provider on a model of one node; its options as they come."""
 
@@ -102,18 +129,10 @@ class OnnxRuntime(Peer):
         return case.mode == "inference" and case.dtype == "float32" and case.layers == 1
 
     def prepare(self, case):
-        import onnxruntime
-
         from benchmarks.recurrent.onnx_models import make_model
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        # Its threads would spin for 50 ms after a call, on the cores of whoever is timed next. Its
-        # own calls are as fast.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         model = make_model(case, make_layer(case)).SerializeToString()
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(model, self.threads)
         feeds = {"X": make_input(case).numpy()}
         return lambda: session.run(None, feeds)
 
@@ -129,17 +148,9 @@ class OpenVino(OnnxRuntime):
     name, package, needs = "openvino", "openvino", ("onnx",)
 
     def prepare(self, case):
-        import openvino
-
         from benchmarks.recurrent.onnx_models import make_model
 
-        core = openvino.Core()
-        model = core.read_model(io.BytesIO(make_model(case, make_layer(case)).SerializeToString()))
-        hints = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": self.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        request = core.compile_model(model, "CPU", hints).create_infer_request()
+        model = make_model(case, make_layer(case)).SerializeToString()
+        request = openvino_request(model, self.threads, "f32")
         feeds = {0: make_input(case).numpy()}
         return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)

@@ -53,6 +53,7 @@ class Engine {
   // Where `outputs.saved` is undefined the gates are computed again.
   virtual InputGradients backward(const Layer& layer, const LayerOutputs& outputs,
                                   const LayerGradients& grads, const LayerNeeds& needs) const = 0;
+  // Whether this is a step whose way back gives its gates' gradients, or adds to sums.
   virtual bool is_plain_step(const Layer&) const { return false; }
   // A layer of one step, of which only the final states are wanted.
   virtual LayerOutputs step(const Layer& layer) const { return forward(layer, Keep::kNothing); }

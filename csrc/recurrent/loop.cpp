@@ -131,10 +131,12 @@ struct Leaf {
 };
 using Leaves = c10::SmallVector<Leaf, 4>;
 
-char role_of(std::string_view name) {
+// No value for a weight that is neither of a product nor a bias.
+std::optional<char> role_of(std::string_view name) {
   if (name == "weight_ih") return 0;
   if (name == "weight_hh") return 1;
-  return name == "bias_ih" ? 2 : 3;
+  if (name == "bias_ih") return 2;
+  return name == "bias_hh" ? std::optional<char>(3) : std::nullopt;
 }
 
 struct Loop {
@@ -192,21 +194,16 @@ bool fits(Node& shared, const Leaves& leaves) {
 
 }  // namespace
 
-bool may_share(const CellFacts& cell, const WeightNames& names) {
-  const auto is_plain = [](std::string_view name) {
-    return name == "weight_ih" || name == "weight_hh" || name == "bias_ih" || name == "bias_hh";
-  };
-  return !cell.is_elementwise && !cell.whole_rows && !cell.two_products &&
-         std::all_of(names.begin(), names.end(), is_plain);
-}
-
 void share_weights(const CellFacts& cell, const WeightNames& names, const at::Tensor& result,
                    const at::Tensor& kept, at::TensorList weights) {
+  if (cell.is_elementwise || cell.whole_rows || cell.two_products) return;
   Leaves leaves;
   for (size_t k = 0; k < weights.size(); ++k) {
+    const std::optional<char> role = role_of(names[k]);
+    if (!role) return;
     if (!weights[k].requires_grad()) continue;
     if (!weights[k].is_leaf()) return;
-    leaves.push_back({&weights[k], role_of(names[k])});
+    leaves.push_back({&weights[k], *role});
   }
   if (leaves.empty()) return;
   thread_local RecentLoops recent;

@@ -11,7 +11,6 @@
 // no weight's gradient pays for none. Gradients that Python computes (they may be differentiated
 // again, or are batched) pass through the node as they are.
 #pragma once
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,12 +18,10 @@
 
 namespace fastcells::loop {
 
-// Whether steps of such a cell and such weights are added up: products and biases alone.
-bool may_share(const CellFacts& cell, const WeightNames& names);
-
 // After a step has been recorded, of which `result` came: lets its weights' gradients go through
-// the node that the loop shares. `kept` is what the step's node alone holds, as long as it may run;
-// `weights` are the last of the recorded call's tensors.
+// the node that the loop shares, where they are sums of products and biases alone. `kept` is what
+// the step's node alone holds, as long as it may run; `weights` are the last of the recorded call's
+// tensors.
 void share_weights(const CellFacts& cell, const WeightNames& names, const at::Tensor& result,
                    const at::Tensor& kept, at::TensorList weights);
 

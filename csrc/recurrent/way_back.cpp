@@ -175,8 +175,7 @@ variable_list record(const RecordedCall& call, const at::Tensor& input, const at
                      const at::Tensor& c_0, const at::Tensor& lengths, const at::Tensor& resets,
                      at::TensorList weights) {
   const bool is_step = call.directions == 1 && (input.dim() < 3 || input.size(0) == 1) &&
-                       !lengths.defined() && !resets.defined() &&
-                       loop::may_share(call.cell, call.names);
+                       !lengths.defined() && !resets.defined();
   at::Tensor kept;
   RecordedCall recorded = call;
   if (is_step) recorded.kept = &kept;

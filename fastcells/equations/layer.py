@@ -6,7 +6,6 @@ Letters: T steps, B batch, I input, H hidden units, D directions, L layers, N st
 from __future__ import annotations
 
 import math
-from operator import is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -230,7 +229,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
         """Where the ops take other weights than the layer has, a stand-in with those of a call."""
         if not self.definition.packs_weights:
             return self
-        weights = self._registered_weights()
+        weights = self._current_weights()
         if self._packing is None:
             self._packing = [self._packing_of(names) for names in self._all_weights]
         stored: dict[str, Tensor] = {}
@@ -251,15 +250,6 @@ class EquationLayer(_Defined, ElementwiseLayer):
             _stored_weights=lambda: stored,
         )
         return stand_in
-
-    def _registered_weights(self) -> list[Tensor]:
-        """`_current_weights`, which takes long to ask each weight, where all are as registered."""
-        listed: list[Any] = self._flat_weights
-        own = self._parameters
-        names = self._flat_weights_names
-        if len(listed) == len(names) and all(map(is_, map(own.get, names), listed)):
-            return listed
-        return self._current_weights()
 
     def _packing_of(self, listed: list[str]) -> tuple[list[str], list[str]]:
         """Of one direction the names of its weights without `_l{k}`, and those the ops take."""

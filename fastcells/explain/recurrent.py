@@ -103,8 +103,11 @@ def explain_recurrent(
         )
     if isinstance(input, PackedSequence):
         check_packed(type(layer).__name__, input)
+    elif isinstance(layer, nn.RNNCellBase):
+        check_kind(type(layer).__name__, "input", input)
+        checks.check_cell_input(type(layer).__name__, input, layer.weight_ih, layer.input_size)
     else:
-        _check_input(layer, input, lengths, resets)
+        layer._check_call(input, lengths, resets)
     data = input.data if isinstance(input, PackedSequence) else input
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     names = _names_of(layer)
@@ -156,19 +159,6 @@ def _barriers_of_rows(names: str, plan: str, has_second: bool) -> str:
     there, back = (3, 5) if is_c_normalised else (3 if has_second else 2, 3)
     is_training = "weight gradients" in plan
     return f"{there} barriers a step" + (f" and {back} on the way back" if is_training else "")
-
-
-def _check_input(layer: Any, input: Any, lengths: Tensor | None, resets: Tensor | None) -> None:
-    """Refuses what the layer or cell refuses of its input."""
-    name = type(layer).__name__
-    check_kind(name, "input", input)
-    if isinstance(layer, nn.RNNCellBase):
-        checks.check_cell_input(name, input, layer.weight_ih, layer.input_size)
-    elif input.dim() in (2, 3):
-        batch = input.shape[0 if layer.batch_first else 1] if input.dim() == 3 else None
-        layer._check_tensor(name, layer._current_weights()[0], input, batch, lengths, resets)
-    else:
-        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D instead")
 
 
 def _names_of(layer: Any) -> str:

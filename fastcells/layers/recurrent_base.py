@@ -89,16 +89,8 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
             return None
         settle_in_forked_child()
         name = type(self).__name__
-        check_kind(name, "input", input)
-        if input.dim() not in (2, 3):
-            noun = " tensor" if self.cell.startswith("rnn") else ""
-            raise ValueError(
-                f"{name}: Expected input to be 2D or 3D, got {input.dim()}D{noun} instead"
-            )
-        is_batched = input.dim() == 3
-        batch = input.shape[0 if self.batch_first else 1] if is_batched else None
-        weights = self._current_weights()
-        self._check_tensor(name, weights[0], input, batch, lengths, resets)
+        weights, batch = self._check_call(input, lengths, resets)
+        is_batched = batch is not None
         h_0, c_0 = self._initial_states(name, input, hx, batch)
         if not is_batched:
             input = input.unsqueeze(1)
@@ -195,8 +187,15 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         """The weights in the order of `_flat_weights_names`: as torch.nn.RNNBase, the named ones
         where one of them is another tensor than the one that was registered (a parametrization,
         functional_call, a hook), else the list `_flat_weights`, which a subclass may have set."""
-        named = [getattr(self, name) for name in self._flat_weights_names]
         listed: list[Any] = self._flat_weights
+        names, own = self._flat_weights_names, self._parameters
+        is_plain = len(listed) == len(names) and all(
+            weight is not None and own.get(name) is weight
+            for name, weight in zip(names, listed, strict=True)
+        )
+        if is_plain and not torch.compiler.is_compiling():  # asking each by its name takes long
+            return listed
+        named = [getattr(self, name) for name in names]
         if len(listed) != len(named):
             raise RuntimeError(
                 f"{type(self).__name__}: _flat_weights must hold {len(named)} tensors, "
@@ -263,6 +262,23 @@ class RecurrentLayer(Unscriptable, nn.RNNBase):
         if not is_batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
+
+    def _check_call(
+        self, input: Any, lengths: Tensor | None, resets: Tensor | None
+    ) -> tuple[list[Tensor], int | None]:
+        """Refuses what a call must not have of a tensor's input; the weights, and the batch or
+        None."""
+        name = type(self).__name__
+        check_kind(name, "input", input)
+        if input.dim() not in (2, 3):
+            noun = " tensor" if self.cell.startswith("rnn") else ""
+            raise ValueError(
+                f"{name}: Expected input to be 2D or 3D, got {input.dim()}D{noun} instead"
+            )
+        batch = input.shape[0 if self.batch_first else 1] if input.dim() == 3 else None
+        weights = self._current_weights()
+        self._check_tensor(name, weights[0], input, batch, lengths, resets)
+        return weights, batch
 
     def _check_tensor(
         self,
