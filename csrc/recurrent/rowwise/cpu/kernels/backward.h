@@ -17,18 +17,19 @@ namespace fastcells {
 namespace {
 
 template <class Cell, class T, class P>
-class RowwiseBackward : SecondProduct<Cell, T, P> {
-  using Base = SecondProduct<Cell, T, P>;
+class RowwiseBackward : SecondProduct<T, P> {
+  using Base = SecondProduct<T, P>;
   using S = typename P::S;
   using Sh = Shape<Columns, T, S>;
   using V = typename Sh::V;
   static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
   static constexpr int kSaved = Cell::kSaved, kVectors = vectors_of<Cell>();
+  static constexpr bool kTwo = Cell::kTwoProducts;
   using Base::arena_, Base::place_, Base::group_, Base::steps_, Base::frames_, Base::group_frame_;
   using Base::carry, Base::chunk_begin, Base::list_frames, Base::multiply_rows;
-  using Base::carry_of_h, Base::columns_of_h, Base::is_projected, Base::d_operand, Base::kTwo;
-  using Base::gates_, Base::moments, Base::raw_x, Base::raw_h, Base::has_raw, Base::args_;
+  using Base::carry_of_h, Base::columns_of_h, Base::d_operand, Base::entering;
   using Base::load_entering, Base::units_of;
+  using Base::moments, Base::raw_x, Base::raw_h, Base::has_raw, Base::args_;
   using typename Base::Entering;
 
  public:
@@ -60,14 +61,15 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
         run_step(t, frame);
         frame += group_->active[t];
       }
-      add_up(is_first);
+      this->add_up(is_first);
       end = begin;
     }
     this->template finish_carries<kStates>(units_of_h_, units_);
   }
 
  private:
-  RowwiseBackward(const rowwise::BackwardArgs& a, void* scratch) : Base(a, scratch) {
+  RowwiseBackward(const rowwise::BackwardArgs& a, void* scratch)
+      : Base(a, G, kSaved, scratch), gates_{norms_of<S>(a.row, a.bias_ih, a.bias_hh, a.H, G)} {
     kept_h_ = arena_.template take<S>(a.padded_H + kMaskBlock);
     kept_c_ = arena_.template take<S>(a.padded_H + kMaskBlock);
     if (a.row.dropped) undropped_ = arena_.template take<S>(a.B * C);
@@ -107,6 +109,7 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
     x.dg = static_cast<S*>(args_.dg_gates) + x.frame * M;
     return x;
   }
+  bool is_projected() const { return MayProject<Cell> && args_.row.second == Second::kProjection; }
   int64_t end_of_units() const { return at_most(units_.last, args_.H); }
 
   void run_step(int64_t t, int64_t frame) {
@@ -135,8 +138,7 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
       in_stages(n, place_->group_barrier, cells);
       multiply_rows(own_, n, dg + K, M, args_.H, args_.plain_second, false, d_operand(0),
                     args_.padded_H);
-      in_stages(n, place_->group_barrier,
-                [&](int64_t r) { this->pass_reset(t, r, frame, units_); });
+      in_stages(n, place_->group_barrier, [&](int64_t r) { pass_reset(t, r, frame); });
     } else {
       in_stages(n, place_->group_barrier, cells, norm);
     }
@@ -246,6 +248,24 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
     for (int k = 0; k < G; ++k) store_lanes(to + k * args_.H + u, values[k], args_.H - u);
   }
 
+  // The gate that multiplies h in front of the second product: its gradient, and what is left of
+  // dh.
+  void pass_reset(int64_t t, int64_t r, int64_t frame) const {
+    if constexpr (kTwo) {
+      const int64_t b = group_->order[r], H = args_.H;
+      const T* const saved = row_of<T>(args_.saved, t * args_.B + b, args_.saved_stride);
+      const T* const h = entering(t, b).h;
+      S* const dx = static_cast<S*>(args_.dx_gates) + (frame + r) * G * H;
+      for (int64_t u = units_.first; u < at_most(units_.last, H); u += L) {
+        V of[Cell::kSaved], d_state[1] = {load(carry_of_h(r) + u)};
+        for (int k = 0; k < Cell::kSaved; ++k) of[k] = units_of(saved + k * H, u);
+        const V d = Cell::backward_reset(of, units_of(h, u), load(d_operand(r) + u), d_state);
+        store_lanes(dx + u, d, H - u);
+        store(carry_of_h(r) + u, d_state[0]);
+      }
+    }
+  }
+
   // ---- a normalised c: what the cell saved; then c', the gradients of its normalised form and of
   // the gate beside it, which wait in rows of their own ----
 
@@ -313,34 +333,9 @@ class RowwiseBackward : SecondProduct<Cell, T, P> {
     }
   }
 
-  // ---- over the frames of the chunk ----
-
-  void add_up(bool is_first) {
-    auto* dx = static_cast<S*>(args_.dx_gates);
-    auto* const dg = static_cast<S*>(args_.dg_gates);
-    const int64_t M = G * args_.H;
-    wait(place_->team_barrier);
-    this->add_biases(is_first, dx, dg);
-    if (args_.row.norm != Norm::kNone) {
-      const Range columns = share_of(M, place_->team_rank, place_->team_threads);
-      this->add_gains(dx, dg, columns, is_first);
-    }
-    if (args_.row.norm == Norm::kParts) {
-      wait(place_->team_barrier);
-      const Range frames = share_of(frames_, place_->team_rank, place_->team_threads);
-      for (int64_t f = frames.first; f < frames.last; ++f) this->pass_norm_of_x(f, dx + f * M);
-    } else if (args_.row.norm == Norm::kGates) {
-      dx = static_cast<S*>(args_.dg_raw);
-    }
-    const auto drop = [this](Range frames) { this->drop_operand(frames); };
-    this->pack_second();
-    this->add_products(is_first, dx, static_cast<const S*>(args_.dg_raw), columns_of_h(), drop);
-    this->add_second(is_first);
-    wait(place_->team_barrier);
-  }
-
   // Of this thread: plain panels of units, and of those of h; the units.
   Range own_{}, own_of_h_{}, units_{}, units_of_h_{};
+  const RowGates<Cell, S> gates_;
   S *kept_h_, *kept_c_;     // [padded H + block]
   S* undropped_ = nullptr;  // [B][C]
 };

@@ -13,20 +13,25 @@
 // The first barrier is needed because a normalisation reads its whole row, and because columns are
 // dealt out by panels and units by gates. With a thread a group of rows there are none.
 #pragma once
-#include "recurrent/rowwise/cpu/kernels/gates.h"
+#include "recurrent/rowwise/cpu/kernels/forward_rows.h"
 
 namespace fastcells {
 namespace {
 
 template <class Cell, class T, class P>
-class RowwiseForward {
+class RowwiseForward : ForwardRows<T, P> {
+  using Base = ForwardRows<T, P>;
   using S = typename P::S;
-  using Sh = Shape<Columns, T, S>;
-  using V = typename Sh::V;
-  static constexpr int L = Sh::L, G = Cell::kGates, C = Sh::kColumns, kStates = Cell::kStates;
-  static constexpr int kPlanes = kStates - 1;  // of c: a state beside h each
+  using V = typename Base::V;
+  static constexpr int L = Base::L, G = Cell::kGates, kStates = Cell::kStates;
   static constexpr bool kTwo = Cell::kTwoProducts;
-  static constexpr int64_t kFirstGates = kTwo ? G - 1 : G;  // of the first product with h
+  static constexpr int kFirstGates = kTwo ? G - 1 : G;  // of the first product with h
+  using Base::a_, Base::place_, Base::group_, Base::steps_, Base::end_, Base::frame_;
+  using Base::carry, Base::carry_of_h, Base::carry_c, Base::x_gates, Base::x_moments;
+  using Base::h_gates, Base::new_c, Base::output_gate, Base::multiply_operand;
+  using Base::own_, Base::own_of_h_, Base::units_, Base::units_of_h_, Base::kept_h_, Base::kept_c_;
+  using Base::store_h, Base::store_c;
+  using typename Base::Kept;
 
  public:
   static std::size_t scratch_bytes(const rowwise::ForwardArgs& a) {
@@ -35,21 +40,14 @@ class RowwiseForward {
 
   RowwiseForward(const rowwise::ForwardArgs& a, const cpu::Place& place)
       : RowwiseForward(a, place.scratch) {
-    place_ = &place, group_ = &place.groups[place.group];
-    const auto share = [&](int64_t n) {
-      return share_of(divide_up(n, C), place.rank, place.threads);
-    };
-    own_ = share(a.H), own_of_h_ = share(a.P);
-    units_ = {own_.first * C, own_.last * C},
-    units_of_h_ = {own_of_h_.first * C, own_of_h_.last * C};
-    columns_ = share(G * a.H), columns_of_h_ = share(kFirstGates * a.H);
+    this->take(place);
   }
 
   void run() {
-    start();
+    this->start();
     wait(place_->group_barrier);
     for (int64_t i = 0; i < a_.T; ++i) {
-      if (i == end_) begin_chunk(i);
+      if (i == end_) this->begin_chunk(i);
       const int64_t t = steps_.step(i), n = group_->active[t];
       run_step(t, n);
       frame_ += n;
@@ -58,130 +56,15 @@ class RowwiseForward {
 
  private:
   RowwiseForward(const rowwise::ForwardArgs& a, void* scratch)
-      : a_(a),
-        gates_{a.row, static_cast<const S*>(a.bias_ih), static_cast<const S*>(a.bias_hh), a.H},
-        steps_{a},
-        arena_{static_cast<char*>(scratch)} {
-    rows_ = arena_.take<const S*>(a.chunk_frames > a.B ? a.chunk_frames : a.B);
-    if (sizeof(T) != sizeof(S)) converted_ = arena_.take<S>(a.chunk_frames * a.I);
-    kept_h_ = arena_.take<S>(a.padded_H + kMaskBlock);
-    kept_c_ = arena_.take<S>(a.padded_H + kMaskBlock);
-    frame_step_ = arena_.take<int64_t>(a.chunk_frames);
-    frame_row_ = arena_.take<int64_t>(a.chunk_frames);
-  }
+      : Base(a, {G, kFirstGates, kStates - 1}, scratch),
+        gates_{norms_of<S>(a.row, a.bias_ih, a.bias_hh, a.H, G)} {}
 
-  // ---- places ----
-
-  S* carry(void* carries, int64_t r) const {
-    return static_cast<S*>(carries) + (group_->first + r) * a_.padded_H;
-  }
-  S* carry_of_h(void* carries, int64_t r) const {
-    return static_cast<S*>(carries) + (group_->first + r) * a_.padded_P;
-  }
-  // Of state k > 0.
-  S* carry_c(int64_t r, int k) const {
-    const int64_t row = (group_->first + r) * kPlanes + k - 1;
-    return static_cast<S*>(a_.carry_c) + row * a_.padded_H;
-  }
-  S* x_gates(int64_t f) const {
-    const int64_t row = place_->group * a_.chunk_frames + f;
-    return static_cast<S*>(a_.x_gates) + row * a_.row.padded_gates;
-  }
-  S* x_moments(int64_t f) const {
-    return static_cast<S*>(a_.x_moments) + 2 * (place_->group * a_.chunk_frames + f);
-  }
-  S* h_gates(int64_t r) const {
-    return static_cast<S*>(a_.h_gates) + (group_->first + r) * a_.row.padded_gates;
-  }
-  const S* dropped(int64_t r) const {
-    return static_cast<const S*>(a_.row.dropped) + group_->order[r] * a_.padded_H;
-  }
-  // c on its way to h, and the gate that waits for it.
-  S* new_c(int64_t r) const { return carry(a_.new_c, r); }
-  S* output_gate(int64_t r) const { return carry(a_.new_c, a_.B + r); }
-  // X: S where there is a norm, else T.
-  template <class X>
-  X* saved_row(int64_t t, int64_t b) const {
-    return a_.saved ? static_cast<X*>(a_.saved) + (t * a_.B + b) * a_.saved_stride : nullptr;
-  }
-
-  // ---- the start ----
-
-  // Own units of the initial states, as carries and as what a row without steps ends with.
-  void start() {
-    draw_dropped(a_.row, *group_, a_.padded_H, units_, kept_h_);
-    for (int64_t r = 0; r < group_->rows; ++r) {
-      const int64_t b = group_->order[r];
-      const bool cut = steps_.cut_initial(b);
-      for (int64_t u = units_of_h_.first; u < units_of_h_.last; u += L) {
-        start_state(a_.h_0, a_.h_n, a_.P, b, u, cut, carry_of_h(a_.carry_h, r));
-        if (a_.row.dropped) drop(r, u);
-      }
-      for (int64_t u = units_.first; u < units_.last; u += L) {
-        for (int k = 1; k < kStates; ++k) {
-          start_state(a_.c_0, a_.c_n, a_.H, b * kPlanes + k - 1, u, cut, carry_c(r, k));
-        }
-      }
-    }
-  }
-  // Row i of `width` units.
-  void start_state(const void* initial, void* last, int64_t width, int64_t i, int64_t u, bool cut,
-                   S* to) const {
-    const int64_t n = width - u, at = i * width + u;
-    const V x = initial && n > 0 ? load_lanes<V>(static_cast<const T*>(initial) + at, n) : V(S(0));
-    if (n > 0) store_lanes(static_cast<T*>(last) + at, x, n);
-    store(to + u, cut ? V(S(0)) : x);
-  }
   bool is_projected() const { return MayProject<Cell> && a_.row.second == Second::kProjection; }
-  FC_INLINE void drop(int64_t r, int64_t u) const {
-    store(carry(a_.carry_dropped, r) + u, load(carry(a_.carry_h, r) + u) * load(dropped(r) + u));
-  }
-
-  // ---- the input's products ----
-
-  // The steps from i on whose frames fit a chunk.
-  void begin_chunk(int64_t i) {
-    int64_t frames = 0;
-    for (end_ = i; end_ < a_.T; ++end_) {
-      const int64_t t = steps_.step(end_), n = group_->active[t];
-      if (end_ > i && frames + n > a_.chunk_frames) break;
-      for (int64_t r = 0; r < n; ++r, ++frames) {
-        const int64_t b = group_->order[r];
-        const T* const row = static_cast<const T*>(a_.input) + (t * a_.B + b) * a_.I;
-        rows_[frames] = as_arithmetic(row, a_.I, converted_ + (converted_ ? frames * a_.I : 0));
-        frame_step_[frames] = t, frame_row_[frames] = b;
-      }
-    }
-    frame_ = 0;
-    const bool has_bias = a_.row.norm == Norm::kNone;
-    multiply_columns<P>(columns_, frames, rows_, a_.I, a_.panels_ih,
-                        has_bias ? a_.bias_ih : nullptr, x_gates(0), a_.row.padded_gates);
-    if (a_.row.norm == Norm::kParts) {
-      wait(place_->group_barrier);
-      const Range own = share_of(frames, place_->rank, place_->threads);
-      for (int64_t f = own.first; f < own.last; ++f) finish_input(f);
-    }
-  }
-  // Moments of a frame's W x, which the way back wants as it is.
-  void finish_input(int64_t f) const {
-    const S* const row = x_gates(f);
-    const auto of = gates_.moments_of_x([&](int64_t j) { return load(row + j); });
-    x_moments(f)[0] = of.mean, x_moments(f)[1] = of.scale;
-    S* const to = saved_row<S>(frame_step_[f], frame_row_[f]);
-    for (int64_t j = 0; to && j < G * a_.H; j += L) {
-      store_lanes(to + j, load(row + j), G * a_.H - j);
-    }
-  }
 
   // ---- one step ----
 
   void run_step(int64_t t, int64_t n) {
-    for (int64_t r = 0; r < n; ++r) {
-      rows_[r] = carry_of_h(a_.row.dropped ? a_.carry_dropped : a_.carry_h, r);
-    }
-    const bool has_bias = a_.row.norm == Norm::kNone;
-    multiply_columns<P>(columns_of_h_, n, rows_, a_.P, a_.panels_hh,
-                        has_bias ? a_.bias_hh : nullptr, h_gates(0), a_.row.padded_gates);
+    this->multiply_h(n);
     wait(place_->group_barrier);
     if constexpr (kTwo) {
       in_stages(n, place_->group_barrier, [&](int64_t r) { run_reset(r); });
@@ -201,16 +84,9 @@ class RowwiseForward {
     } else {
       in_stages(n, place_->group_barrier, cells);
     }
-    for (int64_t r = n; r < group_->rows; ++r) clear_absent(t, group_->order[r]);
+    for (int64_t r = n; r < group_->rows; ++r) this->clear_absent(t, group_->order[r]);
   }
 
-  // Own columns of the second product, whose operand all threads have written. Columns and units
-  // are dealt out alike, so that nobody waits for what comes of it.
-  void multiply_operand(Range own, int64_t n) const {
-    for (int64_t r = 0; r < n; ++r) rows_[r] = carry(a_.operand, r);
-    multiply_columns<P>(own, n, rows_, a_.H, a_.panels_second, a_.bias_second,
-                        carry_of_h(a_.product, 0), a_.padded_P);
-  }
   // r h of own units.
   void run_reset(int64_t r) const {
     if constexpr (kTwo) {
@@ -235,7 +111,7 @@ class RowwiseForward {
     }
     gates_.find_moments([&](int64_t j) { return load(x_row + j); },
                         [&](int64_t j) { return load(h_row + j); }, moments);
-    const Kept kept = kept_row(t, r);
+    const Kept kept = this->kept_row(t, r);
     for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
       V x[G], g[G], state[kStates], saved[Cell::kSaved];
       const auto raw_x = [&](int64_t j, int64_t n) { return load_lanes<V>(x_row + j, n); };
@@ -260,7 +136,7 @@ class RowwiseForward {
           const V m = rounded_to<T>(state[0]);
           store(carry(a_.operand, r) + u, m);
           if (a_.saved) {
-            T* const to = saved_row<T>(t, group_->order[r]) + Cell::kSaved * a_.H;
+            T* const to = this->template saved_row<T>(t, group_->order[r]) + Cell::kSaved * a_.H;
             store_lanes(to + u, m, a_.H - u);
           }
           store_c(t, r, u, nullptr, 1, state[1]);
@@ -275,7 +151,7 @@ class RowwiseForward {
     if constexpr (HasOutputGate<Cell>) {
       const S* const c = new_c(r);
       const auto of = moments_of<V>(a_.H, [&](int64_t j) { return load(c + j); });
-      const Kept kept = kept_row(t, r);
+      const Kept kept = this->kept_row(t, r);
       for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
         const int64_t n = a_.H - u;
         V inner = (load(c + u) - V(of.mean)) * V(of.scale) * gates_.at(a_.row.norm_c, u, n);
@@ -287,26 +163,10 @@ class RowwiseForward {
     }
   }
 
-  // Factors of the old states, or nullptr.
-  struct Kept {
-    const S *h, *c;
-  };
-  Kept kept_row(int64_t t, int64_t r) {
-    const Noise& noise = a_.row.noise;
-    const int64_t b = group_->order[r];
-    return {
-        zoneout_row(noise, NoiseKind::kZoneoutH, t, b, units_, kept_h_),
-        kPlanes > 0 ? zoneout_row(noise, NoiseKind::kZoneoutC, t, b, units_, kept_c_) : nullptr};
-  }
   FC_INLINE void load_states(int64_t r, int64_t u, V (&state)[kStates]) const {
     state[0] = is_projected() ? V(S(0)) : load(carry(a_.carry_h, r) + u);
     FC_UNROLL
     for (int k = 1; k < kStates; ++k) state[k] = load(carry_c(r, k) + u);
-  }
-  FC_INLINE static V blend(const S* kept, int64_t u, V old, V state) {
-    if (!kept) return state;
-    const V part = load(kept + u);
-    return part * old + (V(S(1)) - part) * state;
   }
   // Where W x or W h is normalised both are saved as they come, or their sum; else what the cell
   // saves.
@@ -316,12 +176,12 @@ class RowwiseForward {
     if (a_.row.norm == Norm::kNone) {
       FC_UNROLL
       for (int k = 0; k < Cell::kSaved; ++k) {
-        store_lanes(saved_row<T>(t, b) + k * a_.H + u, saved[k], n);
+        store_lanes(this->template saved_row<T>(t, b) + k * a_.H + u, saved[k], n);
       }
       return;
     }
     const bool is_sum = a_.row.norm == Norm::kGates;
-    S* const to = saved_row<S>(t, b);
+    S* const to = this->template saved_row<S>(t, b);
     FC_UNROLL
     for (int k = 0; k < G; ++k) {
       const int64_t j = k * a_.H + u;
@@ -337,63 +197,8 @@ class RowwiseForward {
     FC_UNROLL
     for (int k = 1; k < kStates; ++k) store_c(t, r, u, kept.c, k, state[k]);
   }
-  FC_INLINE void store_h(int64_t t, int64_t r, int64_t u, const S* kept, V h) const {
-    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.P - u;
-    S* const carried = carry_of_h(a_.carry_h, r) + u;
-    h = rounded_to<T>(blend(kept, u, load(carried), h));
-    store(carried, steps_.cut_after(t, b) ? V(S(0)) : h);
-    if (a_.row.dropped) drop(r, u);
-    store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, h, n);
-    if (steps_.is_last(t, b)) store_lanes(static_cast<T*>(a_.h_n) + b * a_.P + u, h, n);
-  }
-  FC_INLINE void store_c(int64_t t, int64_t r, int64_t u, const S* kept, int k, V c) const {
-    const int64_t b = group_->order[r], row = t * a_.B + b, n = a_.H - u;
-    const int64_t plane = (k - 1) * a_.H + u;
-    S* const carried = carry_c(r, k) + u;
-    c = blend(kept, u, load(carried), c);
-    store(carried, steps_.cut_after(t, b) ? V(S(0)) : c);
-    if (a_.cells) store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + plane, c, n);
-    if (steps_.is_last(t, b)) {
-      store_lanes(static_cast<T*>(a_.c_n) + b * kPlanes * a_.H + plane, c, n);
-    }
-  }
 
-  // Zeros where a row has no step.
-  void clear_absent(int64_t t, int64_t b) const {
-    const V zero(S(0));
-    const int64_t row = t * a_.B + b;
-    for (int64_t u = units_of_h_.first; u < at_most(units_of_h_.last, a_.P); u += L) {
-      store_lanes(static_cast<T*>(a_.output) + row * a_.output_stride + u, zero, a_.P - u);
-    }
-    for (int64_t u = units_.first; u < at_most(units_.last, a_.H); u += L) {
-      const int64_t n = a_.H - u;
-      for (int k = 0; a_.cells && k < kPlanes; ++k) {
-        store_lanes(static_cast<S*>(a_.cells) + row * a_.cells_stride + k * a_.H + u, zero, n);
-      }
-      for (int64_t j = u; a_.saved && j < a_.saved_stride; j += a_.H) {
-        if (a_.row.norm == Norm::kNone) {
-          store_lanes(saved_row<T>(t, b) + j, zero, n);
-        } else {
-          store_lanes(saved_row<S>(t, b) + j, zero, n);
-        }
-      }
-    }
-  }
-
-  const rowwise::ForwardArgs& a_;
   const RowGates<Cell, S> gates_;
-  const Steps steps_;
-  Arena arena_;
-  const cpu::Place* place_ = nullptr;
-  const cpu::RowGroup* group_ = nullptr;
-  // Of this thread: panels of units, of those of h; the units; panels of columns of all gates, and
-  // of those of the first product with h.
-  Range own_{}, own_of_h_{}, units_{}, units_of_h_{}, columns_{}, columns_of_h_{};
-  int64_t end_ = 0, frame_ = 0;       // the chunk's end, the frame of the step's first row
-  const S** rows_;                    // [max(chunk frames, B)]
-  S* converted_ = nullptr;            // [chunk frames][I] of 16-bit storage
-  S *kept_h_, *kept_c_;               // [padded H + block]
-  int64_t *frame_step_, *frame_row_;  // [chunk frames] t, b
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The gates of a row as its cell takes them, from the products as they come.
+// The gates of a row as its cell takes them, from the products as they come: what knows no cell,
+// which is compiled once, and what does.
 #pragma once
 #include "recurrent/cells/dispatch.h"
 #include "recurrent/cpu/kernels/chunk_products.h"
@@ -23,14 +24,14 @@ struct RowMoments {
   Moments<S> of[4];
 };
 
-template <class Cell, class S>
-struct RowGates {
+// What a row's gates go through whatever their cell.
+template <class S>
+struct RowNorms {
   using V = Vector<S>;
-  static constexpr int G = Cell::kGates, kVectors = vectors_of<Cell>();
 
   const rowwise::RowArgs& row;
   const S *bias_ih, *bias_hh;  // [G*H] or nullptr
-  int64_t H;
+  int64_t H, M;                // units; columns: G*H
 
   FC_INLINE V at(const void* vector, int64_t j, int64_t n) const {
     return load_lanes<V>(static_cast<const S*>(vector) + j, n);
@@ -38,6 +39,41 @@ struct RowGates {
   FC_INLINE V bias(const S* values, int64_t j, int64_t n) const {
     return values ? load_lanes<V>(values + j, n) : V(S(0));
   }
+  // Moments of W x; of a part that is not normalised those that leave it as it is.
+  template <class X>
+  FC_INLINE Moments<S> moments_of_x(const X& x) const {
+    return row.norm_ih ? moments_of<V>(M, x) : Moments<S>{0, 1};
+  }
+  // Moments of W h, or of the gates' sums: h(j) and x(j) are the products at column j.
+  template <class X, class Y>
+  FC_INLINE void find_moments(const X& x, const Y& h, RowMoments<S>& moments) const {
+    if (row.norm == Norm::kParts) {
+      moments.of[1] = row.norm_hh ? moments_of<V>(M, h) : Moments<S>{0, 1};
+    } else if (row.norm == Norm::kGates) {
+      for (int k = 0; k * H < M; ++k) {
+        moments.of[k] = moments_of<V>(H, [&](int64_t j) { return x(k * H + j) + h(k * H + j); });
+      }
+    }
+  }
+  FC_INLINE V scaled(V x, Moments<S> moments, const void* gain, const S* shift, int64_t j,
+                     int64_t n) const {
+    if (!gain) return x + bias(shift, j, n);
+    return (x - V(moments.mean)) * V(moments.scale) * at(gain, j, n) + bias(shift, j, n);
+  }
+};
+template <class S>
+RowNorms<S> norms_of(const rowwise::RowArgs& row, const void* bias_ih, const void* bias_hh,
+                     int64_t H, int gates) {
+  return {row, static_cast<const S*>(bias_ih), static_cast<const S*>(bias_hh), H, gates * H};
+}
+
+template <class Cell, class S>
+struct RowGates : RowNorms<S> {
+  using V = Vector<S>;
+  static constexpr int G = Cell::kGates, kVectors = vectors_of<Cell>();
+  using RowNorms<S>::row, RowNorms<S>::bias_ih, RowNorms<S>::bias_hh, RowNorms<S>::H;
+  using RowNorms<S>::at, RowNorms<S>::bias, RowNorms<S>::scaled;
+
   // The cell's step; u are its unit's vectors, if it has some.
   template <int kStates, int kSaved>
   FC_INLINE void run(const V (&x)[G], const V (&g)[G], int64_t u, V (&state)[kStates],
@@ -54,22 +90,6 @@ struct RowGates {
   FC_INLINE void load_units(int64_t u, V (&units)[kCount]) const {
     FC_UNROLL
     for (int k = 0; k < kCount; ++k) units[k] = at(row.unit_weights, k * H + u, H - u);
-  }
-  // Moments of W x; of a part that is not normalised those that leave it as it is.
-  template <class X>
-  FC_INLINE Moments<S> moments_of_x(const X& x) const {
-    return row.norm_ih ? moments_of<V>(G * H, x) : Moments<S>{0, 1};
-  }
-  // Moments of W h, or of the gates' sums: h(j) and x(j) are the products at column j.
-  template <class X, class Y>
-  FC_INLINE void find_moments(const X& x, const Y& h, RowMoments<S>& moments) const {
-    if (row.norm == Norm::kParts) {
-      moments.of[1] = row.norm_hh ? moments_of<V>(G * H, h) : Moments<S>{0, 1};
-    } else if (row.norm == Norm::kGates) {
-      for (int k = 0; k < G; ++k) {
-        moments.of[k] = moments_of<V>(H, [&](int64_t j) { return x(k * H + j) + h(k * H + j); });
-      }
-    }
   }
   // Units u .. of all gates, from the products x(j, n) and h(j, n), of which n lanes count.
   template <class X, class Y>
@@ -89,20 +109,12 @@ struct RowGates {
       }
     }
   }
-
- private:
-  FC_INLINE V scaled(V x, Moments<S> moments, const void* gain, const S* shift, int64_t j,
-                     int64_t n) const {
-    if (!gain) return x + bias(shift, j, n);
-    return (x - V(moments.mean)) * V(moments.scale) * at(gain, j, n) + bias(shift, j, n);
-  }
 };
 
 // Own columns of rows times panels of weights: out[i] = rows[i] W^T + bias.
 template <class P>
-FC_INLINE void multiply_columns(Range panels, int64_t n, const typename P::Row* const* rows,
-                                int64_t K, const void* weights, const void* bias,
-                                typename P::S* out, int64_t stride) {
+void multiply_columns(Range panels, int64_t n, const typename P::Row* const* rows, int64_t K,
+                      const void* weights, const void* bias, typename P::S* out, int64_t stride) {
   constexpr int R = 2;
   constexpr int64_t C = R * Vector<typename P::S>::kLanes;
   for (int64_t q = panels.first; q < panels.last; ++q) {

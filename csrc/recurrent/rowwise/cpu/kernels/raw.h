@@ -1,12 +1,12 @@
 // What the way back of a row-wise layer reads of the products W x and W h before anything is done
-// to them, kept or computed again, and what it gives to the gains.
+// to them, kept or computed again, and what it gives to the gains: no cell is known here.
 #pragma once
 #include "recurrent/rowwise/cpu/kernels/gates.h"
 
 namespace fastcells {
 namespace {
 
-template <class Cell, class T, class P>
+template <class T, class P>
 class RawGates : protected ChunkProducts<T, P> {
   using Base = ChunkProducts<T, P>;
   using S = typename P::S;
@@ -17,10 +17,10 @@ class RawGates : protected ChunkProducts<T, P> {
   using Base::arena_, Base::place_, Base::M_;
   using Base::frames_, Base::frame_step_, Base::frame_row_, Base::input_row, Base::entering;
 
-  RawGates(const rowwise::BackwardArgs& a, void* scratch)
-      : Base(a, Cell::kGates, scratch),
+  RawGates(const rowwise::BackwardArgs& a, int gates, void* scratch)
+      : Base(a, gates, scratch),
         args_(a),
-        gates_{a.row, static_cast<const S*>(a.bias_ih), static_cast<const S*>(a.bias_hh), a.H} {
+        norms_(norms_of<S>(a.row, a.bias_ih, a.bias_hh, a.H, gates)) {
     if (a.saved) return;
     const int64_t block = at_most(a.chunk_frames, kBlockFrames);
     operands_ = arena_.template take<const S*>(block);
@@ -47,8 +47,8 @@ class RawGates : protected ChunkProducts<T, P> {
     for (int64_t f = own.first; f < own.last; ++f) {
       const auto x = [&](int64_t j) { return raw_x(f, j, M_ - j); };
       const auto h = [&](int64_t j) { return raw_h(f, j, M_ - j); };
-      if (args_.row.norm == Norm::kParts) moments(f)->of[0] = gates_.moments_of_x(x);
-      gates_.find_moments(x, h, *moments(f));
+      if (args_.row.norm == Norm::kParts) moments(f)->of[0] = norms_.moments_of_x(x);
+      norms_.find_moments(x, h, *moments(f));
     }
     wait(place_->team_barrier);
   }
@@ -68,7 +68,7 @@ class RawGates : protected ChunkProducts<T, P> {
   void pass_norm_of_x(int64_t f, S* row) const {
     if (!args_.row.norm_ih) return;
     const auto d = [&](int64_t j) {
-      return load_lanes<V>(row + j, M_ - j) * gates_.at(args_.row.norm_ih, j, M_ - j);
+      return load_lanes<V>(row + j, M_ - j) * norms_.at(args_.row.norm_ih, j, M_ - j);
     };
     const auto x = [&](int64_t j) { return raw_x(f, j, M_ - j); };
     const NormBackward<V, decltype(d), decltype(x)> norm(M_, d, x, moments(f)->of[0]);
@@ -81,7 +81,7 @@ class RawGates : protected ChunkProducts<T, P> {
     for (int64_t first = 0; first < M_; first += width) {
       const auto d = [&](int64_t j) {
         const int64_t n = width - j;
-        return load_lanes<V>(from + first + j, n) * gates_.at(args_.row.norm_hh, first + j, n);
+        return load_lanes<V>(from + first + j, n) * norms_.at(args_.row.norm_hh, first + j, n);
       };
       const auto h = [&](int64_t j) { return value_of_h(f, first + j, width - j); };
       const NormBackward<V, decltype(d), decltype(h)> norm(width, d, h, moments_of_h(f, first));
@@ -188,7 +188,7 @@ class RawGates : protected ChunkProducts<T, P> {
 
  protected:
   const rowwise::BackwardArgs& args_;
-  const RowGates<Cell, S> gates_;
+  const RowNorms<S> norms_;
 
  private:
   const S** operands_ = nullptr;  // of a block of frames

@@ -73,7 +73,7 @@ struct NormBackward {
 constexpr int64_t kMaskBlock = 4 * WideWords::kLanes;
 
 template <class S>
-FC_INLINE void draw_row(const Noise& noise, NoiseKind kind, double rate, int64_t t, int64_t b,
+void draw_row(const Noise& noise, NoiseKind kind, double rate, int64_t t, int64_t b,
                         Range units, S yes, S no, S* to) {
   constexpr int P = WideWords::kLanes;
   const std::uint64_t threshold = dropout_threshold(rate);
@@ -87,16 +87,20 @@ FC_INLINE void draw_row(const Noise& noise, NoiseKind kind, double rate, int64_t
 
 // How much of its old state a unit keeps at a step: a row of factors, or nullptr for none.
 template <class S>
-FC_INLINE const S* zoneout_row(const Noise& noise, NoiseKind kind, int64_t t, int64_t b,
-                               Range units, S* to) {
-  const double rate = kind == NoiseKind::kZoneoutH ? noise.zoneout_h : noise.zoneout_c;
-  if (rate == 0) return nullptr;
+const S* draw_zoneout(const Noise& noise, NoiseKind kind, double rate, int64_t t, int64_t b,
+                      Range units, S* to) {
   if (noise.is_training != 0) {
     draw_row(noise, kind, rate, t, b, units, S(1), S(0), to);
   } else {
     for (int64_t u = units.first; u < units.last + kMaskBlock; ++u) to[u] = S(rate);
   }
   return to;
+}
+template <class S>
+FC_INLINE const S* zoneout_row(const Noise& noise, NoiseKind kind, int64_t t, int64_t b,
+                               Range units, S* to) {
+  const double rate = kind == NoiseKind::kZoneoutH ? noise.zoneout_h : noise.zoneout_c;
+  return rate == 0 ? nullptr : draw_zoneout(noise, kind, rate, t, b, units, to);
 }
 
 // The factors of h in front of its product, of the rows of a group, own units.

@@ -6,9 +6,9 @@
 namespace fastcells {
 namespace {
 
-template <class Cell, class T, class P>
-class SecondProduct : protected RawGates<Cell, T, P> {
-  using Base = RawGates<Cell, T, P>;
+template <class T, class P>
+class SecondProduct : protected RawGates<T, P> {
+  using Base = RawGates<T, P>;
   using S = typename P::S;
   using Sh = Shape<Columns, T, S>;
   using V = Vector<S>;
@@ -18,15 +18,16 @@ class SecondProduct : protected RawGates<Cell, T, P> {
  protected:
   using Base::args_, Base::arena_, Base::place_, Base::group_, Base::steps_, Base::M_;
   using Base::frames_, Base::frame_step_, Base::frame_row_, Base::entering, Base::units_of;
-  static constexpr bool kTwo = Cell::kTwoProducts;
 
-  SecondProduct(const rowwise::BackwardArgs& a, void* scratch) : Base(a, scratch) {
+  // `saved`: of a unit, what the cell saves.
+  SecondProduct(const rowwise::BackwardArgs& a, int gates, int saved, void* scratch)
+      : Base(a, gates, scratch), saved_(saved) {
     row_ = arena_.template take<S>(a.padded_H);
   }
 
-  bool is_projected() const { return MayProject<Cell> && args_.row.second == Second::kProjection; }
+  bool has_two() const { return args_.row.second == Second::kLastGate; }
   // Columns of the gates whose product is with h itself.
-  int64_t columns_of_h() const { return kTwo ? M_ - args_.H : M_; }
+  int64_t columns_of_h() const { return has_two() ? M_ - args_.H : M_; }
 
   // out = rows of K columns, a stride apart, times own plain panels of a packed weight, + itself
   // where `add`.
@@ -62,26 +63,33 @@ class SecondProduct : protected RawGates<Cell, T, P> {
       store_lanes(to + u, carried + x, P_ - u);
     }
   }
-  // The gate that multiplies h in front of the second product: its gradient, and what is left of
-  // dh.
-  void pass_reset(int64_t t, int64_t r, int64_t frame, Range units) const {
-    if constexpr (kTwo) {
-      const int64_t b = group_->order[r], H = args_.H;
-      const T* const saved = row_of<T>(args_.saved, t * args_.B + b, args_.saved_stride);
-      const T* const h = entering(t, b).h;
-      S* const dx = static_cast<S*>(args_.dx_gates) + (frame + r) * M_;
-      for (int64_t u = units.first; u < at_most(units.last, H); u += L) {
-        V of[Cell::kSaved], d_state[1] = {load(carry_of_h(r) + u)};
-        for (int k = 0; k < Cell::kSaved; ++k) of[k] = units_of(saved + k * H, u);
-        const V d = Cell::backward_reset(of, units_of(h, u), load(d_operand(r) + u), d_state);
-        store_lanes(dx + u, d, H - u);
-        store(carry_of_h(r) + u, d_state[0]);
-      }
-    }
-  }
-
   // ---- over the frames of a chunk ----
 
+  // Gains and biases, the weights' and the input's gradients.
+  void add_up(bool is_first) {
+    auto* dx = static_cast<S*>(args_.dx_gates);
+    auto* const dg = static_cast<S*>(args_.dg_gates);
+    wait(place_->team_barrier);
+    this->add_biases(is_first, dx, dg);
+    if (args_.row.norm != Norm::kNone) {
+      const Range columns = share_of(M_, place_->team_rank, place_->team_threads);
+      this->add_gains(dx, dg, columns, is_first);
+    }
+    if (args_.row.norm == Norm::kParts) {
+      wait(place_->team_barrier);
+      const Range frames = share_of(frames_, place_->team_rank, place_->team_threads);
+      for (int64_t f = frames.first; f < frames.last; ++f) this->pass_norm_of_x(f, dx + f * M_);
+    } else if (args_.row.norm == Norm::kGates) {
+      dx = static_cast<S*>(args_.dg_raw);
+    }
+    const auto drop = [this](Range frames) { this->drop_operand(frames); };
+    pack_second();
+    this->add_products(is_first, dx, static_cast<const S*>(args_.dg_raw), columns_of_h(), drop);
+    add_second(is_first);
+    wait(place_->team_barrier);
+  }
+
+ private:
   // Own frames of the operand, for the weight's gradient.
   void pack_second() const {
     if (args_.row.second == Second::kNone || !d_weight()) return;
@@ -97,26 +105,25 @@ class SecondProduct : protected RawGates<Cell, T, P> {
   void add_second(bool is_first) const {
     if (args_.row.second == Second::kNone || !d_weight()) return;
     const auto* const operand = static_cast<const S*>(args_.plain_operand);
-    const Range own = share_of(kTwo ? M_ : args_.P, place_->team_rank, place_->team_threads);
-    const Range rows{kTwo ? std::max(own.first, columns_of_h()) : own.first, own.last};
-    const void* const d = kTwo ? args_.dg_gates : args_.d_projected;
-    add_weight_gradient<Sh, P>(static_cast<const S*>(d), kTwo ? M_ : args_.P, operand,
+    const Range own = share_of(has_two() ? M_ : args_.P, place_->team_rank, place_->team_threads);
+    const Range rows{has_two() ? std::max(own.first, columns_of_h()) : own.first, own.last};
+    const void* const d = has_two() ? args_.dg_gates : args_.d_projected;
+    add_weight_gradient<Sh, P>(static_cast<const S*>(d), has_two() ? M_ : args_.P, operand,
                                args_.chunk_frames, args_.H, frames_, rows, is_first, d_weight(),
                                this->weights_);
   }
-
- private:
-  S* d_weight() const { return static_cast<S*>(kTwo ? args_.d_weight_hh : args_.d_weight_hr); }
+  S* d_weight() const { return static_cast<S*>(has_two() ? args_.d_weight_hh : args_.d_weight_hr); }
   // m of a frame, or r h.
   void list_operand(int64_t t, int64_t b) const {
     const T* const saved = row_of<T>(args_.saved, t * args_.B + b, args_.saved_stride);
-    const T* const h = kTwo ? entering(t, b).h : nullptr;
+    const T* const h = has_two() ? entering(t, b).h : nullptr;
     for (int64_t u = 0; u < args_.H; u += L) {
-      const V x = units_of(saved + (kTwo ? 0 : Cell::kSaved * args_.H), u);
-      store(row_ + u, kTwo ? rounded_to<T>(x * units_of(h, u)) : x);
+      const V x = units_of(saved + (has_two() ? 0 : saved_ * args_.H), u);
+      store(row_ + u, has_two() ? rounded_to<T>(x * units_of(h, u)) : x);
     }
   }
 
+  const int saved_;
   S* row_;  // [padded H]
 };
 
