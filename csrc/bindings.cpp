@@ -14,6 +14,7 @@
 #include "cpu/instruction_set.h"
 #include "ops.h"
 #include "recurrent/at_once.h"
+#include "recurrent/compiled/cuda/layout.h"
 #include "recurrent/compiled/registry.h"
 #include "recurrent/cpu/engine.h"
 #include "recurrent/cpu/packs.h"
@@ -24,6 +25,7 @@
 #ifdef FASTCELLS_WITH_CUDA
 #include <cuda_runtime_api.h>
 
+#include "recurrent/compiled/cuda/kernels.h"
 #include "recurrent/cuda/engine.h"
 #endif
 
@@ -168,6 +170,28 @@ void take_cell(std::uintptr_t entry) {
   fastcells::compiled::take(*reinterpret_cast<Entry>(entry)());
 }
 
+#ifdef FASTCELLS_WITH_CUDA
+// Takes the image of a compiled cell's CUDA kernels; `facts` are the constants of its struct.
+void take_image(const std::string& name, const std::map<std::string, int>& facts,
+                at::ScalarType dtype, int compute, const py::bytes& image) {
+  const auto fact = [&](const char* key) {
+    const auto found = facts.find(key);
+    return found == facts.end() ? 0 : found->second;
+  };
+  fastcells::compiled::CellLibrary library{};
+  library.name = name.c_str();
+  library.gates = fact("kGates"), library.states = fact("kStates"), library.saved = fact("kSaved");
+  library.unit_weights = fact("kUnitWeights");
+  library.is_elementwise = facts.contains("kReadsInput");
+  library.additive = library.is_elementwise || fact("kAdditive");
+  library.whole_rows = fact("kWholeRows");
+  const int place = fastcells::compiled::declare(library);
+  fastcells::compiled::take_image(fastcells::CellKind(fastcells::compiled::kFirst + place),
+                                  fastcells::storage_of("take_image", dtype), compute,
+                                  std::string(image));
+}
+#endif
+
 // A layer as `explain` asks for it: sizes are T, B, I, H.
 fastcells::LayerSizes sizes_of(const fastcells::CellFacts& cell, int64_t directions,
                                const std::array<int64_t, 4>& sizes) {
@@ -243,6 +267,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_rowwise"),
         "(engine, plan, why not a faster one) of a layer on the current CUDA device.");
+  m.def("take_image", &take_image, py::arg("name"), py::arg("facts"), py::arg("dtype"),
+        py::arg("compute"), py::arg("image"),
+        "Takes the CUDA kernels of a compiled cell: compiled/cuda/kernels.h.");
 #endif
   m.def(
       "instruction_set", [] { return fastcells::cpu::name_of(fastcells::cpu::instruction_set()); },
@@ -254,5 +281,6 @@ PYBIND11_MODULE(_C, m) {
         "Bytes of weights packed for the CPU kernels, of weights that are alive.");
   m.def("take_cell", &take_cell, py::arg("entry"),
         "Takes a compiled cell: the address of its library's function, compiled/library.h.");
+  m.attr("CUDA_LAYOUT") = fastcells::compiled::kCudaLayout;
   m.def("cells", &cells, "Gates, states and saved values of every cell the kernels know.");
 }

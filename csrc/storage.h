@@ -1,8 +1,10 @@
 // How tensors are stored, and the way from a storage that is known at run time to types. No other
 // file switches on a dtype. Torch-free.
 #pragma once
+#ifndef __CUDACC_RTC__  // which has no dispatch at run time, and no header of the standard library
 #include <stdexcept>
 #include <string>
+#endif
 
 namespace fastcells {
 
@@ -25,6 +27,7 @@ struct Types {
   using A = A_;
 };
 
+#ifndef __CUDACC_RTC__
 // Calls f(Types<...>). A device names its 16-bit types and whether its products take them as they
 // are (`Operand<T>`).
 template <class Device, class F>
@@ -53,5 +56,6 @@ auto dispatch_float_storage(Storage storage, F&& f) {
   throw std::logic_error("fastcells: no kernel of float for storage " +
                          std::to_string(int(storage)));
 }
+#endif
 
 }  // namespace fastcells

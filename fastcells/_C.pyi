@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, dtype
 
+CUDA_LAYOUT: int  # of the structs that compiled cells' CUDA kernels take
 MOST_HEAD_WIDTH_CUDA: int  # of the CUDA kernels of dot products
 
 def build_info() -> dict[str, object]: ...
@@ -72,6 +73,9 @@ def scan_at_once(
     reverse: object,
 ) -> Tensor | None: ...
 def take_cell(entry: int) -> None: ...
+def take_image(
+    name: str, facts: dict[str, int], dtype: dtype, compute: int, image: bytes
+) -> None: ...  # of a build with CUDA alone
 def step_at_once(
     cell: str, input: object, h: object, c: object, parameters: dict[str, Any]
 ) -> Tensor | tuple[Tensor, Tensor] | None: ...

@@ -37,7 +37,11 @@ KERNEL_TESTS = (
     "test_cuda_attention_backward", "test_cuda_forward", "test_cuda_backward",
     "test_cuda_rowwise", "test_cuda_elementwise", "test_cuda_scan",
 )  # fmt: skip
-CUDA_TESTS = ("tests/recurrent/test_cuda.py", "tests/attention/test_cuda.py")
+CUDA_TESTS = (
+    "tests/recurrent/test_cuda.py",
+    "tests/attention/test_cuda.py",
+    "tests/own_cells/test_on_a_gpu.py",
+)
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 BUDGETS = {  # seconds
     "kernels": 75, "micro": 30, "tests": 75, "sequence": 75, "attention_kernels": 25,

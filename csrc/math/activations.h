@@ -23,6 +23,7 @@ FC_HD A select(bool condition, A if_true, A if_false) {
   return condition ? if_true : if_false;
 }
 
+#ifndef __CUDACC_RTC__  // host code
 // x, but no less than the limit; NaN stays NaN.
 inline float larger(float limit, float x) { return limit > x ? limit : x; }
 // -|x|; and `if_negative` where the sign bit of x is set.
@@ -109,6 +110,7 @@ inline A sigmoid(A x) {
 }
 
 }  // namespace polynomial
+#endif
 
 // sigmoid(x) = 1 / (1 + e^-x)
 FC_HD double sigmoid(double x) { return 1.0 / (1.0 + ::exp(-x)); }

@@ -7,6 +7,10 @@
 #include "recurrent/compiled/registry.h"
 #include "recurrent/rowwise/noise.h"
 
+#ifdef FASTCELLS_WITH_CUDA
+#include "recurrent/compiled/cuda/kernels.h"
+#endif
+
 namespace fastcells {
 
 const std::vector<CellFacts>& all_cells() {
@@ -50,7 +54,7 @@ CellFacts find_cell(std::string_view name) {
             own->unit_weights,
             false,
             false,
-            own->rowwise != nullptr};
+            own->whole_rows};
   }
   std::string known;
   for (const CellFacts& cell : all_cells()) (known += known.empty() ? "" : ", ") += cell.name;
@@ -252,12 +256,18 @@ DirectionWeights check_weights(const char* op, DirectionWeights weights, const C
   return weights;
 }
 
-// A compiled cell has the kernels that were loaded: of a CPU, and of some storages.
+// A compiled cell has the kernels that were loaded: of a device, and of some storages.
+bool has_kernels(const CellFacts& cell, Storage storage, const at::Tensor& input) {
+  if (!compiled::is_compiled(cell.kind)) return true;
+#ifdef FASTCELLS_WITH_CUDA
+  if (input.is_cuda()) return compiled::has_image(cell.kind, storage);
+#endif
+  return input.is_cpu() && compiled::find(cell.kind, storage);
+}
 void check_compiled(const char* op, const CellFacts& cell, Storage storage,
                     const at::Tensor& input) {
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      !compiled::is_compiled(cell.kind) || (input.is_cpu() && compiled::find(cell.kind, storage)),
-      op, ": ", cell.name, " has no kernels for ", input.scalar_type(), " on ", input.device());
+  TORCH_CHECK_NOT_IMPLEMENTED(has_kernels(cell, storage, input), op, ": ", cell.name,
+                              " has no kernels for ", input.scalar_type(), " on ", input.device());
 }
 
 at::Tensor contiguous_or_undefined(const OptionalTensor& tensor) {

@@ -49,10 +49,11 @@ def folder() -> Path:
     return path
 
 
-def library(name: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The library of that name and key: the one that is there, or what `build` writes to the path
-    it is given. One that is damaged, or somebody else's, is built again."""
-    path = folder() / f"{name}-{key}.so"
+def library(name: str, key: str, build: Callable[[Path], None], suffix: str = ".so") -> Path:
+    """The library of that name and key, or the image of a GPU's kernels: the one that is there, or
+    what `build` writes to the path it is given. One that is damaged, or somebody else's, is built
+    again."""
+    path = folder() / f"{name}-{key}{suffix}"
     if _is_sound(path):
         return path
     with _lock(path.with_suffix(".lock")):

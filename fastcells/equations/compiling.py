@@ -1,4 +1,5 @@
-"""Compiles a printed cell against the kernels' headers, for this machine, and loads it.
+"""Compiles a printed cell against the kernels' headers, for this machine, and loads it; for a GPU
+nvrtc.py does.
 
 The compiler is torch's choice: `CXX`, or what it finds. A library holds one cell at one storage and
 one instruction set. Nothing here raises: a call runs on the reference where there are no kernels,
@@ -25,7 +26,9 @@ import torch
 
 from .._extension import _C, FastcellsBuildWarning
 from ..ops import compiled_cells
+from . import nvrtc
 from .cache import CacheError, library
+from .errors import CannotCompileError
 
 if TYPE_CHECKING:
     from .definition import Definition
@@ -46,19 +49,18 @@ _LOCK = threading.Lock()
 _LIBRARIES: list[ctypes.CDLL] = []  # stay loaded
 
 
-class _CannotCompile(Exception):
-    """Why, in a sentence."""
-
-
-def load(definition: Definition, dtype: torch.dtype) -> str:
-    """Makes the kernels of a cell and dtype known; "" or why there are none, after a warning."""
-    if dtype not in STORAGES:
-        return f"no kernels for {dtype}"
+def load(definition: Definition, dtype: torch.dtype, device: str) -> str:
+    """Makes the kernels of a cell, dtype and type of device known; "" or why there are none, after
+    a warning."""
+    if dtype not in STORAGES or device not in ("cpu", "cuda"):
+        return f"a cell from equations has no kernels for {dtype} on {device}"
     try:
         with _LOCK:
-            path = _library(definition, dtype)
-            _open(path, definition, dtype)
-    except (_CannotCompile, CacheError) as error:
+            if device == "cuda":
+                nvrtc.load(definition, dtype, _headers())
+            else:
+                _open(_library(definition, dtype), definition, dtype)
+    except (CannotCompileError, CacheError) as error:
         warnings.warn(
             f"{definition.specification.name}: {error}. Until then it runs on the reference, in "
             "plain torch, slowly",
@@ -118,16 +120,20 @@ def _compiler() -> tuple[tuple[str, ...], str]:
             [] if os.environ.get("CXX") else [c for c in ("g++", "clang++") if shutil.which(c)]
         )
         if not fallback:
-            raise _CannotCompile(
+            raise CannotCompileError(
                 f"no C++ compiler was found ({command[0]}): install g++ or clang++, or set CXX"
             )
         command = fallback[:1]
     try:
         done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _CannotCompile(f"{shlex.join(command)} cannot be run ({error}): set CXX") from None
+        raise CannotCompileError(
+            f"{shlex.join(command)} cannot be run ({error}): set CXX"
+        ) from None
     if done.returncode != 0:
-        raise _CannotCompile(f"{shlex.join(command)} --version failed: set CXX to a C++ compiler")
+        raise CannotCompileError(
+            f"{shlex.join(command)} --version failed: set CXX to a C++ compiler"
+        )
     return tuple(command), done.stdout.partition("\n")[0]
 
 
@@ -139,13 +145,18 @@ def _hash_of_headers(place: Path) -> str:
     return found.hexdigest()
 
 
-def _library(definition: Definition, dtype: torch.dtype) -> Path:
+def _headers() -> Path:
     place = headers()
     if place is None:
-        raise _CannotCompile(
+        raise CannotCompileError(
             "the kernels' headers were not found beside the package: install fastcells from a "
             "checkout, or from a wheel that carries them"
         )
+    return place
+
+
+def _library(definition: Definition, dtype: torch.dtype) -> Path:
+    place = _headers()
     instructions = _instructions()
     text = translation_unit(definition, dtype, instructions)
     command, version = _compiler()
@@ -170,16 +181,16 @@ def _run(command: list[str], what: str, source: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         print(" not done", file=sys.stderr)
-        raise _CannotCompile(
+        raise CannotCompileError(
             f"the compiler was not done after {MOST_SECONDS} s; its file is {source}"
         ) from None
     except OSError as error:
         print(" failed", file=sys.stderr)
-        raise _CannotCompile(f"{command[0]} cannot be run ({error}): set CXX") from None
+        raise CannotCompileError(f"{command[0]} cannot be run ({error}): set CXX") from None
     if done.returncode != 0:
         print(" failed", file=sys.stderr)
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[:10])
-        raise _CannotCompile(f"the compiler failed on {source}, which is kept:\n{said}\n")
+        raise CannotCompileError(f"the compiler failed on {source}, which is kept:\n{said}\n")
     print(f" {time.monotonic() - start:.1f} s", file=sys.stderr)
     source.unlink(missing_ok=True)
 
@@ -191,7 +202,7 @@ def _open(path: Path, definition: Definition, dtype: torch.dtype) -> None:
         assert entry is not None  # the address of a symbol that was found
         compiled_cells.take(definition.name, dtype, entry, definition.facts)
     except (OSError, AttributeError, ValueError) as error:
-        raise _CannotCompile(
+        raise CannotCompileError(
             f"its library {path} cannot be loaded ({error}): where the headers were changed, "
             "compile fastcells anew"
         ) from None

@@ -7,6 +7,7 @@ equations do not meet, and the same equations are compiled once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -45,7 +46,7 @@ class Definition:
         self.picture = draw_graph(specification, self.equations, kept)
         self.struct = struct_name(specification.name)
         self.kept = len(kept.nodes)
-        self._why_not: dict[torch.dtype, str] = {}
+        self._why_not: dict[tuple[torch.dtype, str], str] = {}
         s = specification
         described = reference.CellReference(
             self.step,
@@ -55,7 +56,7 @@ class Definition:
             carried=max(1, len(s.states)),
         )
         reference.declare(self.name, described)
-        compiled_cells.declare(self.name, lambda dtype: self.load(dtype))
+        compiled_cells.declare(self.name, lambda dtype, device: self.load(dtype, device))
 
     @cached_property
     def with_noise(self) -> Definition:
@@ -70,11 +71,18 @@ class Definition:
 
     # ---- kernels ----
 
-    def load(self, dtype: torch.dtype) -> str:
-        """Compiles and loads the kernels of a dtype; "" or why there are none. Asked once."""
-        if dtype not in self._why_not:
-            self._why_not[dtype] = load(self, dtype)
-        return self._why_not[dtype]
+    def load(self, dtype: torch.dtype, device: str = "cpu") -> str:
+        """Compiles and loads the kernels of a dtype and a type of device; "" or why there are none.
+        Asked once."""
+        if (dtype, device) not in self._why_not:
+            self._why_not[dtype, device] = load(self, dtype, device)
+        return self._why_not[dtype, device]
+
+    @cached_property
+    def constants(self) -> dict[str, int]:
+        """Those of the printed struct, by name: kGates, kStates, ..."""
+        found = re.findall(r"static constexpr (?:int|bool) (k\w+) = (\w+);", self.source)
+        return {name: int({"true": 1, "false": 0}.get(value, value)) for name, value in found}
 
     @property
     def facts(self) -> dict[str, int]:

@@ -1,6 +1,10 @@
-"""What is wrong with the definition of a cell."""
+"""What is wrong with the definition of a cell, or with compiling it."""
 
-__all__ = ["CellError"]
+__all__ = ["CannotCompileError", "CellError"]
+
+
+class CannotCompileError(Exception):
+    """Why a cell has no kernels, in a sentence: its layers run on the reference."""
 
 
 class CellError(ValueError):

@@ -85,7 +85,7 @@ class _Defined:
         return (
             isinstance(input, Tensor)
             and not torch.compiler.is_compiling()
-            and compiled_cells.is_loaded(self.cell, input.dtype)
+            and compiled_cells.is_loaded(self.cell, input.dtype, "cuda" if input.is_cuda else "cpu")
         )
 
 

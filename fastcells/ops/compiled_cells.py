@@ -12,15 +12,17 @@ import torch
 from .._extension import _C
 from .recurrent import CELL_FACTS
 
-__all__ = ["declare", "is_declared", "is_loaded", "take", "why_no_kernels"]
+__all__ = ["declare", "is_declared", "is_loaded", "take", "take_image", "why_no_kernels"]
 
-#: Of each declared cell: loads its kernels of a dtype, and returns "" or why there are none.
-_LOADERS: dict[str, Callable[[torch.dtype], str]] = {}
-_LOADED: set[tuple[str, torch.dtype]] = set()
+#: Of each declared cell: loads its kernels of a dtype and a type of device, and returns "" or why
+#: there are none.
+_LOADERS: dict[str, Callable[[torch.dtype, str], str]] = {}
+_LOADED: set[tuple[str, torch.dtype, str]] = set()
 
 
-def declare(cell: str, load: Callable[[torch.dtype], str]) -> None:
-    """`load` is asked at the first call of each dtype, and remembers its answers itself."""
+def declare(cell: str, load: Callable[[torch.dtype, str], str]) -> None:
+    """`load` is asked at the first call of each dtype and type of device, and remembers its answers
+    itself."""
     _LOADERS[cell] = load
 
 
@@ -28,8 +30,8 @@ def is_declared(cell: str) -> bool:
     return cell in _LOADERS
 
 
-def is_loaded(cell: str, dtype: torch.dtype) -> bool:
-    return (cell, dtype) in _LOADED
+def is_loaded(cell: str, dtype: torch.dtype, device: str) -> bool:
+    return (cell, dtype, device) in _LOADED
 
 
 def take(cell: str, dtype: torch.dtype, entry: int, facts: dict[str, int]) -> None:
@@ -38,7 +40,23 @@ def take(cell: str, dtype: torch.dtype, entry: int, facts: dict[str, int]) -> No
     assert _C is not None  # nothing is compiled for a module that is not there
     _C.take_cell(entry)
     CELL_FACTS[cell] = facts
-    _LOADED.add((cell, dtype))
+    _LOADED.add((cell, dtype, "cpu"))
+
+
+def take_image(
+    cell: str,
+    dtype: torch.dtype,
+    compute: int,
+    image: bytes,
+    facts: dict[str, int],
+    constants: dict[str, int],
+) -> None:
+    """Hands kernels for GPUs of a compute capability (90 for 9.0) to the engines: their image, the
+    cell's facts and the constants of its struct. Raises ValueError where they cannot be loaded."""
+    assert _C is not None
+    _C.take_image(cell, constants, dtype, compute, image)
+    CELL_FACTS[cell] = facts
+    _LOADED.add((cell, dtype, "cuda"))
 
 
 # While torch.compile traces the answer is a constant: it may run a compiler.
@@ -47,6 +65,4 @@ def why_no_kernels(cell: str, device: str, dtype: torch.dtype) -> str:
     """ "" where a declared cell has kernels, which are loaded if need be."""
     if device == "meta":
         return "" if cell in CELL_FACTS else "a cell from equations that is not compiled"
-    if device != "cpu":
-        return f"a cell from equations has no kernels for {device}"
-    return _LOADERS[cell](dtype)
+    return _LOADERS[cell](dtype, device)

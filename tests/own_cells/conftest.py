@@ -11,8 +11,8 @@ from fastcells.ops import compiled_cells
 @pytest.fixture
 def on_reference(monkeypatch):
     """No cell is compiled here; what is loaded already is not used."""
-    monkeypatch.setattr(definition.Definition, "load", lambda self, dtype: "the test wants none")
-    monkeypatch.setattr(compiled_cells, "is_loaded", lambda cell, dtype: False)
+    monkeypatch.setattr(definition.Definition, "load", lambda *_: "the test wants none")
+    monkeypatch.setattr(compiled_cells, "is_loaded", lambda *_: False)
 
 
 @pytest.fixture(scope="session", autouse=True)

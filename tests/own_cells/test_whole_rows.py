@@ -74,8 +74,8 @@ def run(layer, lengths=None, resets=None):
 
 def on_reference(monkeypatch, layer, **rows):
     with monkeypatch.context() as patch:
-        patch.setattr(Definition, "load", lambda self, dtype: "the reference is asked")
-        patch.setattr(compiled_cells, "is_loaded", lambda cell, dtype: False)
+        patch.setattr(Definition, "load", lambda *_: "the reference is asked")
+        patch.setattr(compiled_cells, "is_loaded", lambda *_: False)
         return run(layer, **rows)
 
 

@@ -41,7 +41,7 @@ constexpr compiled::CellLibrary library_of() {
     library.is_elementwise = true, library.additive = true;
     library.elementwise = &kElementwise<Cell, T, typename Stored<T>::Panels>;
   } else if constexpr (requires { Cell::kWholeRows; }) {
-    library.additive = Cell::kAdditive;
+    library.additive = Cell::kAdditive, library.whole_rows = true;
     library.rowwise = &kRowwise<Cell, T, typename Stored<T>::Panels>;
   } else {
     library.additive = Cell::kAdditive;

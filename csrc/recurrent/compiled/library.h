@@ -10,9 +10,10 @@ struct CellLibrary {
   std::uint64_t layout;  // kLayout of the headers that it was compiled against
   const char* name;
   int gates, states, saved, unit_weights;
-  bool additive, is_elementwise;
+  bool additive, is_elementwise, whole_rows;
   Storage storage;
-  // One of them, by the family of the cell; the others are nullptr.
+  // One of them, by the family of the cell; the others are nullptr, and all where only CUDA's
+  // kernels were compiled (compiled/cuda).
   const cpu::CellKernels* dense;
   const rowwise::Kernels* rowwise;
   const elementwise::Kernels* elementwise;

@@ -1,7 +1,9 @@
 #include "recurrent/compiled/registry.h"
 
 #include <atomic>
+#include <deque>
 #include <mutex>
+#include <string>
 
 namespace fastcells::compiled {
 namespace {
@@ -16,6 +18,16 @@ struct Entry {
 Entry entries[kMost];
 std::atomic<int> count{0};
 std::mutex mutex;
+
+// The place of a cell, a new one where it is not known. Under the mutex.
+int place_of(const CellLibrary& library) {
+  int place;
+  if (find(library.name, place)) return place;
+  if (place == kMost) throw std::invalid_argument("fastcells: too many compiled cells");
+  entries[place].first = &library;
+  count.store(place + 1, std::memory_order_release);
+  return place;
+}
 
 }  // namespace
 
@@ -39,13 +51,18 @@ void take(const CellLibrary& library) {
                                 " was compiled against other headers than this module");
   }
   const std::lock_guard lock(mutex);
-  int place;
-  if (!find(library.name, place)) {
-    if (place == kMost) throw std::invalid_argument("fastcells: too many compiled cells");
-    entries[place].first = &library;
-    count.store(place + 1, std::memory_order_release);
-  }
-  entries[place].of_storage[int(library.storage)].store(&library, std::memory_order_release);
+  auto& entry = entries[place_of(library)];
+  entry.of_storage[int(library.storage)].store(&library, std::memory_order_release);
+}
+
+int declare(const CellLibrary& facts) {
+  static std::deque<std::string> names;  // nothing in them moves
+  static std::deque<CellLibrary> kept;
+  const std::lock_guard lock(mutex);
+  if (int place; find(facts.name, place)) return place;
+  kept.push_back(facts);
+  kept.back().name = names.emplace_back(facts.name).c_str();
+  return place_of(kept.back());
 }
 
 }  // namespace fastcells::compiled

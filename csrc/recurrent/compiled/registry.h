@@ -14,6 +14,9 @@ constexpr bool is_compiled(CellKind kind) { return int(kind) >= kFirst; }
 // std::invalid_argument where it was compiled against other headers.
 void take(const CellLibrary& library);
 
+// Takes what is known of a cell whose kernels are a GPU's; its place, also where it was known.
+int declare(const CellLibrary& facts);
+
 // The library of a cell's first storage, or nullptr; the place of the cell among the compiled ones.
 const CellLibrary* find(std::string_view name, int& place);
 // The library of a storage, or nullptr.

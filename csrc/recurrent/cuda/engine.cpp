@@ -10,6 +10,8 @@
 #include <map>
 #include <mutex>
 
+#include "recurrent/compiled/cuda/kernels.h"
+#include "recurrent/compiled/registry.h"
 #include "recurrent/cuda/launch.h"
 #include "recurrent/elementwise/cuda/engine.h"
 #include "recurrent/gate_gradients.h"
@@ -28,6 +30,8 @@ class CudaStepKernels final : public StepKernels {
     int error = 0;
     if (knows_no_cell(stage)) {
       error = launch_step_forward_any(stage, layer.storage, args, stream());
+    } else if (compiled::is_compiled(layer.cell.kind)) {
+      error = compiled::launch(layer.cell.kind, layer.storage, args, stream());
     } else {
       dispatch_cell(layer.cell.kind, [&](auto cell) {
         error = launch_step_forward<typename decltype(cell)::type>(stage, layer.storage, args,
@@ -40,6 +44,8 @@ class CudaStepKernels final : public StepKernels {
     int error = 0;
     if (knows_no_cell(stage)) {
       error = launch_step_backward_any(stage, layer.storage, args, stream());
+    } else if (compiled::is_compiled(layer.cell.kind)) {
+      error = compiled::launch(layer.cell.kind, layer.storage, args, stream());
     } else {
       dispatch_cell(layer.cell.kind, [&](auto cell) {
         error = launch_step_backward<typename decltype(cell)::type>(stage, layer.storage, args,
@@ -85,7 +91,7 @@ Plan plan_layer(const CellFacts& cell, Storage storage, const LayerSizes& s, boo
   problem.storage_bytes = element_bytes(storage);
   problem.directions = int(s.D);
   problem.T = s.T, problem.B = s.B, problem.H = s.H;
-  problem.is_backward = is_backward;
+  problem.is_backward = is_backward, problem.is_compiled = compiled::is_compiled(cell.kind);
   return plan(problem, current_device());
 }
 Plan plan_layer(const Layer& layer, bool is_backward) {

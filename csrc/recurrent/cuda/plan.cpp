@@ -136,6 +136,7 @@ std::string in_microseconds(double us) {
 }
 
 std::string why_no_sequence(const Problem& p, const Device& d) {
+  if (p.is_compiled) return "a cell from equations has step kernels";
   if (p.two_products) return "two products a step (reset_before)";
   if (p.is_projected) return "a projection";
   if (p.storage_bytes == 8) return "float64";

@@ -23,6 +23,7 @@ struct Problem {
   int directions;
   std::int64_t T, B, H;
   bool is_backward;
+  bool is_compiled = false;  // a cell that was compiled by itself
 };
 
 enum class Tier {

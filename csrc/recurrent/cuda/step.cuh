@@ -7,20 +7,24 @@
 #include <cuda_runtime.h>
 
 #include "cuda/storage.cuh"
+#include "recurrent/cuda/grid.h"
 #include "recurrent/stepwise/stages.h"
 
 namespace fastcells {
 
-constexpr int kStepThreads = 256;  // 8 warps; the kernels take at most 48 registers
-
 template <class Step>
-__global__ void __launch_bounds__(kStepThreads)
-    step_kernel(Step step, std::int64_t rows, std::int64_t units) {
+__device__ __forceinline__ void run_elements(const Step& step, std::int64_t rows,
+                                             std::int64_t units) {
   const std::int64_t stride = std::int64_t(gridDim.x) * kStepThreads;
   for (std::int64_t i = std::int64_t(blockIdx.x) * kStepThreads + threadIdx.x; i < rows * units;
        i += stride) {
     step(i / units, i % units);
   }
+}
+template <class Step>
+__global__ void __launch_bounds__(kStepThreads)
+    step_kernel(Step step, std::int64_t rows, std::int64_t units) {
+  run_elements(step, rows, units);
 }
 
 }  // namespace fastcells

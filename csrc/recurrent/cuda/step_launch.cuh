@@ -5,8 +5,6 @@
 
 namespace fastcells {
 
-constexpr std::int64_t kMaxBlocks = 65536;  // beyond, a thread takes more than one element
-
 // Launches steps on a stream, and keeps the first error.
 struct StepRun {
   void* stream;
@@ -16,9 +14,9 @@ struct StepRun {
   void operator()(const Step& step, std::int64_t rows, std::int64_t units) const {
     const std::int64_t elements = rows * units;
     if (elements == 0 || *error != cudaSuccess) return;
-    const std::int64_t wanted = (elements + kStepThreads - 1) / kStepThreads;
-    const auto blocks = static_cast<unsigned>(wanted < kMaxBlocks ? wanted : kMaxBlocks);
-    step_kernel<<<blocks, kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(step, rows, units);
+    const Grid grid = grid_of_steps(elements);
+    step_kernel<<<grid.blocks, grid.threads, 0, static_cast<cudaStream_t>(stream)>>>(step, rows,
+                                                                                     units);
     *error = cudaGetLastError();
   }
 };

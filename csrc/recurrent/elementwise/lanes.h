@@ -16,7 +16,7 @@ struct LaneArgs {
   std::int64_t raw_column;   // where the columns of the input begin that are read as they are
   const void* input;         // T [T, B, I]
   const void* h_0;           // T [B, H] or nullptr: zeros
-  const void* c_0;           // T [B, H] or nullptr: zeros
+  const void* c_0;           // T [B, N*H] or nullptr: zeros; N states beside h
   const void* unit_weights;  // T [V*H] or nullptr: a cell without
   const void* skip_scale;    // T [H] or nullptr: 1
   std::int64_t output_stride, cells_stride, saved_stride;
@@ -27,24 +27,24 @@ struct LaneForwardArgs : LaneArgs {
   const void* bias;     // T [G*H] or nullptr
   void* output;         // T [T, B, H]: 0 where a step does not exist
   void* h_n;            // T [B, H]
-  void* c_n;            // T [B, H] or nullptr
-  void* cells;          // A [T, B, H] or nullptr: not wanted
+  void* c_n;            // T [B, N*H] or nullptr
+  void* cells;          // A [T, B, N*H] or nullptr: not wanted
   void* saved;          // T [T, B, S*H] or nullptr: no way back
 };
 
 struct LaneBackwardArgs : LaneArgs {
   const void* output;    // T [T, B, H]: the forward pass's
-  const void* cells;     // A [T, B, H] or nullptr: a cell without c
+  const void* cells;     // A [T, B, N*H] or nullptr: a cell without c
   const void* saved;     // T [T, B, S*H]
   const void* d_output;  // T [T, B, H] or nullptr: zero
-  const void* d_cells;   // A [T, B, H] or nullptr: zero
+  const void* d_cells;   // A [T, B, N*H] or nullptr: zero
   const void* d_h_n;     // T [B, H] or nullptr: zero
-  const void* d_c_n;     // T [B, H] or nullptr: zero
+  const void* d_c_n;     // T [B, N*H] or nullptr: zero
   void* dx_gates;        // M [T, B, G*H] out: 0 where a step does not exist
   void* d_raw;           // A [T, B, H] out, of a cell that reads the input; likewise
   void* d_units;         // A [V + 1, B, H] out: of the unit weights and of skip_scale, of each row
   void* d_h_0;           // A [B, H] out
-  void* d_c_0;           // A [B, H] out or nullptr
+  void* d_c_0;           // A [B, N*H] out or nullptr
 };
 
 template <class X>
@@ -62,6 +62,7 @@ struct Lane {
   using A = typename Types::A;
   using T = typename Types::T;
   static constexpr int G = Cell::kGates, S = Cell::kSaved, V = kUnitSlots<Cell>;
+  static constexpr int N = Cell::kStates - 1;  // states beside h
 
   FC_HD static void load_units(const LaneArgs& a, std::int64_t u, A (&units)[V]) {
     FC_UNROLL
@@ -80,6 +81,15 @@ struct Lane {
   }
   FC_HD static A initial(const LaneArgs& a, const void* states, std::int64_t b, std::int64_t u) {
     return states ? static_cast<A>(lane_at<T>(states, b * a.H + u)) : A(0);
+  }
+  // Of state k > 0 that stands beside h in row b: its row among those of one state.
+  FC_HD static std::int64_t beside(std::int64_t b, int k) { return b * N + k - 1; }
+  // h's, of state 0, and those beside it.
+  FC_HD static void load_initial(const LaneArgs& a, const void* h, const void* c, std::int64_t b,
+                                 std::int64_t u, A (&state)[Cell::kStates]) {
+    state[0] = initial(a, h, b, u);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) state[k] = initial(a, c, beside(b, k), u);
   }
 };
 
@@ -103,8 +113,7 @@ struct ForwardLane : Lane<Cell, Types> {
       bias[k] = a.bias ? static_cast<A>(lane_at<T>(a.bias, k * a.H + u)) : A(0);
     }
     const bool cut = a.rows.cut_initial(b);
-    state[0] = cut ? A(0) : Base::initial(a, a.h_0, b, u);
-    if constexpr (Cell::kStates == 2) state[1] = cut ? A(0) : Base::initial(a, a.c_0, b, u);
+    Base::load_initial(a, cut ? nullptr : a.h_0, cut ? nullptr : a.c_0, b, u, state);
     FC_UNROLL
     for (int j = 0; j < kAhead; ++j) load(j, length, b, u, x[j], raw[j]);
     for (std::int64_t i = 0; i < length; i += kAhead) {
@@ -140,8 +149,9 @@ struct ForwardLane : Lane<Cell, Types> {
     A saved[S];
     Cell::forward(x, units, raw, state, saved);
     put_lane<T>(a.output, row * a.output_stride + u, state[0]);
-    if constexpr (Cell::kStates == 2) {
-      if (a.cells) put_lane<A>(a.cells, row * a.cells_stride + u, state[1]);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      if (a.cells) put_lane<A>(a.cells, row * a.cells_stride + (k - 1) * a.H + u, state[k]);
     }
     if (a.saved) {
       FC_UNROLL
@@ -158,11 +168,16 @@ struct ForwardLane : Lane<Cell, Types> {
   FC_HD void finish(std::int64_t length, std::int64_t b, std::int64_t u,
                     const A (&state)[Cell::kStates]) const {
     put_lane<T>(a.h_n, b * a.H + u, state[0]);
-    if constexpr (Cell::kStates == 2) put_lane<T>(a.c_n, b * a.H + u, state[1]);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      put_lane<T>(a.c_n, Base::beside(b, k) * a.H + u, state[k]);
+    }
     for (std::int64_t t = length; t < a.rows.T; ++t) {
       const std::int64_t row = t * a.rows.B + b;
       put_lane<T>(a.output, row * a.output_stride + u, A(0));
-      if (a.cells) put_lane<A>(a.cells, row * a.cells_stride + u, A(0));
+      for (int k = 0; a.cells && k < Base::N; ++k) {
+        put_lane<A>(a.cells, row * a.cells_stride + k * a.H + u, A(0));
+      }
       for (int k = 0; a.saved && k < S; ++k) {
         put_lane<T>(a.saved, row * a.saved_stride + k * a.H + u, A(0));
       }
@@ -185,16 +200,16 @@ struct BackwardLane : Lane<Cell, Types> {
     A units[V], d_state[Cell::kStates], sums[V + 1];
     Base::load_units(a, u, units);
     const A scale = Base::load_scale(a, u);
-    d_state[0] = Base::initial(a, a.d_h_n, b, u);
-    if constexpr (Cell::kStates == 2) d_state[1] = Base::initial(a, a.d_c_n, b, u);
+    Base::load_initial(a, a.d_h_n, a.d_c_n, b, u, d_state);
     for (A& sum : sums) sum = A(0);
     for (std::int64_t i = length; i-- > 0;) {
       step(a.rows.reverse ? length - 1 - i : i, b, u, units, scale, d_state, sums);
     }
     const bool cut = a.rows.cut_initial(b);
     put_lane<A>(a.d_h_0, b * a.H + u, cut ? A(0) : d_state[0]);
-    if constexpr (Cell::kStates == 2) {
-      put_lane<A>(a.d_c_0, b * a.H + u, cut ? A(0) : d_state[1]);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      put_lane<A>(a.d_c_0, Base::beside(b, k) * a.H + u, cut ? A(0) : d_state[k]);
     }
     put_sums(b, u, sums);
     for (std::int64_t t = length; t < a.rows.T; ++t) {
@@ -220,15 +235,16 @@ struct BackwardLane : Lane<Cell, Types> {
     FC_UNROLL
     for (int k = 0; k < Cell::kStates; ++k) prev[k] = A(0);
     if (a.rows.is_first(t, b)) {
-      if (a.rows.cut_initial(b)) return;
-      prev[0] = Base::initial(a, a.h_0, b, u);
-      if constexpr (Cell::kStates == 2) prev[1] = Base::initial(a, a.c_0, b, u);
+      if (!a.rows.cut_initial(b)) Base::load_initial(a, a.h_0, a.c_0, b, u, prev);
       return;
     }
     const std::int64_t before = a.rows.previous(t), row = before * a.rows.B + b;
     if (a.rows.cut_after(before, b)) return;
     prev[0] = static_cast<A>(lane_at<T>(a.output, row * a.output_stride + u));
-    if constexpr (Cell::kStates == 2) prev[1] = lane_at<A>(a.cells, row * a.cells_stride + u);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      prev[k] = lane_at<A>(a.cells, row * a.cells_stride + (k - 1) * a.H + u);
+    }
   }
   FC_HD void step(std::int64_t t, std::int64_t b, std::int64_t u, const A (&units)[V], A scale,
                   A (&d_state)[Cell::kStates], A (&sums)[V + 1]) const {
@@ -243,9 +259,11 @@ struct BackwardLane : Lane<Cell, Types> {
     }
     load_previous(t, b, u, prev);
     next[0] = A(0);
-    if constexpr (Cell::kStates == 2) {
-      if (a.d_cells) d_state[1] += lane_at<A>(a.d_cells, row * a.cells_stride + u);
-      next[1] = lane_at<A>(a.cells, row * a.cells_stride + u);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      const std::int64_t i = row * a.cells_stride + (k - 1) * a.H + u;
+      if (a.d_cells) d_state[k] += lane_at<A>(a.d_cells, i);
+      next[k] = lane_at<A>(a.cells, i);
     }
     FC_UNROLL
     for (int k = 0; k < S; ++k) {

@@ -34,12 +34,12 @@ StepBackwardArgs arguments_of_rows(const Layer& layer, int64_t d, const LayerOut
   const auto& s = layer.sizes;
   StepBackwardArgs args{};
   args.rows = layer.rows(d);
-  args.H = s.H, args.P = s.P;
+  args.H = s.H, args.P = s.P, args.C = s.c();
   args.output_all = pointer(outputs.output, d * s.P);
-  args.cells_all = pointer(outputs.cells, d * s.H);
-  args.output_all_stride = s.D * s.P, args.cells_all_stride = s.D * s.H;
+  args.cells_all = pointer(outputs.cells, d * s.c());
+  args.output_all_stride = s.D * s.P, args.cells_all_stride = s.D * s.c();
   args.h_0 = pointer(layer.h_0, d * s.B * s.P);
-  args.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  args.c_0 = pointer(layer.c_0, d * s.B * s.c());
   return args;
 }
 
@@ -65,7 +65,7 @@ class BackwardPass {
     gates_.dg_gates = layer.cell.additive ? gates_.dx_gates : at::empty_like(gates_.dx_gates);
     carry_dh_ = initial_carry(grads.h_n, s_.P, arithmetic);
     product_dh_ = at::empty({s_.B, s_.P}, arithmetic);
-    if (layer.cell.states == 2) carry_dc_ = initial_carry(grads.c_n, s_.H, arithmetic);
+    if (layer.cell.has_c()) carry_dc_ = initial_carry(grads.c_n, s_.c(), arithmetic);
     if (layer.cell.two_products) {
       d_reset_h_ = at::empty({s_.B, s_.H}, arithmetic);
       reset_h_ = at::empty({rows, s_.H}, operand);
@@ -96,7 +96,7 @@ class BackwardPass {
   }
 
   const at::Tensor& d_h_0() const { return d_h_0_; }  // [B, P] arithmetic
-  const at::Tensor& d_c_0() const { return d_c_0_; }  // [B, H] arithmetic or undefined
+  const at::Tensor& d_c_0() const { return d_c_0_; }  // [B, C] arithmetic or undefined
   // [T*B, I] arithmetic
   at::Tensor d_input() const { return gates_.d_input(layer_, d_); }
   // Of the weights that are needed, in storage.
@@ -138,7 +138,7 @@ class BackwardPass {
 
   StepBackwardArgs fixed_arguments() const {
     StepBackwardArgs args = arguments_of_rows(layer_, d_, outputs_);
-    args.d_output_stride = s_.D * s_.P, args.d_cells_stride = s_.D * s_.H;
+    args.d_output_stride = s_.D * s_.P, args.d_cells_stride = s_.D * s_.c();
     args.saved_stride = s_.saved * s_.H;
     args.carry_dh = pointer(carry_dh_), args.carry_dc = pointer(carry_dc_);
     args.dh_cell = pointer(dh_cell_), args.d_reset_h = pointer(d_reset_h_);
@@ -149,7 +149,7 @@ class BackwardPass {
     const int64_t row = t * s_.B;
     args.t = t;
     args.d_output = pointer(grads_.output, row * args.d_output_stride + d_ * s_.P);
-    args.d_cells = pointer(grads_.cells, row * args.d_cells_stride + d_ * s_.H);
+    args.d_cells = pointer(grads_.cells, row * args.d_cells_stride + d_ * s_.c());
     args.saved = pointer(outputs_.saved, (d_ * s_.T + t) * s_.B * args.saved_stride);
     args.h_previous = pointer(gates_.h_previous, row * s_.P);
     args.dx_gates = pointer(gates_.dx_gates, row * s_.G * s_.H);
@@ -187,7 +187,7 @@ class BackwardPass {
   at::Tensor weight_hh_, weight_hr_;   // operands [G*H, P], [P, H]
   GateGradients gates_;                // one tensor of gates for an additive cell
   at::Tensor carry_dh_, product_dh_;   // arithmetic [B, P]
-  at::Tensor carry_dc_;                // arithmetic [B, H] or undefined
+  at::Tensor carry_dc_;                // arithmetic [B, C] or undefined
   at::Tensor d_reset_h_, reset_h_;     // arithmetic [B, H], operand [T*B, H]: two products
   at::Tensor dh_projected_, dh_cell_;  // operand [T*B, P], arithmetic [B, H]: projection
   at::Tensor d_h_0_, d_c_0_;
@@ -202,7 +202,7 @@ InputGradients stepwise_backward(const Layer& layer, const LayerOutputs& outputs
   const auto storage = layer.input.options();
   InputGradients result;
   if (needs.h_0) result.h_0 = at::empty({s.D, s.B, s.P}, storage);
-  if (needs.c_0) result.c_0 = at::empty({s.D, s.B, s.H}, storage);
+  if (needs.c_0) result.c_0 = at::empty({s.D, s.B, s.c()}, storage);
   const at::Tensor x = operand_rows(layer, kernels.operand(layer));
   at::Tensor d_input;  // arithmetic [T*B, I]
   for (int64_t d = 0; d < s.D; ++d) {

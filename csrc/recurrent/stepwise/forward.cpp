@@ -56,7 +56,7 @@ class ForwardPass {
     x_gates_ = product(x, weight_ih, layer.arithmetic());
     h_gates_ = at::empty({s_.B, s_.G * s_.H}, arithmetic);
     carry_h_ = at::empty({s_.B, s_.P}, operand);
-    if (layer.cell.states == 2) carry_c_ = at::empty({s_.B, s_.H}, arithmetic);
+    if (layer.cell.has_c()) carry_c_ = at::empty({s_.B, s_.c()}, arithmetic);
     if (layer.is_projected() || layer.cell.two_products) {
       operand_ = at::empty({s_.B, s_.H}, operand);
     }
@@ -78,14 +78,14 @@ class ForwardPass {
   StepForwardArgs fixed_arguments() const {
     StepForwardArgs args{};
     args.rows = layer_.rows(d_);
-    args.H = s_.H, args.P = s_.P;
+    args.H = s_.H, args.P = s_.P, args.C = s_.c();
     args.h_0 = pointer(layer_.h_0, d_ * s_.B * s_.P);
-    args.c_0 = pointer(layer_.c_0, d_ * s_.B * s_.H);
+    args.c_0 = pointer(layer_.c_0, d_ * s_.B * s_.c());
     args.h_gates = pointer(h_gates_);
     args.bias_ih = pointer(bias_ih_), args.bias_hh = pointer(bias_hh_);
     args.carry_h = pointer(carry_h_), args.carry_c = pointer(carry_c_);
     args.operand = pointer(operand_), args.projected = pointer(projected_);
-    args.output_stride = s_.D * s_.P, args.cells_stride = s_.D * s_.H;
+    args.output_stride = s_.D * s_.P, args.cells_stride = s_.D * s_.c();
     args.saved_stride = s_.saved * s_.H;
     args.is_projected = layer_.is_projected();
     return args;
@@ -95,7 +95,7 @@ class ForwardPass {
     args.t = t;
     args.x_gates = pointer(x_gates_, t * s_.B * s_.G * s_.H);
     args.output = pointer(outputs_.output, t * s_.B * args.output_stride + d_ * s_.P);
-    args.cells = pointer(outputs_.cells, t * s_.B * args.cells_stride + d_ * s_.H);
+    args.cells = pointer(outputs_.cells, t * s_.B * args.cells_stride + d_ * s_.c());
     args.saved = pointer(outputs_.saved, (d_ * s_.T + t) * s_.B * args.saved_stride);
   }
 
@@ -124,7 +124,7 @@ class ForwardPass {
   at::Tensor weight_hh_, weight_hr_;  // operands [P, G*H], [H, P]
   at::Tensor bias_ih_, bias_hh_;      // arithmetic [G*H] or undefined
   at::Tensor x_gates_, h_gates_;      // arithmetic [T*B, G*H], [B, G*H]
-  at::Tensor carry_h_, carry_c_;      // operand [B, P], arithmetic [B, H] or undefined
+  at::Tensor carry_h_, carry_c_;      // operand [B, P], arithmetic [B, C] or undefined
   at::Tensor operand_, projected_;    // operand [B, H], arithmetic [B, P] or undefined
 };
 

@@ -80,7 +80,8 @@ struct BackwardStep {  // over H units
       load_states(b, u, prev, next);
       Cell::backward(saved, prev, next, d_state, dx, dg);
       if (!a.dh_cell) *at<A>(a.carry_dh, b * a.P + u) = d_state[0];
-      if constexpr (Cell::kStates == 2) *at<A>(a.carry_dc, b * a.H + u) = d_state[1];
+      FC_UNROLL
+      for (int k = 1; k < Cell::kStates; ++k) *carry_dc(b, k, u) = d_state[k];
     } else {
       for (int k = 0; k < Cell::kGates; ++k) dx[k] = dg[k] = A(0);
       if (!a.dh_cell) *at<A>(a.carry_dh, b * a.P + u) = arriving_dh<A>(a, b, u);
@@ -90,6 +91,9 @@ struct BackwardStep {  // over H units
   }
 
  private:
+  FC_HD A* carry_dc(std::int64_t b, int k, std::int64_t u) const {
+    return at<A>(a.carry_dc, (b * (Cell::kStates - 1) + k - 1) * a.H + u);
+  }
   FC_HD void load_d_state(std::int64_t b, std::int64_t u, A (&d_state)[Cell::kStates]) const {
     const bool cut = a.rows.cut_after(a.t, b);
     if (a.dh_cell) {
@@ -98,9 +102,10 @@ struct BackwardStep {  // over H units
       d_state[0] = cut ? A(0) : arriving_dh<A>(a, b, u);
       if (a.d_output) d_state[0] += static_cast<A>(*at<T>(a.d_output, b * a.d_output_stride + u));
     }
-    if constexpr (Cell::kStates == 2) {
-      d_state[1] = cut ? A(0) : *at<A>(a.carry_dc, b * a.H + u);
-      if (a.d_cells) d_state[1] += *at<A>(a.d_cells, b * a.d_cells_stride + u);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      d_state[k] = cut ? A(0) : *carry_dc(b, k, u);
+      if (a.d_cells) d_state[k] += *at<A>(a.d_cells, b * a.d_cells_stride + (k - 1) * a.H + u);
     }
   }
   FC_HD void load_saved(std::int64_t b, std::int64_t u, A (&saved)[Cell::kSaved]) const {
@@ -114,10 +119,12 @@ struct BackwardStep {  // over H units
                          A (&next)[Cell::kStates]) const {
     prev[0] = a.dh_cell ? A(0) : static_cast<A>(*at<M>(a.h_previous, b * a.P + u));
     next[0] = A(0);
-    if constexpr (Cell::kStates == 2) {
-      prev[1] =
-          entering_state<A, A, T>(a.rows, a.t, b, u, a.cells_all, a.cells_all_stride, a.c_0, a.H);
-      next[1] = *at<A>(a.cells_all, (a.t * a.rows.B + b) * a.cells_all_stride + u);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      const std::int64_t j = (k - 1) * a.H + u;
+      prev[k] =
+          entering_state<A, A, T>(a.rows, a.t, b, j, a.cells_all, a.cells_all_stride, a.c_0, a.C);
+      next[k] = *at<A>(a.cells_all, (a.t * a.rows.B + b) * a.cells_all_stride + j);
     }
   }
   FC_HD void store_gates(void* gates, std::int64_t b, std::int64_t u,
@@ -161,8 +168,8 @@ struct FinishStep {  // over max(P, H) units
     using A = typename Types::A;
     const bool cut = a.rows.cut_initial(b);
     if (u < a.P) *at<A>(a.d_h_0, b * a.P + u) = cut ? A(0) : arriving_dh<A>(a, b, u);
-    if (u < a.H && a.carry_dc) {
-      *at<A>(a.d_c_0, b * a.H + u) = cut ? A(0) : *at<A>(a.carry_dc, b * a.H + u);
+    for (std::int64_t j = u; u < a.H && j < a.C; j += a.H) {
+      *at<A>(a.d_c_0, b * a.C + j) = cut ? A(0) : *at<A>(a.carry_dc, b * a.C + j);
     }
   }
 };

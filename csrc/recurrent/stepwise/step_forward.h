@@ -53,9 +53,9 @@ struct StartStep {  // over max(P, H) units
       const A h = a.h_0 && !cut ? static_cast<A>(*at<T>(a.h_0, b * a.P + u)) : A(0);
       *at<M>(a.carry_h, b * a.P + u) = static_cast<M>(h);
     }
-    if (u < a.H && a.carry_c) {
-      const A c = a.c_0 && !cut ? static_cast<A>(*at<T>(a.c_0, b * a.H + u)) : A(0);
-      *at<A>(a.carry_c, b * a.H + u) = c;
+    for (std::int64_t j = u; u < a.H && j < a.C; j += a.H) {
+      const A c = a.c_0 && !cut ? static_cast<A>(*at<T>(a.c_0, b * a.C + j)) : A(0);
+      *at<A>(a.carry_c, b * a.C + j) = c;
     }
   }
 };
@@ -87,11 +87,13 @@ struct ForwardStep {  // over H units
     load_gates(a.x_gates, a.bias_ih, b, u, a.H, x);
     load_gates(a.h_gates, a.bias_hh, b, u, a.H, g);
     state[0] = a.is_projected ? A(0) : static_cast<A>(*at<M>(a.carry_h, b * a.H + u));
-    if constexpr (Cell::kStates == 2) state[1] = *at<A>(a.carry_c, b * a.H + u);
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) state[k] = *carry_c(b, k, u);
     Cell::forward(x, g, state, saved);
-    if constexpr (Cell::kStates == 2) {
-      *at<A>(a.carry_c, b * a.H + u) = a.rows.cut_after(a.t, b) ? A(0) : state[1];
-      if (a.cells) *at<A>(a.cells, b * a.cells_stride + u) = state[1];
+    FC_UNROLL
+    for (int k = 1; k < Cell::kStates; ++k) {
+      *carry_c(b, k, u) = a.rows.cut_after(a.t, b) ? A(0) : state[k];
+      if (a.cells) *at<A>(a.cells, b * a.cells_stride + (k - 1) * a.H + u) = state[k];
     }
     if (a.saved) {
       FC_UNROLL
@@ -106,12 +108,17 @@ struct ForwardStep {  // over H units
   }
 
  private:
+  FC_HD A* carry_c(std::int64_t b, int k, std::int64_t u) const {
+    return at<A>(a.carry_c, (b * (Cell::kStates - 1) + k - 1) * a.H + u);
+  }
   FC_HD void save(std::int64_t b, int k, std::int64_t u, A value) const {
     *at<T>(a.saved, b * a.saved_stride + k * a.H + u) = static_cast<T>(value);
   }
   // Past the row's end: the state stays as it is, all that is stored is zero.
   FC_HD void store_absent(std::int64_t b, std::int64_t u) const {
-    if (Cell::kStates == 2 && a.cells) *at<A>(a.cells, b * a.cells_stride + u) = A(0);
+    for (int k = 1; a.cells && k < Cell::kStates; ++k) {
+      *at<A>(a.cells, b * a.cells_stride + (k - 1) * a.H + u) = A(0);
+    }
     if (a.saved) {
       for (int k = 0; k < Cell::kSaved + (a.is_projected ? 1 : 0); ++k) save(b, k, u, A(0));
     }

@@ -117,7 +117,7 @@ class RowwiseRun {
   void fill(RowStepArgs& a) {
     a.rows = {p_.lengths.empty() ? nullptr : lengths_.data(), nullptr, c_.T, c_.B, c_.reverse};
     if (!p_.resets.empty()) a.rows.resets = reinterpret_cast<const bool*>(resets_.data());
-    a.H = c_.H;
+    a.H = c_.H, a.C = kHasC ? c_.H : 0;
     a.h_0 = address(h_0_), a.c_0 = kHasC ? address(c_0_) : nullptr;
     a.bias_ih = address(b_ih_), a.bias_hh = address(b_hh_);
     a.norm_ih = address(norm_ih_);
@@ -140,7 +140,8 @@ class RowwiseRun {
   }
   template <class Kernel, class Args>
   void launch_rows(Kernel kernel, const Args& args) const {
-    simt::launch({unsigned(c_.B)}, {row_threads(c_.H)}, kRowSharedBytes, options_, kernel, args);
+    const Grid grid = grid_of_rows(c_.B, c_.H);
+    simt::launch({grid.blocks}, {grid.threads}, grid.shared_bytes, options_, kernel, args);
   }
 
   // ---- the engine's loops ----

@@ -96,7 +96,7 @@ struct Step {
   StepForwardArgs forward() {
     StepForwardArgs a{};
     a.rows = {nullptr, nullptr, kSteps, B, false};
-    a.t = 1, a.H = a.P = H;
+    a.t = 1, a.H = a.P = H, a.C = H * (Cell::kStates - 1);
     a.x_gates = x_gates.values.data(), a.h_gates = h_gates.values.data();
     a.bias_ih = a.bias_hh = bias.values.data();
     a.carry_h = carry_h.values.data();
@@ -108,7 +108,7 @@ struct Step {
   StepBackwardArgs backward() {
     StepBackwardArgs a{};
     a.rows = {nullptr, nullptr, kSteps, B, false};
-    a.t = 1, a.H = a.P = H;
+    a.t = 1, a.H = a.P = H, a.C = H * (Cell::kStates - 1);
     a.d_output = d_output.values.data(), a.d_cells = d_cells.values.data();
     a.saved = saved.values.data(), a.cells_all = cells.values.data();
     a.h_previous = h_previous.values.data(), a.carry_dh = carry_dh.values.data();

@@ -5,6 +5,8 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "recurrent/compiled/cuda/kernels.h"
+#include "recurrent/compiled/registry.h"
 #include "recurrent/elementwise/cuda/launch.h"
 #include "recurrent/gate_gradients.h"
 #include "recurrent/stepwise/stepwise.h"
@@ -13,6 +15,8 @@ namespace fastcells::elementwise {
 namespace {
 
 void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+
+void check(int error) { C10_CUDA_CHECK(static_cast<cudaError_t>(error)); }
 
 // What both ways of one direction have.
 template <class Args>
@@ -23,9 +27,9 @@ Args arguments(const Layer& layer, int64_t d) {
   a.rows = layer.rows(d);
   a.H = s.H, a.I = s.I, a.raw_column = layer.raw_column(d);
   a.input = pointer(layer.input);
-  a.h_0 = pointer(layer.h_0, d * s.B * s.H), a.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  a.h_0 = pointer(layer.h_0, d * s.B * s.H), a.c_0 = pointer(layer.c_0, d * s.B * s.c());
   a.unit_weights = pointer(w.weight_hh), a.skip_scale = pointer(w.skip_scale);
-  a.output_stride = a.cells_stride = s.D * s.H, a.saved_stride = s.saved * s.H;
+  a.output_stride = s.D * s.H, a.cells_stride = s.D * s.c(), a.saved_stride = s.saved * s.H;
   return a;
 }
 
@@ -40,13 +44,16 @@ class CudaElementwiseEngine final : public Engine {
       const at::Tensor x_gates = product(x, w.weight_ih.t(), layer.arithmetic());
       auto a = arguments<LaneForwardArgs>(layer, d);
       a.x_gates = pointer(x_gates), a.bias = pointer(w.bias_ih);
-      a.output = pointer(outputs.output, d * s.H), a.cells = pointer(outputs.cells, d * s.H);
-      a.h_n = pointer(outputs.h_n, d * s.B * s.H), a.c_n = pointer(outputs.c_n, d * s.B * s.H);
+      a.output = pointer(outputs.output, d * s.H), a.cells = pointer(outputs.cells, d * s.c());
+      a.h_n = pointer(outputs.h_n, d * s.B * s.H), a.c_n = pointer(outputs.c_n, d * s.B * s.c());
       a.saved = pointer(outputs.saved, d * s.T * s.B * a.saved_stride);
+      if (compiled::is_compiled(layer.cell.kind)) {
+        check(compiled::launch(layer.cell.kind, layer.storage, a, stream()));
+        continue;
+      }
       dispatch_elementwise_cell(layer.cell.kind, [&](auto cell) {
         using Cell = typename decltype(cell)::type;
-        C10_CUDA_CHECK(
-            static_cast<cudaError_t>(launch_lanes_forward<Cell>(layer.storage, a, stream())));
+        check(launch_lanes_forward<Cell>(layer.storage, a, stream()));
       });
     }
     return outputs;
@@ -61,7 +68,7 @@ class CudaElementwiseEngine final : public Engine {
     const at::Tensor x = operand_rows(layer, layer.input.scalar_type());
     const at::Tensor d_h_0 = at::empty({s.D, s.B, s.H}, arithmetic);
     const at::Tensor d_c_0 =
-        layer.cell.states == 2 ? at::empty({s.D, s.B, s.H}, arithmetic) : at::Tensor();
+        layer.cell.has_c() ? at::empty({s.D, s.B, s.c()}, arithmetic) : at::Tensor();
     InputGradients result;
     at::Tensor d_input;  // arithmetic [T*B, I]
     for (int64_t d = 0; d < s.D; ++d) {
@@ -95,17 +102,19 @@ class CudaElementwiseEngine final : public Engine {
                        int64_t d, const Written& to) {
     const auto& s = layer.sizes;
     auto a = arguments<LaneBackwardArgs>(layer, d);
-    a.output = pointer(outputs.output, d * s.H), a.cells = pointer(outputs.cells, d * s.H);
+    a.output = pointer(outputs.output, d * s.H), a.cells = pointer(outputs.cells, d * s.c());
     a.saved = pointer(outputs.saved, d * s.T * s.B * a.saved_stride);
-    a.d_output = pointer(grads.output, d * s.H), a.d_cells = pointer(grads.cells, d * s.H);
-    a.d_h_n = pointer(grads.h_n, d * s.B * s.H), a.d_c_n = pointer(grads.c_n, d * s.B * s.H);
+    a.d_output = pointer(grads.output, d * s.H), a.d_cells = pointer(grads.cells, d * s.c());
+    a.d_h_n = pointer(grads.h_n, d * s.B * s.H), a.d_c_n = pointer(grads.c_n, d * s.B * s.c());
     a.dx_gates = pointer(to.dx_gates), a.d_units = pointer(to.d_units);
     a.d_raw = pointer(to.d_raw);
-    a.d_h_0 = pointer(to.d_h_0, d * s.B * s.H), a.d_c_0 = pointer(to.d_c_0, d * s.B * s.H);
+    a.d_h_0 = pointer(to.d_h_0, d * s.B * s.H), a.d_c_0 = pointer(to.d_c_0, d * s.B * s.c());
+    if (compiled::is_compiled(layer.cell.kind)) {
+      return check(compiled::launch(layer.cell.kind, layer.storage, a, stream()));
+    }
     dispatch_elementwise_cell(layer.cell.kind, [&](auto cell) {
       using Cell = typename decltype(cell)::type;
-      C10_CUDA_CHECK(
-          static_cast<cudaError_t>(launch_lanes_backward<Cell>(layer.storage, a, stream())));
+      check(launch_lanes_backward<Cell>(layer.storage, a, stream()));
     });
   }
   // sums: [V + 1, H], over the rows.

@@ -8,9 +8,10 @@ namespace fastcells {
 template <class OneLane>
 int launch_lanes(const OneLane& lane, void* stream) {
   const std::int64_t rows = lane.a.rows.B, units = lane.a.H;
-  const auto blocks = static_cast<unsigned>((rows * units + kLaneThreads - 1) / kLaneThreads);
-  if (blocks == 0) return cudaSuccess;
-  lane_kernel<<<blocks, kLaneThreads, 0, static_cast<cudaStream_t>(stream)>>>(lane, rows, units);
+  const Grid grid = grid_of_lanes(rows * units);
+  if (grid.blocks == 0) return cudaSuccess;
+  lane_kernel<<<grid.blocks, grid.threads, 0, static_cast<cudaStream_t>(stream)>>>(lane, rows,
+                                                                                   units);
   return cudaGetLastError();
 }
 

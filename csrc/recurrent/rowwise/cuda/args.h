@@ -18,9 +18,9 @@ namespace fastcells {
 
 struct RowStepArgs {
   Rows rows;
-  std::int64_t t, H;
+  std::int64_t t, H, C;      // C: columns of c, H for each state beside h
   const void* h_0;           // T [B, H] or nullptr: zeros
-  const void* c_0;           // T [B, H] or nullptr: zeros
+  const void* c_0;           // T [B, C] or nullptr: zeros
   const void* bias_ih;       // T [G*H] or nullptr
   const void* bias_hh;       // T [G*H] or nullptr
   const void* norm_ih;       // T [G*H] gain of W x, together with norm_hh, or nullptr
@@ -38,23 +38,23 @@ struct RowForwardArgs : RowStepArgs {
   const void* x_gates;  // A [T, B, G*H] without bias
   const void* h_gates;  // A [B, G*H] of this step, without bias
   void* carry_h;        // T [B, H] in, out: the h that enters the step, then the next one
-  void* carry_c;        // A [B, H] in, out; nullptr for a cell without c
+  void* carry_c;        // A [B, C] in, out; nullptr for a cell without c
   void* dropped_h;      // T [B, H] out: h as the product takes it, or nullptr: as it is
   void* new_c;          // A [B, 2, H] scratch where c is normalised: c and the gate of h
   void* output;         // T [T, B, H] out: 0 where a step does not exist
-  void* cells;          // A [T, B, H] out, or nullptr: not wanted
+  void* cells;          // A [T, B, C] out, or nullptr: not wanted
   void* saved;          // out, or nullptr: no way back
 };
 
 struct RowBackwardArgs : RowStepArgs {
   const void* output;  // T [T, B, H]: the forward pass's
-  const void* cells;   // A [T, B, H] or nullptr: a cell without c
+  const void* cells;   // A [T, B, C] or nullptr: a cell without c
   const void* saved;
   const void* d_output;    // T [T, B, H] or nullptr: zero
-  const void* d_cells;     // A [T, B, H] or nullptr: zero
+  const void* d_cells;     // A [T, B, C] or nullptr: zero
   void* carry_dh;          // A [B, H] in, out: gradient of h after the step, then before it,
   const void* product_dh;  // A [B, H]   short of this product (dg W_hh of the step handled last)
-  void* carry_dc;          // A [B, H] in, out; nullptr for a cell without c
+  void* carry_dc;          // A [B, C] in, out; nullptr for a cell without c
   void* gate_rows;         // A [B, 2, G*H] scratch: gradients of the gates as the cell takes them
   void* c_rows;            // A [B, 3, H] scratch where c is normalised
   // Operands of the products: of W x and W h, and the h that entered; 0 where a step does not
@@ -71,7 +71,7 @@ struct RowBackwardArgs : RowStepArgs {
   void* d_units;    // A [B, V, H]
   // At the end.
   void* d_h_0;  // A [B, H] out
-  void* d_c_0;  // A [B, H] out, or nullptr
+  void* d_c_0;  // A [B, C] out, or nullptr
 };
 
 }  // namespace fastcells

@@ -24,7 +24,9 @@ struct RowFinish {  // over H units: gradients of the initial states
     const std::int64_t i = b * a.H + u;
     const bool cut = a.rows.cut_initial(b);
     *at<A>(a.d_h_0, i) = cut ? A(0) : arriving_row_dh<A>(a, b, u);
-    if (a.carry_dc) *at<A>(a.d_c_0, i) = cut ? A(0) : *at<A>(a.carry_dc, i);
+    for (std::int64_t j = b * a.C + u; j < (b + 1) * a.C; j += a.H) {
+      *at<A>(a.d_c_0, j) = cut ? A(0) : *at<A>(a.carry_dc, j);
+    }
   }
 };
 
@@ -72,9 +74,10 @@ class RowBackward {
   }
   FC_DEVICE void load_entering(std::int64_t u, A (&prev)[N]) const {
     prev[0] = entering_h(u);
-    if constexpr (N == 2) {
-      prev[1] =
-          entering_state<A, A, T>(a_.rows, a_.t, b_, u, a_.cells, a_.cells_stride, a_.c_0, a_.H);
+    FC_UNROLL
+    for (int k = 1; k < N; ++k) {
+      prev[k] = entering_state<A, A, T>(a_.rows, a_.t, b_, (k - 1) * a_.H + u, a_.cells,
+                                        a_.cells_stride, a_.c_0, a_.C);
     }
   }
   // What the cell saved, kept or computed again.
@@ -103,13 +106,15 @@ class RowBackward {
     if (a_.d_output) all += gates_.value(a_.d_output, frame_ * a_.output_stride + u);
     return split(NoiseKind::kZoneoutH, u, all, of_old);
   }
-  FC_DEVICE A new_dc(std::int64_t u, A& of_old) const {
-    A all = a_.rows.cut_after(a_.t, b_) ? A(0) : *carry_dc(u);
-    if (a_.d_cells) all += *at<A>(a_.d_cells, frame_ * a_.cells_stride + u);
+  FC_DEVICE A new_dc(std::int64_t u, A& of_old, int k = 1) const {
+    A all = a_.rows.cut_after(a_.t, b_) ? A(0) : *carry_dc(u, k);
+    if (a_.d_cells) all += *at<A>(a_.d_cells, frame_ * a_.cells_stride + (k - 1) * a_.H + u);
     return split(NoiseKind::kZoneoutC, u, all, of_old);
   }
   FC_DEVICE A* carry_dh(std::int64_t u) const { return at<A>(a_.carry_dh, b_ * a_.H + u); }
-  FC_DEVICE A* carry_dc(std::int64_t u) const { return at<A>(a_.carry_dc, b_ * a_.H + u); }
+  FC_DEVICE A* carry_dc(std::int64_t u, int k = 1) const {
+    return at<A>(a_.carry_dc, b_ * a_.C + (k - 1) * a_.H + u);
+  }
 
   // ---- the cell ----
 
@@ -119,9 +124,15 @@ class RowBackward {
     load_saved(u, prev, saved);
     next[0] = A(0);
     d_state[0] = new_dh(u, of_old[0]);
-    if constexpr (N == 2) {
-      next[1] = Cell::new_c(saved, prev[1]);
-      d_state[1] = new_dc(u, of_old[1]);
+    FC_UNROLL
+    for (int k = 1; k < N; ++k) {
+      // A cell that cannot give c' again, or does not compute it anew, has no zoneout of it.
+      if constexpr (requires { Cell::new_c(saved, prev[1]); }) {
+        next[k] = Cell::new_c(saved, prev[1]);
+      } else {
+        next[k] = *at<A>(a_.cells, frame_ * a_.cells_stride + (k - 1) * a_.H + u);
+      }
+      d_state[k] = new_dc(u, of_old[k], k);
     }
     if constexpr (V > 0) {
       A units[V], d_units[V];
@@ -133,7 +144,8 @@ class RowBackward {
       Cell::backward(saved, prev, next, d_state, dx, dg);
     }
     *carry_dh(u) = d_state[0] + of_old[0];
-    if constexpr (N == 2) *carry_dc(u) = d_state[1] + of_old[1];
+    FC_UNROLL
+    for (int k = 1; k < N; ++k) *carry_dc(u, k) = d_state[k] + of_old[k];
     put_gates(u, dx, dg, sums);
   }
 

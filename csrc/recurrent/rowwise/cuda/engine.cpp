@@ -6,6 +6,8 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "recurrent/compiled/cuda/kernels.h"
+#include "recurrent/compiled/registry.h"
 #include "recurrent/gate_gradients.h"
 #include "recurrent/rowwise/cuda/launch.h"
 #include "recurrent/stepwise/stepwise.h"
@@ -17,9 +19,13 @@ void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
 void check(int error) { C10_CUDA_CHECK(static_cast<cudaError_t>(error)); }
 
-// f(TypeTag<Cell>), a launcher of the layer's cell.
-template <class F>
-void launch(const Layer& layer, const F& f) {
+// f(TypeTag<Cell>), a launcher of the layer's cell, or the kernels of one that was compiled by
+// itself.
+template <class Args, class F>
+void launch(const Layer& layer, const Args& args, const F& f) {
+  if (compiled::is_compiled(layer.cell.kind)) {
+    return check(compiled::launch(layer.cell.kind, layer.storage, args, stream()));
+  }
   dispatch_rowwise_cell(layer.cell.kind, [&](auto cell) { check(f(cell)); });
 }
 
@@ -30,8 +36,8 @@ Args arguments(const Layer& layer, int64_t d) {
   const DirectionWeights& w = layer.weights[d];
   Args a{};
   a.rows = layer.rows(d);
-  a.H = s.H;
-  a.h_0 = pointer(layer.h_0, d * s.B * s.H), a.c_0 = pointer(layer.c_0, d * s.B * s.H);
+  a.H = s.H, a.C = s.c();
+  a.h_0 = pointer(layer.h_0, d * s.B * s.H), a.c_0 = pointer(layer.c_0, d * s.B * s.c());
   a.bias_ih = pointer(w.bias_ih), a.bias_hh = pointer(w.bias_hh);
   a.norm_ih = pointer(w.norm_ih), a.norm_hh = pointer(w.norm_hh);
   a.norm_gates = pointer(w.norm_gates);
@@ -43,7 +49,7 @@ Args arguments(const Layer& layer, int64_t d) {
     const auto* const x = w.noise.const_data_ptr<double>();
     a.noise = {x[0], x[1], x[2], x[3], x[4]};
   }
-  a.output_stride = a.cells_stride = s.D * s.H, a.saved_stride = s.saved * s.H;
+  a.output_stride = s.D * s.H, a.cells_stride = s.D * s.c(), a.saved_stride = s.saved * s.H;
   return a;
 }
 
@@ -58,19 +64,19 @@ void run_forward(const Layer& layer, int64_t d, const at::Tensor& x, const Layer
   const at::Tensor carry_h = at::empty({s.B, s.H}, storage);
   const at::Tensor dropped_h = a.noise.drops() ? at::empty_like(carry_h) : at::Tensor();
   const at::Tensor carry_c =
-      layer.cell.states == 2 ? at::empty({s.B, s.H}, arithmetic) : at::Tensor();
+      layer.cell.has_c() ? at::empty({s.B, s.c()}, arithmetic) : at::Tensor();
   const at::Tensor new_c =
       layer.normalises_c() ? at::empty({s.B, 2, s.H}, arithmetic) : at::Tensor();
   a.x_gates = pointer(x_gates), a.h_gates = pointer(h_gates);
   a.carry_h = pointer(carry_h), a.carry_c = pointer(carry_c);
   a.dropped_h = pointer(dropped_h), a.new_c = pointer(new_c);
-  a.output = pointer(outputs.output, d * s.H), a.cells = pointer(outputs.cells, d * s.H);
+  a.output = pointer(outputs.output, d * s.H), a.cells = pointer(outputs.cells, d * s.c());
   a.saved = pointer(outputs.saved, d * s.T * s.B * a.saved_stride);
   check(launch_row_start(layer.storage, a, stream()));
   for (int64_t i = 0; i < s.T; ++i) {
     a.t = a.rows.reverse ? s.T - 1 - i : i;
     product_out(h_gates, dropped_h.defined() ? dropped_h : carry_h, w.weight_hh.t());
-    launch(layer, [&](auto cell) {
+    launch(layer, a, [&](auto cell) {
       return launch_row_forward<typename decltype(cell)::type>(layer.storage, a, stream());
     });
   }
@@ -90,13 +96,13 @@ class BackwardPass {
         arithmetic_(layer.input.options().dtype(layer.arithmetic())),
         args_(arguments<RowBackwardArgs>(layer, direction)) {
     args_.output = pointer(outputs.output, d_ * s_.H);
-    args_.cells = pointer(outputs.cells, d_ * s_.H);
+    args_.cells = pointer(outputs.cells, d_ * s_.c());
     args_.saved = pointer(outputs.saved, d_ * s_.T * s_.B * args_.saved_stride);
     args_.d_output = pointer(grads.output, d_ * s_.H);
-    args_.d_cells = pointer(grads.cells, d_ * s_.H);
-    carry_dh_ = initial_carry(grads.h_n), product_dh_ = empty({s_.B, s_.H});
+    args_.d_cells = pointer(grads.cells, d_ * s_.c());
+    carry_dh_ = initial_carry(grads.h_n, s_.H), product_dh_ = empty({s_.B, s_.H});
     args_.carry_dh = pointer(carry_dh_);
-    if (layer.cell.states == 2) carry_dc_ = initial_carry(grads.c_n);
+    if (layer.cell.has_c()) carry_dc_ = initial_carry(grads.c_n, s_.c());
     args_.carry_dc = pointer(carry_dc_);
     make_gates();
     make_sums();
@@ -107,7 +113,7 @@ class BackwardPass {
     const int64_t rows = s_.B;
     for (int64_t i = 0; i < s_.T; ++i) {
       args_.t = args_.rows.reverse ? i : s_.T - 1 - i;
-      launch(layer_, [&](auto cell) {
+      launch(layer_, args_, [&](auto cell) {
         return launch_row_backward<typename decltype(cell)::type>(layer_.storage, args_, stream());
       });
       product_out(product_dh_, gates_.dg_gates.narrow(0, args_.t * rows, rows),
@@ -121,7 +127,7 @@ class BackwardPass {
   }
 
   const at::Tensor& d_h_0() const { return d_h_0_; }  // [B, H] arithmetic
-  const at::Tensor& d_c_0() const { return d_c_0_; }  // [B, H] arithmetic or undefined
+  const at::Tensor& d_c_0() const { return d_c_0_; }  // [B, C] arithmetic or undefined
   // [T*B, I] arithmetic
   at::Tensor d_input() const { return gates_.d_input(layer_, d_); }
   // Of the weights that are needed, in storage.
@@ -143,8 +149,8 @@ class BackwardPass {
 
  private:
   at::Tensor empty(at::IntArrayRef shape) const { return at::empty(shape, arithmetic_); }
-  at::Tensor initial_carry(const at::Tensor& grad) const {
-    if (!grad.defined()) return at::zeros({s_.B, s_.H}, arithmetic_);
+  at::Tensor initial_carry(const at::Tensor& grad, int64_t width) const {
+    if (!grad.defined()) return at::zeros({s_.B, width}, arithmetic_);
     return grad.select(0, d_).to(arithmetic_.dtype(), false, /*copy=*/true).contiguous();
   }
   void make_gates() {
@@ -209,7 +215,7 @@ class CudaRowwiseEngine final : public Engine {
     const at::Tensor x = operand_rows(layer, layer.input.scalar_type());
     InputGradients result;
     if (needs.h_0) result.h_0 = at::empty({s.D, s.B, s.H}, storage);
-    if (needs.c_0) result.c_0 = at::empty({s.D, s.B, s.H}, storage);
+    if (needs.c_0) result.c_0 = at::empty({s.D, s.B, s.c()}, storage);
     at::Tensor d_input;  // arithmetic [T*B, I]
     for (int64_t d = 0; d < s.D; ++d) {
       BackwardPass pass(layer, d, complete, grads, needs.weights[d]);

@@ -17,7 +17,9 @@ struct RowStart {  // over H units: the states that enter the first step
     if (a.dropped_h) {
       *at<T>(a.dropped_h, i) = static_cast<T>(drop_factor<A>(a.noise, b, u) * static_cast<A>(h));
     }
-    if (a.carry_c) *at<A>(a.carry_c, i) = a.c_0 && !cut ? static_cast<A>(*at<T>(a.c_0, i)) : A(0);
+    for (std::int64_t j = b * a.C + u; j < (b + 1) * a.C; j += a.H) {
+      *at<A>(a.carry_c, j) = a.c_0 && !cut ? static_cast<A>(*at<T>(a.c_0, j)) : A(0);
+    }
   }
 };
 
@@ -51,7 +53,8 @@ class RowForward {
     A x[G], g[G], state[N], saved[K];
     gates_.load(u, x, g);
     state[0] = static_cast<A>(*at<T>(a_.carry_h, b_ * a_.H + u));
-    if constexpr (N == 2) state[1] = *at<A>(a_.carry_c, b_ * a_.H + u);
+    FC_UNROLL
+    for (int k = 1; k < N; ++k) state[k] = *carry_c(k, u);
     gates_.run(u, x, g, state, saved);
     if (a_.saved) save(u, saved);
     if constexpr (kHasOutputGate<Cell>) {
@@ -70,11 +73,14 @@ class RowForward {
       const A c = *new_c(0, u);
       const A inner =
           of_c.normalised(0, c) * gates_.value(a_.norm_c, u) + gates_.shift(a_.norm_c_bias, u);
-      const A state[2] = {Cell::output(*new_c(1, u), inner), a_.carries_norm ? inner : c};
+      const A state[N] = {Cell::output(*new_c(1, u), inner), a_.carries_norm ? inner : c};
       store_states(u, state);
     });
   }
 
+  FC_DEVICE A* carry_c(int k, std::int64_t u) const {
+    return at<A>(a_.carry_c, (b_ * (N - 1) + k - 1) * a_.H + u);
+  }
   FC_DEVICE A* new_c(int part, std::int64_t u) const {
     return at<A>(a_.new_c, (2 * b_ + part) * a_.H + u);
   }
@@ -106,18 +112,20 @@ class RowForward {
       const A operand = cut ? A(0) : drop_factor<A>(a_.noise, b_, u) * static_cast<A>(h);
       *at<T>(a_.dropped_h, b_ * a_.H + u) = static_cast<T>(operand);
     }
-    if constexpr (N == 2) {
-      A* const carried_c = at<A>(a_.carry_c, b_ * a_.H + u);
-      const A c = blend(NoiseKind::kZoneoutC, u, *carried_c, state[1]);
-      if (a_.cells) *at<A>(a_.cells, frame_ * a_.cells_stride + u) = c;
-      *carried_c = cut ? A(0) : c;
+    FC_UNROLL
+    for (int k = 1; k < N; ++k) {
+      const A c = blend(NoiseKind::kZoneoutC, u, *carry_c(k, u), state[k]);
+      if (a_.cells) *at<A>(a_.cells, frame_ * a_.cells_stride + (k - 1) * a_.H + u) = c;
+      *carry_c(k, u) = cut ? A(0) : c;
     }
   }
   // Zeros where the row has no step.
   FC_DEVICE void clear() const {
     for_own(a_.H, [&](std::int64_t u) {
       *at<T>(a_.output, frame_ * a_.output_stride + u) = T(0.0f);
-      if (a_.cells) *at<A>(a_.cells, frame_ * a_.cells_stride + u) = A(0);
+      for (int k = 1; a_.cells && k < N; ++k) {
+        *at<A>(a_.cells, frame_ * a_.cells_stride + (k - 1) * a_.H + u) = A(0);
+      }
     });
     if (!a_.saved) return;
     for_own(a_.saved_stride, [&](std::int64_t j) {

@@ -9,8 +9,8 @@ namespace fastcells {
 template <class Kernel, class Args>
 int launch_rows(Kernel kernel, const Args& args, void* stream) {
   if (args.rows.B * args.H == 0) return cudaSuccess;
-  kernel<<<unsigned(args.rows.B), row_threads(args.H), kRowSharedBytes,
-           static_cast<cudaStream_t>(stream)>>>(args);
+  const Grid grid = grid_of_rows(args.rows.B, args.H);
+  kernel<<<grid.blocks, grid.threads, grid.shared_bytes, static_cast<cudaStream_t>(stream)>>>(args);
   return cudaGetLastError();
 }
 

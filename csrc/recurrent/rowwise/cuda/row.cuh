@@ -9,23 +9,16 @@
 #include "cuda/warp.cuh"
 #include "math/exponentials.h"
 #include "recurrent/cells/dispatch.h"
+#include "recurrent/cuda/grid.h"
 #include "recurrent/rowwise/cuda/args.h"
 #include "recurrent/rowwise/norm.h"
 #include "recurrent/stepwise/step_backward.h"
 
 namespace fastcells {
 
-constexpr int kMostRowThreads = 256, kMostRowWarps = kMostRowThreads / kLanes;
+static_assert(kWarpThreads == kLanes);
 // Of a multiprocessor, at least: where ptxas may hope for more it spills a register or two.
 constexpr int kLeastRowBlocks = 1;
-constexpr int kMostRowSums = 8;  // two for each gate
-constexpr int kRowSharedBytes = kMostRowWarps * kMostRowSums * int(sizeof(double));
-
-// Of the block of a row: a thread a unit, in whole warps.
-inline unsigned row_threads(std::int64_t H) {
-  const std::int64_t warps = (H + kLanes - 1) / kLanes;
-  return unsigned(kLanes * (warps < 1 ? 1 : warps < kMostRowWarps ? warps : kMostRowWarps));
-}
 
 template <class F>
 FC_DEVICE void for_own(std::int64_t count, const F& f) {
