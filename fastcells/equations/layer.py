@@ -108,6 +108,7 @@ class EquationLayer(_Defined, ElementwiseLayer):
     steps' states of the last layer, `[T, B, D*H]` each: one tensor, or a tuple of several.
     """
 
+    _takes_own_weights: bool
     #: See `_packing_of`; of each direction, once it was asked.
     _packing: list[tuple[list[str], list[str]]] | None = None
 
@@ -152,12 +153,15 @@ class EquationLayer(_Defined, ElementwiseLayer):
     @property
     def cell(self) -> str:  # type: ignore[override]  # as the rates say
         """The cell's name in the ops: with zoneout or dropout it has kernels of its own."""
-        has_noise = bool(self.zoneout or self.zoneout_c or self.recurrent_dropout)
-        return self.definition.name_of(has_noise=has_noise)
+        if self.zoneout or self.zoneout_c or self.recurrent_dropout:
+            return self.definition.name_of(has_noise=True)
+        return self.definition.name
 
-    @property
-    def has_cell_state(self) -> bool:  # type: ignore[override]  # as the definition says
-        return bool(self.definition.specification.states)
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Asked at every call: what the definition says, as the class's own.
+        cls.has_cell_state = bool(cls.definition.specification.states)
+        cls._takes_own_weights = not cls.definition.packs_weights
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         return self.definition.shapes(self._input_width(layer), self.hidden_size, self.bias)
@@ -220,14 +224,13 @@ class EquationLayer(_Defined, ElementwiseLayer):
         data = input.data if isinstance(input, PackedSequence) else input
         if not self._may_run_at_once(data):
             return None
-        joined = join(hx, len(self._names))
-        if joined is None and hx is not None:
+        if hx is not None and (hx := join(hx, len(self._names))) is None:
             return None
-        return super()._run_at_once(input, joined, lengths, resets, want_cells)
+        return super()._run_at_once(input, hx, lengths, resets, want_cells)
 
     def _at_once(self) -> nn.RNNBase:
         """Where the ops take other weights than the layer has, a stand-in with those of a call."""
-        if not self.definition.packs_weights:
+        if self._takes_own_weights:
             return self
         weights = self._current_weights()
         if self._packing is None:

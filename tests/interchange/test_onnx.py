@@ -32,6 +32,7 @@ LAYERS = {
     "lstm_cell": lambda: fastcells.LSTMCell(I, H, bias=False),
     "gru_cell": lambda: fastcells.GRUCell(I, H),
     "min_lstm": lambda: fastcells.MinLSTM(I, H, bidirectional=True),
+    "several_states": lambda: fastcells.cells.slstm(I, H, bidirectional=True),
     "heads": lambda: fastcells.MultiheadAttention(H, 2, batch_first=True),
     "self": lambda: fastcells.SelfAttention(I, H, causal=True),
     "additive": lambda: fastcells.AdditiveAttention(I, I, 5),
@@ -57,6 +58,7 @@ CASES = {
         lstm_cell(x[0], (h[0], h[1]), list(m["lstm_cell"].parameters())),
     ),
     "elementwise, lengths and resets": lambda m, x, n, r, h: m["min_lstm"](x, None, n, r),
+    "own cell of several states": lambda m, x, n, r, h: m["several_states"](x, None, n, r),
     "linear scan": lambda m, x, n, r, h: fastcells.linear_scan(
         torch.sigmoid(x[0, 0]), x, h[0, :, :I], lengths=n, reverse=True
     ),

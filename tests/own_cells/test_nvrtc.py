@@ -2,6 +2,7 @@
 compiles to the two kernels, and what cannot be compiled is told. That they are right:
 test_cuda_engines.py."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def nvcc():
     from project.cuda_check import find_nvcc
 
     found = find_nvcc()
-    if found is None:
-        pytest.skip("needs nvcc")
+    if found is None or not any(map(shutil.which, ("gcc", "clang"))):
+        pytest.skip("needs nvcc, which needs a C++ compiler")
     return found
 
 
