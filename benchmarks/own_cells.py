@@ -48,11 +48,11 @@ def gru(x, h, state, p):
     return n + z * (h.prev - n)
 
 
-@fastcells.cell(gates="r z n", recurrent="vector", recurrent_gates="r z", parameters={"u": 0.5})
+@fastcells.cell(gates="r z n", recurrent="vector")
 def diagonal_gru(x, h, state, p):
-    """fastcells.DiagonalGRU."""
+    """fastcells.DiagonalGRU, but for the order of a product: r (u h) in the place of u (r h)."""
     r, z = torch.sigmoid(x.r + h.r), torch.sigmoid(x.z + h.z)
-    n = torch.tanh(x.n + p.u * (r * h.prev))
+    n = torch.tanh(x.n + r * h.n)
     return n + z * (h.prev - n)
 
 
