@@ -48,18 +48,26 @@ def test_calls_of_these_tests_run_on_the_kernels():
 # ---- float64: everything equals the reference ----
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
 @each_mask
 @each_direction
 @each_cell
-def test_outputs_and_gradients_match_reference(cell, proj_size, directions, masks, bias):
+def test_outputs_and_gradients_match_reference(cell, proj_size, directions, masks):
+    bias = (directions + sum(masks.values())) % 2 == 0  # each mask with and without
     problem = small_problem(cell, directions, proj_size, bias=bias, **masks)
     assert_matches(evaluate(run_kernels, problem), evaluate(run_reference, problem))
 
 
-@pytest.mark.parametrize("T", [1, 2, 20], ids="T{}".format)
-@pytest.mark.parametrize("B", [0, 1, 3], ids="B{}".format)
-@pytest.mark.parametrize("H", [1, 7, 33, 64, 100], ids="H{}".format)
+#: Each two of the sizes meet.
+SHAPES = [
+    pytest.param(T, B, H, id=f"T{T}-B{B}-H{H}")
+    for t, T in enumerate([1, 2, 20])
+    for b, B in enumerate([0, 1, 3])
+    for h, H in enumerate([1, 7, 33, 64, 100])
+    if (t + b + h) % 3 == 0
+]
+
+
+@pytest.mark.parametrize(("T", "B", "H"), SHAPES)
 @each_cell
 def test_shapes_that_miss_tiles_match_reference(cell, proj_size, T, B, H):
     width = (H + 1) // 2 if proj_size else 0
