@@ -1,9 +1,14 @@
 """Fixtures of all tests, and the line at the end that says how accurate the kernels were."""
 
+import os
 import random
 
 import numpy as np
 import pytest
+
+# Before torch loads OpenMP. Tests run in as many processes as there are cores: threads that spin
+# while they wait for each other take the core of the one that they wait for, up to 200 times.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from fastcells.testing import assert_as_accurate_as_torch

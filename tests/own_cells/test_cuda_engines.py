@@ -1,6 +1,7 @@
 """The CUDA engines on cells from equations: emulated_engines.cpp, called by the layers themselves,
 against the reference in float64. What they give NVRTC to compile is in test_nvrtc.py."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import torch
 from torch.utils import cpp_extension
 
 import fastcells
+from fastcells.equations import cache
 from fastcells.equations import definition as definitions
 from fastcells.ops import compiled_cells
 
@@ -23,6 +25,9 @@ pytestmark = pytest.mark.skipif(
     reason="needs the compiled module and a C++ compiler",
 )
 I, H, T, B = 4, 13, 6, 5
+TESTS = ROOT / "tests"
+PLACES = (ROOT / "csrc", HERE, TESTS, TESTS / "cpp", TESTS / "simt" / "include")
+KINDS = (".h", ".cuh", ".cpp")
 
 #: Of csrc, beside the harness: what an op of a GPU runs, but for the launches.
 SOURCES = """ops engine layer compiled/registry stepwise/forward stepwise/backward
@@ -88,16 +93,20 @@ def ops(tmp_path_factory):
     for cell, rates in LAYERS.values():
         definition = definition_of(cell, rates)
         found.setdefault(definition.name, definition)
-    folder = tmp_path_factory.mktemp("engines")
     text = '#include "recurrent/compiled/cuda/export.cuh"\n'
     for k, one in enumerate(found.values()):
         body = one.source.partition('#include "math/elementary.h"\n')[2]
         text += body.replace(f"struct {one.struct} ", f"struct Cell{k} ")
     each = " ".join(f"f(equations::Cell{k}, {k})" for k in range(len(found)))
     text += f'#define FASTCELLS_EACH_CELL(f) {each}\n#include "emulated_engines.cpp"\n'
-    (folder / "cells.cpp").write_text(text)
-    build(folder)
-    torch.ops.load_library(str(folder / "engines.so"))
+    hashed = hashlib.sha256((text + torch.__version__).encode())
+    for path in sorted(p for place in PLACES for p in place.rglob("*.*") if p.suffix in KINDS):
+        hashed.update(path.read_bytes())
+    folder = tmp_path_factory.mktemp("engines")
+    made = cache.library(
+        "engines", hashed.hexdigest()[:16], lambda target: build(folder, text, target)
+    )
+    torch.ops.load_library(str(made))
     made = torch.ops.fastcells_emulated
     for one in found.values():
         facts = one.constants
@@ -108,26 +117,22 @@ def ops(tmp_path_factory):
     return made
 
 
-def build(folder):
-    places = [
-        ROOT / "csrc",
-        HERE,
-        *(ROOT / p for p in ("tests", "tests/cpp", "tests/simt/include")),
-    ]
+def build(folder, text, target):
+    (folder / "cells.cpp").write_text(text)
     flags = ["-std=c++20", "-O0", "-w", "-fPIC", "-fvisibility=hidden", "-DFASTCELLS_EMULATED"]
-    flags += ['-DFASTCELLS_LISTS="recurrent/compiled/no_cells.h"', *(f"-I{p}" for p in places)]
+    flags += ['-DFASTCELLS_LISTS="recurrent/compiled/no_cells.h"', *(f"-I{p}" for p in PLACES)]
     flags += [f for path in cpp_extension.include_paths() for f in ("-isystem", path)]
 
     def compile(source):
-        target = folder / (str(source.relative_to(source.anchor)).replace("/", "-") + ".o")
-        run([*COMPILER, *flags, "-c", str(source), "-o", str(target)])
-        return str(target)
+        made = folder / (str(source.relative_to(source.anchor)).replace("/", "-") + ".o")
+        run([*COMPILER, *flags, "-c", str(source), "-o", str(made)])
+        return str(made)
 
     sources = [ROOT / "csrc" / "recurrent" / f"{name}.cpp" for name in SOURCES]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile, [folder / "cells.cpp", *(s.resolve() for s in sources)]))
     libraries = Path(torch.__file__).parent / "lib"
-    run([*COMPILER, "-shared", *objects, "-o", str(folder / "engines.so"), f"-L{libraries}",
+    run([*COMPILER, "-shared", *objects, "-o", str(target), f"-L{libraries}",
          "-ltorch", "-ltorch_cpu", "-lc10"])  # fmt: skip
 
 

@@ -245,14 +245,17 @@ def includes_of(csrc, path):
     return headers, [next((p for p in pair if p.is_file()), None) for pair in candidates]
 
 
-def check_includes(csrc, path, forbidden, seen=()):
+def check_includes(csrc, path, forbidden):
     """The forbidden headers that a file includes, itself or through another file of csrc."""
-    faults = []
-    for header, file in zip(*includes_of(csrc, path), strict=True):
-        if forbidden.match(header):
-            faults.append(f"{' -> '.join(str(p) for p in (*seen, path))} includes <{header}>")
-        elif file is not None and file.resolve() not in {p.resolve() for p in (*seen, path)}:
-            faults += check_includes(csrc, file, forbidden, (*seen, path))
+    faults, seen = [], {path.resolve()}
+    waiting = [(path,)]  # chains of files, each included by the one before
+    for chain in waiting:
+        for header, file in zip(*includes_of(csrc, chain[-1]), strict=True):
+            if forbidden.match(header):
+                faults.append(f"{' -> '.join(map(str, chain))} includes <{header}>")
+            elif file is not None and file.resolve() not in seen:
+                seen.add(file.resolve())
+                waiting.append((*chain, file))
     return faults
 
 
