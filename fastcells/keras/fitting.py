@@ -140,9 +140,11 @@ def _recurrent(layer: nn.Module, sources: list[KerasLayer]) -> Weights:
     count = 1 if is_cell else layer.num_layers
     directions = 2 if getattr(layer, "bidirectional", False) else 1
     if len(sources) != count:
+        flat = len(sources) == 1 and not sources[0].name
         raise ValueError(
             f"fastcells.keras: {type(layer).__name__} has num_layers={count}, and takes as many "
             f"layers of Keras, got {len(sources)}"
+            + (f" list of {len(sources[0].weights)} arrays: give a list for each" if flat else "")
         )
     found: Weights = {}
     for k, source in enumerate(sources):

@@ -257,6 +257,11 @@ REFUSALS = {
         fastcells.LSTM, {"num_layers": 2}, keras("LSTM"),
         "LSTM has num_layers=2, and takes as many layers of Keras, got 1",
     ),
+    "layers in one flat list": (
+        fastcells.LSTM, {"num_layers": 2}, arrays_of(4) * 2,
+        "LSTM has num_layers=2, and takes as many layers of Keras, got 1 list of 6 arrays: give a "
+        "list for each",
+    ),
     "not built": (
         fastcells.LSTM, {}, keras("LSTM", []),
         "Keras' LSTM 'mem' has no weights. Build it first",
