@@ -16,6 +16,7 @@ Of tests/cpp/recurrent/test_rowwise_kernels.cpp one cell is compiled, for the ti
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -199,8 +200,9 @@ def apply_mutation(mutation, csrc):
     """Writes the mutated header, or stops the script: a list that no longer fits checks nothing."""
     path = csrc / "recurrent" / mutation.header
     text = path.read_text(encoding="utf-8")
-    start = text.index(f"struct {mutation.struct} {{\n")
-    end = text.index("\n};\n", start)
+    found = re.search(rf"struct {re.escape(mutation.struct)}( : .+)? {{\n", text)
+    start = found.start() if found else len(text)
+    end = text.find("\n};\n", start)
     body = text[start:end]
     count = body.count(mutation.old)
     if count != 1:
