@@ -171,21 +171,10 @@ void take_cell(std::uintptr_t entry) {
 }
 
 #ifdef FASTCELLS_WITH_CUDA
-// Takes the image of a compiled cell's CUDA kernels; `facts` are the constants of its struct.
-void take_image(const std::string& name, const std::map<std::string, int>& facts,
+// Takes the image of a compiled cell's CUDA kernels; `constants` are those of its struct.
+void take_image(const std::string& name, const std::map<std::string, int>& constants,
                 at::ScalarType dtype, int compute, const py::bytes& image) {
-  const auto fact = [&](const char* key) {
-    const auto found = facts.find(key);
-    return found == facts.end() ? 0 : found->second;
-  };
-  fastcells::compiled::CellLibrary library{};
-  library.name = name.c_str();
-  library.gates = fact("kGates"), library.states = fact("kStates"), library.saved = fact("kSaved");
-  library.unit_weights = fact("kUnitWeights");
-  library.is_elementwise = facts.contains("kReadsInput");
-  library.additive = library.is_elementwise || fact("kAdditive");
-  library.whole_rows = fact("kWholeRows");
-  const int place = fastcells::compiled::declare(library);
+  const int place = fastcells::compiled::declare(fastcells::compiled::facts_of(name, constants));
   fastcells::compiled::take_image(fastcells::CellKind(fastcells::compiled::kFirst + place),
                                   fastcells::storage_of("take_image", dtype), compute,
                                   std::string(image));
@@ -267,7 +256,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("explain_cuda", &explain_cuda, py::arg("cell"), py::arg("directions"), py::arg("sizes"),
         py::arg("dtype"), py::arg("is_projected"), py::arg("is_training"), py::arg("is_rowwise"),
         "(engine, plan, why not a faster one) of a layer on the current CUDA device.");
-  m.def("take_image", &take_image, py::arg("name"), py::arg("facts"), py::arg("dtype"),
+  m.def("take_image", &take_image, py::arg("name"), py::arg("constants"), py::arg("dtype"),
         py::arg("compute"), py::arg("image"),
         "Takes the CUDA kernels of a compiled cell: compiled/cuda/kernels.h.");
 #endif

@@ -74,7 +74,7 @@ def scan_at_once(
 ) -> Tensor | None: ...
 def take_cell(entry: int) -> None: ...
 def take_image(
-    name: str, facts: dict[str, int], dtype: dtype, compute: int, image: bytes
+    name: str, constants: dict[str, int], dtype: dtype, compute: int, image: bytes
 ) -> None: ...  # of a build with CUDA alone
 def step_at_once(
     cell: str, input: object, h: object, c: object, parameters: dict[str, Any]

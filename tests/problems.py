@@ -39,6 +39,17 @@ MASKS = {
 each_mask = pytest.mark.parametrize(
     "masks", [pytest.param(masks, id=name) for name, masks in MASKS.items()]
 )
+#: Sizes that miss tiles; each two of them meet.
+each_shape = pytest.mark.parametrize(
+    ("T", "B", "H"),
+    [
+        (T, B, H)
+        for t, T in enumerate([1, 2, 20])
+        for b, B in enumerate([0, 1, 3])
+        for h, H in enumerate([1, 7, 33, 64, 100])
+        if (t + b + h) % 3 == 0
+    ],
+)
 #: The cells that torch.nn has: its layer and the arguments it takes besides the sizes.
 TORCH_LAYERS = {
     "rnn_tanh": (torch.nn.RNN, {"nonlinearity": "tanh"}),

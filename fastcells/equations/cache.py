@@ -13,11 +13,15 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-__all__ = ["CACHE_VARIABLE", "CacheError", "folder", "library"]
+__all__ = ["CACHE_VARIABLE", "CacheError", "folder", "hash_of_files", "library", "told"]
 
 CACHE_VARIABLE = "FASTCELLS_CACHE"
 
@@ -94,6 +98,29 @@ def _is_sound(path: Path) -> bool:
         return told["sha256"] == _hash(path)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+@cache
+def hash_of_files(folder: Path, pattern: str) -> str:
+    """Of the files of a folder and below it, their names and contents; read once."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob(pattern)):
+        found.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """A line on stderr while a cell is compiled: how long it took, or that it failed."""
+    start = time.monotonic()
+    print(f"fastcells: compiling {what}, once ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    except BaseException as error:
+        is_late = isinstance(error, subprocess.TimeoutExpired)
+        print(" not done" if is_late else " failed", file=sys.stderr)
+        raise
+    print(f" {time.monotonic() - start:.1f} s", file=sys.stderr)
 
 
 @contextmanager

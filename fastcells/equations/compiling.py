@@ -14,9 +14,7 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import threading
-import time
 import warnings
 from functools import cache
 from pathlib import Path
@@ -27,8 +25,8 @@ import torch
 from .._extension import _C, FastcellsBuildWarning
 from ..ops import compiled_cells
 from . import nvrtc
-from .cache import CacheError, library
-from .errors import CannotCompileError
+from .cache import CacheError, hash_of_files, library, told
+from .errors import CannotCompileError, failure
 
 if TYPE_CHECKING:
     from .definition import Definition
@@ -83,8 +81,6 @@ def headers() -> Path | None:
 
 def translation_unit(definition: Definition, dtype: torch.dtype, instructions: str) -> str:
     """The one file that is compiled: the cell between the kernels' headers and its table."""
-    body = definition.source.partition("#pragma once\n")[2]
-    body = body.replace('#include "math/elementary.h"\n', "")
     storage = STORAGES[dtype]
     storage = storage if storage in ("float", "double") else f"fastcells::{storage}"
     struct = definition.struct
@@ -93,7 +89,7 @@ def translation_unit(definition: Definition, dtype: torch.dtype, instructions: s
 #include "cpu/simd/{instructions}.h"
 
 #include "recurrent/compiled/export.h"
-{body}
+{definition.body}
 extern "C" __attribute__((visibility("default"))) const {library}* fastcells_cell() {{
   static constexpr {library} library =
       fastcells::library_of<fastcells::equations::{struct}, {storage}>();
@@ -137,14 +133,6 @@ def _compiler() -> tuple[tuple[str, ...], str]:
     return tuple(command), done.stdout.partition("\n")[0]
 
 
-@cache
-def _hash_of_headers(place: Path) -> str:
-    found = hashlib.sha256()
-    for path in sorted(place.rglob("*.h")):
-        found.update(path.relative_to(place).as_posix().encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()
-
-
 def _headers() -> Path:
     place = headers()
     if place is None:
@@ -160,7 +148,7 @@ def _library(definition: Definition, dtype: torch.dtype) -> Path:
     instructions = _instructions()
     text = translation_unit(definition, dtype, instructions)
     command, version = _compiler()
-    parts = (text, *command, version, *FLAGS, _hash_of_headers(place))
+    parts = (text, *command, version, *FLAGS, hash_of_files(place, "*.h"))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     what = f"{definition.specification.name} for {str(dtype).removeprefix('torch.')}"
 
@@ -173,25 +161,20 @@ def _library(definition: Definition, dtype: torch.dtype) -> Path:
 
 
 def _run(command: list[str], what: str, source: Path) -> None:
-    start = time.monotonic()
-    print(f"fastcells: compiling {what}, once ...", end="", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=MOST_SECONDS, stdin=subprocess.DEVNULL
-        )
+        with told(what):
+            subprocess.run(
+                command, capture_output=True, text=True, timeout=MOST_SECONDS, check=True,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
     except subprocess.TimeoutExpired:
-        print(" not done", file=sys.stderr)
         raise CannotCompileError(
             f"the compiler was not done after {MOST_SECONDS} s; its file is {source}"
         ) from None
     except OSError as error:
-        print(" failed", file=sys.stderr)
         raise CannotCompileError(f"{command[0]} cannot be run ({error}): set CXX") from None
-    if done.returncode != 0:
-        print(" failed", file=sys.stderr)
-        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[:10])
-        raise CannotCompileError(f"the compiler failed on {source}, which is kept:\n{said}\n")
-    print(f" {time.monotonic() - start:.1f} s", file=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        raise failure("the compiler", source, error.stderr or error.stdout) from None
     source.unlink(missing_ok=True)
 
 

@@ -45,7 +45,6 @@ class Definition:
         )
         self.picture = draw_graph(specification, self.equations, kept)
         self.struct = struct_name(specification.name)
-        self.kept = len(kept.nodes)
         self._why_not: dict[tuple[torch.dtype, str], str] = {}
         s = specification
         described = reference.CellReference(
@@ -71,28 +70,33 @@ class Definition:
 
     # ---- kernels ----
 
-    def load(self, dtype: torch.dtype, device: str = "cpu") -> str:
+    def load(self, dtype: torch.dtype, device: str) -> str:
         """Compiles and loads the kernels of a dtype and a type of device; "" or why there are none.
         Asked once."""
         if (dtype, device) not in self._why_not:
             self._why_not[dtype, device] = load(self, dtype, device)
         return self._why_not[dtype, device]
 
+    @property
+    def body(self) -> str:
+        """The printed struct in its namespace, without what stands in front of it in a header."""
+        return self.source.partition('#pragma once\n#include "math/elementary.h"\n')[2]
+
     @cached_property
     def constants(self) -> dict[str, int]:
         """Those of the printed struct, by name: kGates, kStates, ..."""
-        found = re.findall(r"static constexpr (?:int|bool) (k\w+) = (\w+);", self.source)
+        found = re.findall(r"static constexpr (?:int|bool) (k\w+) = (\w+);", self.body)
         return {name: int({"true": 1, "false": 0}.get(value, value)) for name, value in found}
 
     @property
     def facts(self) -> dict[str, int]:
         """As csrc/bindings.cpp gives them of a built-in cell."""
-        s = self.specification
+        constants = self.constants
         return {
-            "gates": len(s.gates),
-            "states": 1 + len(s.states),
-            "saved": max(1, self.kept),
-            "is_elementwise": s.is_elementwise,
+            "gates": constants["kGates"],
+            "states": constants["kStates"],
+            "saved": constants["kSaved"],
+            "is_elementwise": "kReadsInput" in constants,
         }
 
     # ---- weights: as a layer names them, and as the ops do ----

@@ -11,8 +11,6 @@ import ctypes
 import hashlib
 import importlib.util
 import re
-import sys
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -22,8 +20,8 @@ import torch
 
 from .._extension import _C
 from ..ops import compiled_cells
-from .cache import library
-from .errors import CannotCompileError
+from .cache import hash_of_files, library, told
+from .errors import CannotCompileError, failure
 
 if TYPE_CHECKING:
     from .definition import Definition
@@ -71,19 +69,15 @@ def load(definition: Definition, dtype: torch.dtype, headers: Path) -> None:
     assert _C is not None  # nothing is compiled for a module that is not there
     if len(definition.specification.gains) == 1:
         raise CannotCompileError("a norm of x or of h alone has no CUDA kernels")
-    for major, minor in {
-        torch.cuda.get_device_capability(device) for device in range(torch.cuda.device_count())
-    }:
-        path = image(definition, dtype, 10 * major + minor, headers)
+    devices = range(torch.cuda.device_count())
+    for major, minor in {torch.cuda.get_device_capability(device) for device in devices}:
+        compute = 10 * major + minor
+        path = image(definition, dtype, compute, headers)
         try:
             compiled_cells.take_image(
-                definition.name,
-                dtype,
-                10 * major + minor,
-                path.read_bytes(),
-                definition.facts,
+                definition.name, dtype, compute, path.read_bytes(), definition.facts,
                 definition.constants,
-            )
+            )  # fmt: skip
         except (OSError, ValueError) as error:
             raise CannotCompileError(f"its kernels {path} cannot be loaded ({error})") from None
 
@@ -91,14 +85,13 @@ def load(definition: Definition, dtype: torch.dtype, headers: Path) -> None:
 def translation_unit(definition: Definition, dtype: torch.dtype) -> str:
     """The one text that is compiled."""
     assert _C is not None
-    body = definition.source.partition('#include "math/elementary.h"\n')[2]
     storage, arithmetic = STORAGES[dtype]
     return f"""\
 #include "recurrent/compiled/cuda/export.cuh"
 
 static_assert(fastcells::compiled::kCudaLayout == {_C.CUDA_LAYOUT}ULL,
               "these headers are not those that the module was compiled from");
-{body}
+{definition.body}
 namespace fastcells::compiled {{
 using Own = KernelsOf<equations::{definition.struct}, Types<{storage}, {storage}, {arithmetic}>>;
 }}
@@ -111,33 +104,20 @@ def image(definition: Definition, dtype: torch.dtype, compute: int, headers: Pat
     CannotCompileError."""
     text, folder, nvrtc = translation_unit(definition, dtype), _cuda_headers(), load_nvrtc()
     flags = (f"--gpu-architecture=sm_{compute}", *FLAGS)
-    parts = (text, *flags, nvrtc.version, str(folder), _hash_of_headers(headers))
+    parts = (text, *flags, nvrtc.version, str(folder), hash_of_files(headers, "*.*h"))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     name = definition.specification.name
 
     def build(target: Path) -> None:
-        what = f"{name} for {str(dtype).removeprefix('torch.')} on CUDA {compute / 10}"
-        print(f"fastcells: compiling {what}, once ...", end="", file=sys.stderr, flush=True)
-        start = time.monotonic()
-        made, told = nvrtc.compile(text, [*flags, f"-I{headers}", f"-I{folder}"])
-        if made is None:
-            source = target.parent / f"{definition.name}-{key}.cu"
-            source.write_text(text, encoding="utf-8")
-            print(" failed", file=sys.stderr)
-            said = "\n".join(told.strip().splitlines()[:10])
-            raise CannotCompileError(f"NVRTC failed on {source}, which is kept:\n{said}\n")
-        target.write_bytes(made)
-        print(f" {time.monotonic() - start:.1f} s", file=sys.stderr)
+        with told(f"{name} for {str(dtype).removeprefix('torch.')} on CUDA {compute / 10}"):
+            made, said = nvrtc.compile(text, [*flags, f"-I{headers}", f"-I{folder}"])
+            if made is None:
+                source = target.parent / f"{definition.name}-{key}.cu"
+                source.write_text(text, encoding="utf-8")
+                raise failure("NVRTC", source, said)
+            target.write_bytes(made)
 
     return library(definition.name, key, build, ".cubin")
-
-
-@cache
-def _hash_of_headers(place: Path) -> str:
-    found = hashlib.sha256()
-    for path in sorted(place.rglob("*.*h")):  # .h and .cuh
-        found.update(path.relative_to(place).as_posix().encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()
 
 
 # ---- where CUDA is ----

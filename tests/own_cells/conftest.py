@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from fastcells.equations import definition
-from fastcells.ops import compiled_cells
+from routes import hide_kernels
 
 
 @pytest.fixture
 def on_reference(monkeypatch):
     """No cell is compiled here; what is loaded already is not used."""
-    monkeypatch.setattr(definition.Definition, "load", lambda *_: "the test wants none")
-    monkeypatch.setattr(compiled_cells, "is_loaded", lambda *_: False)
+    hide_kernels(monkeypatch, "the test wants none")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,9 +23,23 @@
 #include "simt/machine.h"
 
 namespace fastcells {
+namespace {
+
+template <class F>
+int with_types(Storage storage, const F& f) {
+  if (storage == Storage::kFloat64) {
+    f(Types<double, double, double>{});
+  } else {
+    f(Types<float, float, float>{});
+  }
+  return 0;
+}
+
+}  // namespace
+
 namespace compiled {
 
-// What export.cuh makes a kernel of, as one.
+// What entries.cuh has, of every cell.
 template <class Own>
 __global__ void forward_kernel(typename Own::ForwardArgs a) {
   Own::forward(a);
@@ -34,52 +48,25 @@ template <class Own>
 __global__ void backward_kernel(typename Own::BackwardArgs a) {
   Own::backward(a);
 }
-
-template <class Cell, class Args>
-void launch_one(Storage storage, const Args& args, Grid grid) {
-  const auto run = [&](auto types) {
-    using Own = KernelsOf<Cell, decltype(types)>;
-    if (grid.blocks == 0) return;
-    if constexpr (std::is_same_v<Args, typename Own::ForwardArgs>) {
-      simt::launch({grid.blocks}, {grid.threads}, grid.shared_bytes, {}, forward_kernel<Own>, args);
-    } else if constexpr (std::is_same_v<Args, typename Own::BackwardArgs>) {
-      simt::launch({grid.blocks}, {grid.threads}, grid.shared_bytes, {}, backward_kernel<Own>,
-                   args);
-    }
-  };
-  if (storage == Storage::kFloat64) {
-    run(Types<double, double, double>{});
+template <class Own>
+void run(Way way, Grid grid, const void* args) {
+  if (way == Way::kForward) {
+    simt::launch({grid.blocks}, {grid.threads}, grid.shared_bytes, {}, forward_kernel<Own>,
+                 *static_cast<const typename Own::ForwardArgs*>(args));
   } else {
-    run(Types<float, float, float>{});
+    simt::launch({grid.blocks}, {grid.threads}, grid.shared_bytes, {}, backward_kernel<Own>,
+                 *static_cast<const typename Own::BackwardArgs*>(args));
   }
-}
-template <class Args>
-int launch_on(CellKind kind, Storage storage, const Args& args, Grid grid) {
-  const int place = int(kind) - kFirst;
-#define FASTCELLS_LAUNCH(Cell, number) \
-  if (place == number) launch_one<Cell>(storage, args, grid);
-  FASTCELLS_EACH_CELL(FASTCELLS_LAUNCH)
-  return 0;
 }
 
 bool has_image(CellKind, Storage) { return true; }
-int launch(CellKind kind, Storage storage, const StepForwardArgs& a, void*) {
-  return launch_on(kind, storage, a, grid_of_steps(a.rows.B * a.H));
-}
-int launch(CellKind kind, Storage storage, const StepBackwardArgs& a, void*) {
-  return launch_on(kind, storage, a, grid_of_steps(a.rows.B * a.H));
-}
-int launch(CellKind kind, Storage storage, const LaneForwardArgs& a, void*) {
-  return launch_on(kind, storage, a, grid_of_lanes(a.rows.B * a.H));
-}
-int launch(CellKind kind, Storage storage, const LaneBackwardArgs& a, void*) {
-  return launch_on(kind, storage, a, grid_of_lanes(a.rows.B * a.H));
-}
-int launch(CellKind kind, Storage storage, const RowForwardArgs& a, void*) {
-  return launch_on(kind, storage, a, grid_of_rows(a.rows.B, a.H));
-}
-int launch(CellKind kind, Storage storage, const RowBackwardArgs& a, void*) {
-  return launch_on(kind, storage, a, grid_of_rows(a.rows.B, a.H));
+int launch_kernel(CellKind kind, Storage storage, Way way, Grid grid, const void* args, void*) {
+  if (grid.blocks == 0) return 0;
+  return with_types(storage, [&](auto types) {
+#define FASTCELLS_LAUNCH(Cell, place) \
+  if (int(kind) == kFirst + place) run<KernelsOf<Cell, decltype(types)>>(way, grid, args);
+    FASTCELLS_EACH_CELL(FASTCELLS_LAUNCH)
+  });
 }
 
 }  // namespace compiled
@@ -94,37 +81,28 @@ struct Emulated {
     simt::launch({grid.blocks}, {grid.threads}, 0, {}, step_kernel<Step>, step, rows, units);
   }
 };
-template <class F>
-int with_types(Storage storage, const F& f) {
-  if (storage == Storage::kFloat64) {
-    f(Types<double, double, double>{});
-  } else {
-    f(Types<float, float, float>{});
-  }
-  return 0;
-}
 
 class EmulatedStepKernels final : public StepKernels {
  public:
   void forward(Stage stage, const Layer& layer, const StepForwardArgs& args) const override {
-    if (!knows_no_cell(stage)) {
-      compiled::launch(layer.cell.kind, layer.storage, args, nullptr);
-      return;
-    }
-    with_types(layer.storage, [&](auto types) {
-      run_forward_of_any_cell<decltype(types)>(stage, args, Emulated{});
-    });
+    run(stage, layer, args,
+        [&](auto types) { run_forward_of_any_cell<decltype(types)>(stage, args, Emulated{}); });
   }
   void backward(Stage stage, const Layer& layer, const StepBackwardArgs& args) const override {
-    if (!knows_no_cell(stage)) {
-      compiled::launch(layer.cell.kind, layer.storage, args, nullptr);
-      return;
-    }
-    with_types(layer.storage, [&](auto types) {
-      run_backward_of_any_cell<decltype(types)>(stage, args, Emulated{});
-    });
+    run(stage, layer, args,
+        [&](auto types) { run_backward_of_any_cell<decltype(types)>(stage, args, Emulated{}); });
   }
   at::ScalarType operand(const Layer& layer) const override { return layer.input.scalar_type(); }
+
+ private:
+  template <class Args, class OfAnyCell>
+  static void run(Stage stage, const Layer& layer, const Args& args, const OfAnyCell& of_any_cell) {
+    if (knows_no_cell(stage)) {
+      with_types(layer.storage, of_any_cell);
+    } else {
+      compiled::launch(layer.cell.kind, layer.storage, args, nullptr);
+    }
+  }
 };
 
 class EmulatedEngine final : public Engine {
@@ -147,20 +125,18 @@ class EmulatedEngine final : public Engine {
   const StepwiseEngine stepwise_{kernels_};
 };
 
-// Makes a cell known, of both storages; its place follows from the order. facts: gates, states,
-// saved, unit weights, is additive, is elementwise, takes whole rows.
-void declare(std::string name, c10::List<int64_t> facts) {
+// Makes a cell known, of both storages, by the constants of its struct; its place follows from the
+// order.
+void declare(std::string name, c10::Dict<std::string, int64_t> constants) {
   static std::deque<std::string> names;  // nothing in them moves
   static std::deque<compiled::CellLibrary> libraries;
+  std::map<std::string, int> found;
+  for (const auto& one : constants) found[one.key()] = int(one.value());
   names.push_back(name);
   for (const Storage storage : {Storage::kFloat32, Storage::kFloat64}) {
-    compiled::CellLibrary& library = libraries.emplace_back();
-    library.layout = compiled::kLayout, library.name = names.back().c_str();
-    library.gates = int(facts[0]), library.states = int(facts[1]), library.saved = int(facts[2]);
-    library.unit_weights = int(facts[3]), library.additive = facts[4] != 0;
-    library.is_elementwise = facts[5] != 0, library.whole_rows = facts[6] != 0;
-    library.storage = storage;
-    compiled::take(library);
+    libraries.push_back(compiled::facts_of(names.back(), found));
+    libraries.back().storage = storage;
+    compiled::take(libraries.back());
   }
 }
 
@@ -185,20 +161,9 @@ const Engine& engine() {
 
 }  // namespace fastcells
 
+// With the schemas that their types make: those of torch.ops.fastcells but for names.
 TORCH_LIBRARY(fastcells_emulated, m) {
-  m.def("declare(str name, int[] facts) -> ()", &fastcells::declare);
-  m.def(
-      "recurrent_forward(str cell, int directions, Tensor input, Tensor? h_0, Tensor? c_0, "
-      "Tensor[] weights, str names, Tensor? lengths, Tensor? resets, str keep) "
-      "-> (Tensor output, Tensor h_n, Tensor c_n, Tensor cells, Tensor saved)");
-  m.def(
-      "recurrent_backward(str cell, int directions, Tensor? grad_output, Tensor? grad_h_n, "
-      "Tensor? grad_c_n, Tensor? grad_cells, Tensor input, Tensor? h_0, Tensor? c_0, "
-      "Tensor[] weights, str names, Tensor? lengths, Tensor? resets, Tensor output, "
-      "Tensor cells, Tensor saved, bool[] needs) "
-      "-> (Tensor grad_input, Tensor grad_h_0, Tensor grad_c_0, Tensor[] grad_weights)");
-}
-TORCH_LIBRARY_IMPL(fastcells_emulated, CPU, m) {
-  m.impl("recurrent_forward", &fastcells::recurrent_forward);
-  m.impl("recurrent_backward", &fastcells::recurrent_backward);
+  m.def("declare", &fastcells::declare);
+  m.def("recurrent_forward", &fastcells::recurrent_forward);
+  m.def("recurrent_backward", &fastcells::recurrent_backward);
 }

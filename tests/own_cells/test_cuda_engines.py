@@ -14,8 +14,8 @@ from torch.utils import cpp_extension
 
 import fastcells
 from fastcells.equations import cache
-from fastcells.equations import definition as definitions
-from fastcells.ops import compiled_cells
+from routes import hide_kernels, no_kernels
+from test_whole_rows import RATES, decorated
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -58,27 +58,14 @@ def gates_alone(x, h, state, p):
     return f * h.prev + (1 - f) * x.n
 
 
-def row(x, h, state, p):
-    """Gates that do not add, a parameter, two states of which the new ones are read again."""
-    a = torch.sigmoid(x.a + p.bend * h.a)
-    c = a * state.c + (1 - a) * torch.tanh(x.n * h.n + h.n)
-    d = torch.exp(-c) + 0.5 * state.d
-    return torch.sigmoid(x.o + h.o) * torch.tanh(c) / (1 + d * d), c, d
-
-
-def of_rows(norm=""):
-    return fastcells.cell(gates="a n o", states="c d", parameters={"bend": 0.7}, norm=norm)(row)
-
-
-RATES = {"zoneout": 0.3, "zoneout_c": 0.2, "recurrent_dropout": 0.4}
 LAYERS = {
     "dense": (dense, {}),
     "lltm": (fastcells.cells.lltm, {}),
     "a vector": (lanes, {}),
     "no recurrent part": (gates_alone, {}),
-    "rows": (of_rows(), {}),
-    "rows, both norms": (of_rows("input recurrent"), {}),
-    "rows with noise": (of_rows(), RATES),
+    "rows": (decorated(""), {}),
+    "rows, both norms": (decorated("input recurrent"), {}),
+    "rows with noise": (decorated(""), RATES),
 }
 
 
@@ -95,8 +82,7 @@ def ops(tmp_path_factory):
         found.setdefault(definition.name, definition)
     text = '#include "recurrent/compiled/cuda/export.cuh"\n'
     for k, one in enumerate(found.values()):
-        body = one.source.partition('#include "math/elementary.h"\n')[2]
-        text += body.replace(f"struct {one.struct} ", f"struct Cell{k} ")
+        text += one.body.replace(f"struct {one.struct} ", f"struct Cell{k} ")
     each = " ".join(f"f(equations::Cell{k}, {k})" for k in range(len(found)))
     text += f'#define FASTCELLS_EACH_CELL(f) {each}\n#include "emulated_engines.cpp"\n'
     hashed = hashlib.sha256((text + torch.__version__).encode())
@@ -109,11 +95,7 @@ def ops(tmp_path_factory):
     torch.ops.load_library(str(made))
     made = torch.ops.fastcells_emulated
     for one in found.values():
-        facts = one.constants
-        listed = [facts.get(key, 0) for key in ("kGates", "kStates", "kSaved", "kUnitWeights")]
-        is_elementwise = "kReadsInput" in facts
-        listed += [facts.get("kAdditive", 1), int(is_elementwise), facts.get("kWholeRows", 0)]
-        made.declare(one.name, listed)
+        made.declare(one.name, one.constants)
     return made
 
 
@@ -146,8 +128,7 @@ class Calls:
 
     def __init__(self, monkeypatch, ops):
         self.counts = {}
-        monkeypatch.setattr(definitions.Definition, "load", lambda *_: "")
-        monkeypatch.setattr(compiled_cells, "is_loaded", lambda *_: False)
+        hide_kernels(monkeypatch, "")
         for name in ("recurrent_forward", "recurrent_backward"):
             monkeypatch.setattr(torch.ops.fastcells, name, self.counted(name, getattr(ops, name)))
 
@@ -205,9 +186,7 @@ def test_a_layer_is_the_reference(name, way, ops, monkeypatch):
     options = {"num_layers": 2, "bidirectional": True} if way.startswith("rows") else {}
     layer = make(name, recompute=way == "recompute", **options)
     given = GIVEN if way != "plain" else {}
-    with monkeypatch.context() as patch:
-        patch.setattr(definitions.Definition, "load", lambda *_: "the reference is asked")
-        patch.setattr(compiled_cells, "is_loaded", lambda *_: False)
+    with no_kernels(monkeypatch):
         expected = outputs_and_gradients(layer, **given)
     with monkeypatch.context() as patch:
         calls = Calls(patch, ops)

@@ -7,8 +7,7 @@ import torch
 
 import fastcells
 from fastcells.equations import compiling
-from fastcells.equations.definition import Definition
-from fastcells.ops import compiled_cells
+from routes import no_kernels
 
 I, H, T, B = 4, 13, 6, 5
 
@@ -73,9 +72,7 @@ def run(layer, lengths=None, resets=None):
 
 
 def on_reference(monkeypatch, layer, **rows):
-    with monkeypatch.context() as patch:
-        patch.setattr(Definition, "load", lambda *_: "the reference is asked")
-        patch.setattr(compiled_cells, "is_loaded", lambda *_: False)
+    with no_kernels(monkeypatch):
         return run(layer, **rows)
 
 

@@ -5,7 +5,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ from problems import (
     each_cell,
     each_direction,
     each_mask,
+    each_shape,
     evaluate,
     poisoned_memory,
     run_kernels,
@@ -58,11 +58,7 @@ def test_outputs_and_gradients_match_reference(cell, proj_size, directions, mask
     assert_matches(evaluate(run_kernels, problem), evaluate(run_reference, problem))
 
 
-SIZES = product(enumerate([1, 2, 20]), enumerate([0, 1, 3]), enumerate([1, 7, 33, 64, 100]))
-PAIRS = [(T, B, H) for (t, T), (b, B), (h, H) in SIZES if (t + b + h) % 3 == 0]  # of each two
-
-
-@pytest.mark.parametrize(("T", "B", "H"), PAIRS)
+@each_shape
 @each_cell
 def test_shapes_that_miss_tiles_match_reference(cell, proj_size, T, B, H):
     width = (H + 1) // 2 if proj_size else 0
@@ -276,8 +272,8 @@ def test_the_way_back_harms_neither_arguments_nor_what_was_kept(cell, proj_size,
     problem = small_problem(cell, 2, proj_size, lengths=True, resets=True)
     output, h_n, c_n, cells, saved = ops.recurrent_forward(*problem.arguments(), keep)
     grads = [torch.ones_like(t) for t in (output, h_n, c_n, cells)]
-    used = [*problem.variables().values(), problem.lengths, problem.resets, *grads]
-    used += [output, cells, saved]
+    used = [*problem.variables().values(), problem.lengths, problem.resets, output, cells, saved]
+    used += grads
     before = [t.clone() for t in used]
     name, directions, input, h_0, c_0, weights, names, lengths, resets = problem.arguments()
     needs = [True] * (3 + len(weights))
@@ -288,14 +284,17 @@ def test_the_way_back_harms_neither_arguments_nor_what_was_kept(cell, proj_size,
     assert all(torch.equal(a, b) for a, b in zip(used, before, strict=True))
     theirs = {t.untyped_storage().data_ptr() for t in used if t.numel()}
     ours = [t.untyped_storage().data_ptr() for t in (*results[:3], *results[3]) if t.numel()]
-    assert not theirs & set(ours) and len(ours) == len(set(ours))
+    assert not theirs & set(ours)
+    assert len(ours) == len(set(ours))
 
 
-def spread(tensor):  # the same values, with others between them
+def spread(tensor):
+    """The same values, with others between them."""
     return torch.stack([tensor, torch.ones_like(tensor)], dim=-1)[..., 0]
 
 
-def transposed(tensor):  # the same values in reversed order of dimensions
+def transposed(tensor):
+    """The same values in reversed order of dimensions."""
     dims = tuple(reversed(range(tensor.dim())))
     return tensor.permute(dims).contiguous().permute(dims)
 

@@ -3,7 +3,6 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
-#include <string>
 
 namespace fastcells::compiled {
 namespace {
@@ -53,6 +52,21 @@ void take(const CellLibrary& library) {
   const std::lock_guard lock(mutex);
   auto& entry = entries[place_of(library)];
   entry.of_storage[int(library.storage)].store(&library, std::memory_order_release);
+}
+
+CellLibrary facts_of(const std::string& name, const std::map<std::string, int>& constants) {
+  const auto value = [&](const char* key) {
+    const auto found = constants.find(key);
+    return found == constants.end() ? 0 : found->second;
+  };
+  CellLibrary library{};
+  library.layout = kLayout, library.name = name.c_str();
+  library.gates = value("kGates"), library.states = value("kStates");
+  library.saved = value("kSaved"), library.unit_weights = value("kUnitWeights");
+  library.is_elementwise = constants.contains("kReadsInput");
+  library.additive = library.is_elementwise || value("kAdditive") != 0;
+  library.whole_rows = value("kWholeRows") != 0;
+  return library;
 }
 
 int declare(const CellLibrary& facts) {

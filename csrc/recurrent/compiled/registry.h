@@ -1,6 +1,9 @@
 // The cells that were compiled by themselves and loaded: they stand behind the built-in ones, and
 // stay. Torch-free.
 #pragma once
+#include <map>
+#include <string>
+
 #include "recurrent/cells/dispatch.h"
 #include "recurrent/compiled/library.h"
 
@@ -14,6 +17,9 @@ constexpr bool is_compiled(CellKind kind) { return int(kind) >= kFirst; }
 // std::invalid_argument where it was compiled against other headers.
 void take(const CellLibrary& library);
 
+// What the constants of a printed struct (kGates, ...) tell of its cell; a library without kernels.
+// `name` must live as long.
+CellLibrary facts_of(const std::string& name, const std::map<std::string, int>& constants);
 // Takes what is known of a cell whose kernels are a GPU's; its place, also where it was known.
 int declare(const CellLibrary& facts);
 

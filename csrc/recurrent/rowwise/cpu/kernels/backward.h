@@ -69,7 +69,7 @@ class RowwiseBackward : SecondProduct<T, P> {
 
  private:
   RowwiseBackward(const rowwise::BackwardArgs& a, void* scratch)
-      : Base(a, G, kSaved, scratch), gates_{norms_of<S>(a.row, a.bias_ih, a.bias_hh, a.H, G)} {
+      : Base(a, G, kSaved, scratch), gates_{Base::norms_} {
     kept_h_ = arena_.template take<S>(a.padded_H + kMaskBlock);
     kept_c_ = arena_.template take<S>(a.padded_H + kMaskBlock);
     if (a.row.dropped) undropped_ = arena_.template take<S>(a.B * C);

@@ -56,8 +56,7 @@ class RowwiseForward : ForwardRows<T, P> {
 
  private:
   RowwiseForward(const rowwise::ForwardArgs& a, void* scratch)
-      : Base(a, {G, kFirstGates, kStates - 1}, scratch),
-        gates_{norms_of<S>(a.row, a.bias_ih, a.bias_hh, a.H, G)} {}
+      : Base(a, {G, kFirstGates, kStates - 1}, scratch), gates_{Base::norms_} {}
 
   bool is_projected() const { return MayProject<Cell> && a_.row.second == Second::kProjection; }
 

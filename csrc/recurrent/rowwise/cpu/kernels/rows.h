@@ -73,8 +73,8 @@ struct NormBackward {
 constexpr int64_t kMaskBlock = 4 * WideWords::kLanes;
 
 template <class S>
-void draw_row(const Noise& noise, NoiseKind kind, double rate, int64_t t, int64_t b,
-                        Range units, S yes, S no, S* to) {
+void draw_row(const Noise& noise, NoiseKind kind, double rate, int64_t t, int64_t b, Range units,
+              S yes, S no, S* to) {
   constexpr int P = WideWords::kLanes;
   const std::uint64_t threshold = dropout_threshold(rate);
   for (int64_t u = units.first; u < units.last; u += kMaskBlock) {
