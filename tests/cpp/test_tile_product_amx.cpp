@@ -2,6 +2,10 @@
 // processor without AMX, which has the vectors' products, the twin answers for it (tile_traps.h):
 // then this finds a wrong operand, but not what the twin has wrong.
 #if defined(__x86_64__)
+#include "processors.h"
+
+int main() { return check_where(has_avx512_bf16(), "products of bfloat16"); }
+
 #include "cpu/simd/amx.h"
 
 #include "cpu/tile_permission.h"
@@ -106,12 +110,8 @@ bool check_instruction() {
 }  // namespace
 }  // namespace fastcells
 
-int main() {
+int check() {
   using namespace fastcells;
-  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) {
-    std::puts("skipped: this processor has no products of bfloat16");
-    return 0;
-  }
   if (cpu::may_use_tiles()) {
     std::puts("on the processor's tiles");
   } else {

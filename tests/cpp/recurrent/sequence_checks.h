@@ -160,7 +160,9 @@ bool check_step(const Problem<Cell>& p, const Results& want, double tolerance) {
                         stored(p.b_ih),
                         stored(p.b_hh),
                         h,
-                        c};
+                        c,
+                        nullptr,
+                        nullptr};
   for (std::int64_t b = 0; b < B; ++b) {
     Step<Cell, T, S>(a).run(b, {middle, H});
     Step<Cell, T, S>(a).run(b, {0, middle});
