@@ -34,7 +34,7 @@ export LIST_EXTRAS
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv build test format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
+.PHONY: help venv build test test-all format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
         docs docs-browse sanitize sanitize-threads in-one-process demo bench bench-quick clients \
         wheel wheel-check types gpu gpu-kit gpu-rehearsal format clean FORCE
 
@@ -57,13 +57,19 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 	@$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-# One architecture and no host objects, all that the time of a test run holds; `make cuda-check` takes
-# every one, and g++ too.
+# Of what proves the same thing for another cell, storage, instruction set or architecture, a part;
+# all of it: `make test-all`.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
 test: export FASTCELLS_CUDA_CHECK_ONLY_DEVICE ?= 1
+test: export FASTCELLS_CUDA_CHECK_SAMPLED ?= 1
+test: SAMPLED = --sampled
 test: venv build format-check types test-cpp sanitize-threads mutation-check cuda-check pytest \
       in-one-process  ## all checks
 	@echo "test: all checks passed"
+
+test-all: venv build format-check types sanitize mutation-check cuda-check pytest \
+          in-one-process  ## all checks, with every case of every grid (an hour)
+	@echo "test-all: all checks passed"
 
 # Those that keep one core busy, two at a time.
 in-one-process: build test-cpp
@@ -74,12 +80,13 @@ format-check: venv  ## ruff over the Python files, changing nothing
 	@echo "format-check: ruff over the Python files"
 	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet .
 
-# What runs under the CUDA emulator, which checks addresses itself, is not sanitized here: that takes
-# minutes, and `make sanitize` does it.
+# What runs under the CUDA emulator, which checks addresses itself, is not sanitized here, and the
+# kernels of AVX2 and AVX512 are not compiled again: that takes minutes, and `make sanitize` does it.
 test-cpp: venv  ## C++ tests, without torch: those of the CPU's kernels under sanitizers
 	@echo "test-cpp: CMake and CTest in build/cmake"
 	@cmake -S . -B build/cmake -G Ninja --log-level=WARNING \
-	  -DFASTCELLS_SANITIZE=address,undefined -DFASTCELLS_SANITIZE_EMULATED=OFF > /dev/null
+	  -DFASTCELLS_SANITIZE=address,undefined -DFASTCELLS_SANITIZE_EMULATED=OFF \
+	  -DFASTCELLS_EVERY_INSTRUCTION_SET=OFF > /dev/null
 	@cmake --build build/cmake -- --quiet
 	@ctest --test-dir build/cmake --parallel 2 --output-on-failure --no-tests=error
 
@@ -108,8 +115,8 @@ cuda-check: venv  ## compile the CUDA sources without a GPU, report registers, s
 	@$(PY) tests/project/cuda_check.py
 
 pytest: build  ## the Python tests
-	@echo "pytest: the Python tests, in two processes"
-	@$(PY) -m pytest -n 2 --dist worksteal
+	@echo "pytest: the Python tests, in two processes $(SAMPLED)"
+	@$(PY) -m pytest -n 2 --dist worksteal $(SAMPLED)
 
 docs-check: build  ## run the code blocks of README.md and docs/
 	@echo "docs-check: running the code blocks of README.md and docs/"

@@ -5,6 +5,9 @@ Environment:
                         Unset: with CUDA when torch has it and nvcc is found. No GPU is needed.
   TORCH_CUDA_ARCH_LIST  the GPU architectures, as torch reads them, for instance "8.0;9.0+PTX".
   MAX_JOBS              compilers that run at once. Unset: one a core, as far as memory allows.
+  FASTCELLS_JOINED      0: each .cpp by itself, for who works on them. 1, the default: those that
+                        include torch together, a topic a time: torch's headers take longer to
+                        compile than what stands in them.
   CXX, CUDA_HOME        the compiler and the CUDA toolkit.
 """
 
@@ -61,6 +64,26 @@ def read_sources(with_cuda):
     return [
         f"csrc/{name}" for name in names if name and (with_cuda or "cuda" not in Path(name).parts)
     ]
+
+
+def join(sources):
+    """The sources, with each topic's .cpp outside of kernels/ as one file, of build/joined, which
+    includes them: as tests/project/cuda_check.py checks them with CUDA."""
+    apart, topics = [], {}
+    for name in sources:
+        topic, *_ = parts = Path(name).relative_to("csrc").parts
+        if name.endswith(".cu") or "kernels" in parts:
+            apart.append(name)
+        else:
+            topic = topic if topic in ("recurrent", "attention") else "others"
+            topics.setdefault(topic, []).append(f'#include "{"/".join(parts)}"\n')
+    joined = ROOT / "build" / "joined"
+    joined.mkdir(parents=True, exist_ok=True)
+    for topic, lines in topics.items():
+        file, text = joined / f"{topic}.cpp", "".join(lines)
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")  # ninja compiles what is newer
+    return [f"build/joined/{topic}.cpp" for topic in topics] + apart
 
 
 def mend_cuda_home():
@@ -225,9 +248,10 @@ def make_extension(with_cuda):
     kind = "cuda" if with_cuda else "cpu"
     system = [flag for path in cpp_extension.include_paths(kind) for flag in ("-isystem", path)]
     make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
+    sources = read_sources(with_cuda)
     return make(
         "fastcells._C",
-        read_sources(with_cuda),
+        sources if os.environ.get("FASTCELLS_JOINED") == "0" else join(sources),
         include_dirs=[str(ROOT / "csrc")],
         define_macros=[("FASTCELLS_WITH_CUDA", "1")] if with_cuda else [],
         extra_compile_args={"cxx": CXX_FLAGS + system, "nvcc": NVCC_FLAGS},

@@ -1,6 +1,7 @@
 #include "dense.h"
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/ops/empty.h>
 
 #include <cstring>
 
@@ -42,6 +43,10 @@ at::Tensor dense(const at::Tensor& x) {
   if (is_small && x.element_size() == 4) return copy_of<4>(x);
   if (is_small && x.element_size() == 8) return copy_of<8>(x);
   return x.contiguous();
+}
+
+at::Tensor or_absent(const at::Tensor& x, const at::Tensor& like) {
+  return x.defined() ? x : at::empty({0}, like.options());
 }
 
 }  // namespace fastcells

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,6 +17,29 @@ from ways import watch_at_once
 
 #: (error over torch's own, what was compared) of every comparison of this session.
 ERROR_RATIOS: list[tuple[float, str]] = []
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--sampled",
+        action="store_true",
+        help="of a test marked sampled(n), the first of its cases and each n-th after it",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """With --sampled, leave out cases of the long grids: n has no divisor in common with the sizes
+    of their inner axes, so that each value of an axis meets others."""
+    if not config.getoption("sampled"):
+        return
+    kept, left, numbers = [], [], Counter()
+    for item in items:
+        marker, test = item.get_closest_marker("sampled"), item.nodeid.partition("[")[0]
+        number = numbers[test]
+        numbers[test] += 1
+        (left if marker and number % marker.args[0] else kept).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,9 @@
 // an additive call's results without the dimension of heads.
 #include "ops.h"
 
-#include <ATen/ops/empty.h>
-
 #include "attention/cpu/engine.h"
 #include "attention/problem.h"
+#include "dense.h"
 #include "op_scope.h"
 
 #ifdef FASTCELLS_WITH_CUDA
@@ -29,9 +28,6 @@ const AttentionEngine& engine_of(const at::Tensor& query) {
   return cpu::attention_engine();
 }
 
-at::Tensor or_absent(const at::Tensor& x, const at::Tensor& like) {
-  return x.defined() ? x : at::empty({0}, like.options());
-}
 at::Tensor without_heads(const at::Tensor& x) { return x.defined() ? x.squeeze(1) : x; }
 bool is_added(const AttentionProblem& p) {
   return p.mask.defined() && p.mask.scalar_type() != at::kBool;

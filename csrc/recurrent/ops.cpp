@@ -1,8 +1,6 @@
 // The recurrent ops of every device: check, run the device's engine, return what the schema says.
 #include "ops.h"
 
-#include <ATen/ops/empty.h>
-
 #include "checks.h"
 #include "dense.h"
 #include "op_scope.h"
@@ -27,10 +25,6 @@ const Engine& engine_of(const at::Tensor& input) {
   TORCH_CHECK_NOT_IMPLEMENTED(input.is_cpu(), "fastcells: no recurrent kernels for ",
                               input.device());
   return cpu::engine();
-}
-
-at::Tensor or_absent(const at::Tensor& tensor, const at::Tensor& like) {
-  return tensor.defined() ? tensor : at::empty({0}, like.options());
 }
 
 bool is_absent(const at::Tensor& tensor) { return tensor.dim() == 1 && tensor.size(0) == 0; }

@@ -1,6 +1,5 @@
 #include "recurrent/way_back.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -28,10 +27,6 @@ std::string describe(const RecordedCall& call) {
   text += call.directions == 1 ? " 1" : " 2";
   for (const std::string_view name : call.names) (text += ' ') += name;
   return text;
-}
-
-at::Tensor or_absent(const at::Tensor& tensor, const at::Tensor& like) {
-  return tensor.defined() ? tensor : at::empty({0}, like.options());
 }
 
 struct LayerFunction : torch::autograd::Function<LayerFunction> {

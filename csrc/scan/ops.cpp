@@ -2,10 +2,9 @@
 // what was broadcast.
 #include "ops.h"
 
-#include <ATen/ops/empty.h>
-
 #include "checks.h"
 #include "cpu/team.h"
+#include "dense.h"
 #include "op_scope.h"
 #include "scan/cpu/engine.h"
 
@@ -25,10 +24,6 @@ const ScanEngine& engine_of(const at::Tensor& b) {
 #endif
   TORCH_CHECK_NOT_IMPLEMENTED(b.is_cpu(), "fastcells: no kernels of linear_scan for ", b.device());
   return cpu::scan_engine();
-}
-
-at::Tensor or_absent(const at::Tensor& x, const at::Tensor& like) {
-  return x.defined() ? x : at::empty({0}, like.options());
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ def leaves_of(problem):
 # ---- finite differences ----
 
 
+@pytest.mark.sampled(3)
 @each_case
 def test_gradients_are_finite_differences(case):
     problem = tiny(case)

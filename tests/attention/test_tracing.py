@@ -145,6 +145,7 @@ def compiled(run, **options):
     return compiled_run
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", SOME + WITH_DROPOUT)
 def test_a_compiled_call_and_its_gradients_match_the_reference(case):
     problem = make_problem(case)
@@ -222,6 +223,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
 @pytest.mark.parametrize("case", ["bias", "additive_lengths"])
 def test_a_transform_inside_compiled_code_equals_the_transformed_reference(case, transform):

@@ -62,6 +62,7 @@ def test_a_call_without_values_has_the_shapes_of_one_with_values(way, needs_grad
         assert described(way(call)) == described(call.run(*call.arguments, **call.options))
 
 
+@pytest.mark.sampled(5)
 @each_call
 @without_values.parametrize(TRACERS)
 def test_a_traced_call_of_the_reference_reads_no_value(way, name):

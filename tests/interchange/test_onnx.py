@@ -162,6 +162,7 @@ def as_if_exported(monkeypatch):
     return begin
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES)
 def test_translations_compute_the_same(case, as_if_exported):
     layers, inputs = Model().layers, make_inputs(7, 3)

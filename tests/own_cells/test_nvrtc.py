@@ -55,6 +55,7 @@ def is_of_both_kernels(image):
     )
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", list(CELLS))
 @pytest.mark.parametrize("dtype", list(nvrtc.STORAGES))
 def test_every_family_and_storage_compiles(name, dtype):

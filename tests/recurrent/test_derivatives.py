@@ -37,6 +37,7 @@ run_recomputing = partial(run_kernels, recompute=True)
 # ---- finite differences ----
 
 
+@pytest.mark.sampled(7)
 @each_mask
 @each_direction
 @each_cell
@@ -50,6 +51,7 @@ def test_gradients_are_finite_differences(cell, proj_size, directions, masks):
 
 
 # Both masks at once, or neither: the second derivative knows them from the reference alone.
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("masks", ["all_steps", "lengths_and_resets"])
 @each_direction
 @each_cell
@@ -136,6 +138,7 @@ RUNS = [pytest.param(run_kernels, name, id=name) for name in TRANSFORMS]
 RUNS += [pytest.param(run_recomputing, name, id=f"{name}-recompute") for name in RECOMPUTED]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("run", "name"), RUNS)
 @each_cell
 def test_a_transformed_layer_equals_the_transformed_reference(cell, proj_size, run, name):
@@ -189,6 +192,7 @@ def test_forward_mode_agrees_with_the_gradients_of_the_kernels():
     torch.testing.assert_close(forward, backward, rtol=1e-12, atol=0)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("grad_mode", [torch.enable_grad, torch.no_grad])
 @each_cell
 def test_a_dual_number_anywhere_keeps_its_tangent(cell, proj_size, grad_mode):

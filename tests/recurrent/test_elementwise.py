@@ -51,6 +51,7 @@ def test_these_are_the_elementwise_cells():
     assert ours == theirs == CELLS.keys()
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("run", [run_kernels, run_reference], ids=["kernels", "reference"])
 @each_mask
 @each_direction
@@ -75,6 +76,7 @@ def test_units_and_rows_that_fill_no_vector(cell, B, H):
     assert_matches(evaluate(run_kernels, problem), evaluate(run_reference, problem))
 
 
+@pytest.mark.sampled(5)
 @each_cell
 def test_many_chunks_of_steps(cell):
     problem = make_layer_problem(cell, 2, 1500, 2, 3, 5, lengths=True, resets=True)
@@ -142,6 +144,7 @@ def test_nan_stays_in_its_row_and_behind_a_reset(cell):
     assert torch.equal(output[~hit], clean[~hit])
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @each_mask
 @each_cell

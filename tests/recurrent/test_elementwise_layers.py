@@ -204,6 +204,7 @@ def test_cell_states_of_every_step(kind):
     assert torch.equal(cells[-1, :, :H], c_n[0]) and torch.equal(cells[0, :, H:], c_n[1])
 
 
+@pytest.mark.sampled(5)
 @each_layer
 def test_second_derivatives_and_forward_mode(kind):
     layer = make(kind, bidirectional=True, **float64)
@@ -238,6 +239,7 @@ def test_vmap_over_inputs_and_over_weights(kind):
     assert_near((mapped,), (torch.stack([flat(o(inputs[0]))[0] for o in others]),))
 
 
+@pytest.mark.sampled(5)
 @each_layer
 def test_compiles_whole(kind):
     layer = make(kind, num_layers=2, **float64)

@@ -55,6 +55,7 @@ CALLS = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("options", "given"), CALLS.values(), ids=CALLS.keys())
 @each_layer
 def test_a_compiled_layer_is_one_graph_with_the_results_of_eager(kind, options, given):

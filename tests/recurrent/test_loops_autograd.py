@@ -190,6 +190,7 @@ def test_threads_with_loops_of_one_cell(kind):
         assert_close(actual, torch.autograd.grad(loss_of(outputs), list(theirs.parameters())))
 
 
+@pytest.mark.sampled(5)
 @each_cell
 def test_under_compiled_autograd(kind):
     """Which keeps nodes of runs that are over: a new loop must not join them."""

@@ -299,6 +299,7 @@ def test_layers_and_directions_draw_masks_of_their_own():
     assert len({tuple(h.flatten().tolist()) for h in h_n}) == 4
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("own_traces")
 @each_regularised
 def test_compiled_and_mapped_with_masks(kind):

@@ -82,6 +82,7 @@ def test_its_error_is_no_larger_than_without_it(cell, proj_size, dtype, assert_a
         assert_accurate(result, exact[name], without[name], what=name)
 
 
+@pytest.mark.sampled(3)
 @each_cell
 def test_first_and_second_derivatives_are_finite_differences(cell, proj_size):
     problem = tiny_problem(cell, 1, proj_size)

@@ -51,6 +51,7 @@ few_cases = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("run", [run_kernels, run_reference], ids=["kernels", "reference"])
 @each_mask
 @each_direction
@@ -121,6 +122,7 @@ def test_what_lies_past_a_rows_end_leaves_no_trace(cell, form, directions, recom
     assert_same_bits(found, expected)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @each_case
 def test_lower_precision_is_as_accurate_as_a_loop_of_torch(cell, form, dtype):

@@ -45,6 +45,7 @@ VALUES_AND_SHAPES = ("test_schema", "test_faketensor")
 EVERY_CHECK = (*VALUES_AND_SHAPES, "test_autograd_registration", "test_aot_dispatch_dynamic")
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("needs_grad", [False, True], ids=["no_grad", "grad"])
 @pytest.mark.parametrize("masked", [False, True], ids=["all_steps", "lengths_and_resets"])
 @each_cell
@@ -62,6 +63,7 @@ def test_opcheck_of_the_forward_op(cell, proj_size, masked, needs_grad):
 
 # These two have no autograd formula: the functions of fastcells.functional never differentiate
 # them, and opcheck would only find that out.
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("keep", ["states", "everything"])
 @each_cell
 def test_opcheck_of_the_backward_op(cell, proj_size, keep):
@@ -75,6 +77,7 @@ def test_opcheck_of_the_backward_op(cell, proj_size, keep):
         opcheck(torch.ops.fastcells.recurrent_backward.default, arguments)
 
 
+@pytest.mark.sampled(3)
 @each_cell
 def test_opcheck_of_the_step_op(cell, proj_size):
     problem = small_problem(cell, 1, proj_size)
@@ -134,6 +137,7 @@ def compiled(run, **options):
     return compiled_run
 
 
+@pytest.mark.sampled(3)
 @each_cell
 def test_a_compiled_layer_and_its_gradients_match_reference(cell, proj_size):
     problem = masked_problem(cell, proj_size)
@@ -193,6 +197,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
 def test_a_transform_inside_compiled_code_equals_the_transformed_reference(transform):
     problem = make_layer_problem("lstm", 1, 2, 2, 2, 2)

@@ -59,6 +59,7 @@ def test_a_call_without_values_has_the_shapes_of_one_with_values(way, needs_grad
         assert described(way(call)) == described(call.run(*call.arguments, **call.options))
 
 
+@pytest.mark.sampled(5)
 @each_kind
 @without_values.parametrize(TRACERS)
 @pytest.mark.usefixtures("implementation")

@@ -44,6 +44,7 @@ def assert_trees_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.sampled(3)
 @each_dtype
 @each_case
 def test_gradients_are_finite_differences(case, dtype):
@@ -51,6 +52,7 @@ def test_gradients_are_finite_differences(case, dtype):
     assert gradcheck(function_of(run, problem), leaves_of(problem), check_forward_ad=True)
 
 
+@pytest.mark.sampled(3)
 @each_dtype
 @each_case
 def test_second_derivatives_are_finite_differences(case, dtype):

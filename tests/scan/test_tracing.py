@@ -31,6 +31,7 @@ def arguments_of(problem):
             problem.reverse)  # fmt: skip
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("needs_grad", [False, True])
 @pytest.mark.parametrize("options", [{}, MASKED, dict(factor="unit")], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)

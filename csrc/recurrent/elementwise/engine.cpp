@@ -168,7 +168,8 @@ class BackwardPass : Pass {
               [&](int64_t d, const Share& share) { kernels_.backward(args_[d], share); });
     const auto storage = layer_.input.scalar_type();
     const auto stored = [&](const at::Tensor& x) { return x.defined() ? x.to(storage) : x; };
-    InputGradients result{stored(d_input_), stored(d_h_0_), stored(d_c_0_), {}};
+    InputGradients result;
+    result.input = stored(d_input_), result.h_0 = stored(d_h_0_), result.c_0 = stored(d_c_0_);
     for (int64_t d = 0; d < s_.D; ++d) {
       DirectionWeights& w = d_weights_[d];
       w.weight_ih = stored(w.weight_ih), w.bias_ih = stored(w.bias_ih);

@@ -1,6 +1,6 @@
-// The CPU scan kernels with AVX512's vectors on 16-byte registers, so that they run on every
+// The CPU scan kernels with AVX2's vectors on 16-byte registers, so that they run on every
 // processor: scan_cases.h. Which elements are read is checked, not speed.
-#define FASTCELLS_VECTOR_BYTES 64
+#define FASTCELLS_VECTOR_BYTES 32
 #pragma GCC optimize("O1")
 #include "cpu/simd/baseline.h"
 

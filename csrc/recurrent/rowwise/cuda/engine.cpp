@@ -85,10 +85,10 @@ void run_forward(const Layer& layer, int64_t d, const at::Tensor& x, const Layer
 }
 
 // One direction of a layer back through time.
-class BackwardPass {
+class CudaBackwardPass {
  public:
-  BackwardPass(const Layer& layer, int64_t direction, const LayerOutputs& outputs,
-               const LayerGradients& grads, const PerWeight<bool>& needs)
+  CudaBackwardPass(const Layer& layer, int64_t direction, const LayerOutputs& outputs,
+                   const LayerGradients& grads, const PerWeight<bool>& needs)
       : layer_(layer),
         s_(layer.sizes),
         d_(direction),
@@ -218,7 +218,7 @@ class CudaRowwiseEngine final : public Engine {
     if (needs.c_0) result.c_0 = at::empty({s.D, s.B, s.c()}, storage);
     at::Tensor d_input;  // arithmetic [T*B, I]
     for (int64_t d = 0; d < s.D; ++d) {
-      BackwardPass pass(layer, d, complete, grads, needs.weights[d]);
+      CudaBackwardPass pass(layer, d, complete, grads, needs.weights[d]);
       pass.run();
       if (needs.h_0) result.h_0.select(0, d).copy_(pass.d_h_0());
       if (needs.c_0) result.c_0.select(0, d).copy_(pass.d_c_0());
