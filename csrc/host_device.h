@@ -12,3 +12,4 @@
 #define FC_UNROLL _Pragma("GCC unroll 16")
 #define FC_ROLLED
 #endif
+#define FC_HOST inline __attribute__((always_inline))  // of the host alone

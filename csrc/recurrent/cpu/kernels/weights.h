@@ -303,25 +303,56 @@ inline void add_weight_gradient(const S* gates, int64_t M, const E* panels, int6
   }
 }
 
-// Columns first .. last - 1 of d_bias (+)= the sum of the rows of gates [frames, M]. In blocks of
-// frames, so that few roundings meet one large sum.
+// Columns first .. last - 1 of to (+)= the sum over frames of value(f, column, lanes that count).
+// In blocks of frames, so that few roundings meet one large sum; several vectors side by side, so
+// that lines of a frame that follow one another are read together.
+template <int kVectors, class V, class Value>
+FC_INLINE void add_columns(int64_t m, int64_t n, int64_t frames, bool is_first, const Value& value,
+                           typename V::S* to) {
+  using S = typename V::S;
+  constexpr int64_t L = V::kLanes, kBlock = 32;
+  V total[kVectors];
+  FC_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    total[v] = is_first ? V(S(0)) : load_lanes<V>(to + m + v * L, n - v * L);
+  }
+  for (int64_t f0 = 0; f0 < frames; f0 += kBlock) {
+    V sum[kVectors];
+    FC_UNROLL
+    for (int v = 0; v < kVectors; ++v) sum[v] = V(S(0));
+    for (int64_t f = f0; f < at_most(f0 + kBlock, frames); ++f) {
+      FC_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[v] = sum[v] + value(f, m + v * L, n - v * L);
+    }
+    FC_UNROLL
+    for (int v = 0; v < kVectors; ++v) total[v] = total[v] + sum[v];
+  }
+  FC_UNROLL
+  for (int v = 0; v < kVectors; ++v) store_lanes(to + m + v * L, total[v], n - v * L);
+}
+template <class V, class Value>
+FC_INLINE void add_over_frames(Range columns, int64_t frames, bool is_first, const Value& value,
+                               typename V::S* to) {
+  constexpr int kVectors = 8;
+  constexpr int64_t L = V::kLanes;
+  int64_t m = columns.first;
+  for (; m + kVectors * L <= columns.last; m += kVectors * L) {
+    add_columns<kVectors, V>(m, kVectors * L, frames, is_first, value, to);
+  }
+  for (; m < columns.last; m += L) {
+    add_columns<1, V>(m, columns.last - m, frames, is_first, value, to);
+  }
+}
+
+// Columns first .. last - 1 of d_bias (+)= the sum of the rows of gates [frames, M].
 template <class Sh, class S = typename Sh::S>
 inline void add_bias_gradient(const S* gates, int64_t M, int64_t frames, Range range, bool is_first,
                               S* d_bias) {
   using V = typename Sh::V;
-  constexpr int64_t kBlock = 32;
-  for (int64_t m = range.first; m < range.last; m += Sh::L) {
-    const int64_t n = range.last - m;
-    V total = is_first ? V(S(0)) : load_lanes<V>(d_bias + m, n);
-    for (int64_t f0 = 0; f0 < frames; f0 += kBlock) {
-      V sum(S(0));
-      for (int64_t f = f0; f < at_most(f0 + kBlock, frames); ++f) {
-        sum = sum + load_lanes<V>(gates + f * M + m, n);
-      }
-      total = total + sum;
-    }
-    store_lanes(d_bias + m, total, n);
-  }
+  const auto gate = [=](int64_t f, int64_t m, int64_t n) {
+    return load_lanes<V>(gates + f * M + m, n);
+  };
+  add_over_frames<V>(range, frames, is_first, gate, d_bias);
 }
 
 }  // namespace

@@ -128,27 +128,23 @@ class RawGates : protected ChunkProducts<T, P> {
   }
   // Values that one mean is of.
   int64_t norm_width() const { return args_.row.norm == Norm::kGates ? args_.H : M_; }
+  // Where RowMoments has those of W h, or of a gate's sum.
+  int64_t norm_place(int64_t gate) const { return args_.row.norm == Norm::kGates ? gate : 1; }
   Moments<S> moments_of_h(int64_t f, int64_t column) const {
-    return moments(f)->of[args_.row.norm == Norm::kGates ? column / args_.H : 1];
+    return moments(f)->of[norm_place(column / args_.H)];
   }
   template <class Value>
   void add_gain(const S* d, Range own, bool is_first, int part, const Value& value, S* to) const {
-    constexpr int64_t kBlock = 32;  // few roundings meet one large sum
     const int64_t width = part == 0 ? M_ : norm_width();
-    for (int64_t m = own.first; m < own.last;) {
-      const int64_t n = at_most(own.last, m / width * width + width) - m;
-      V total = is_first ? V(S(0)) : load_lanes<V>(to + m, n);
-      for (int64_t f0 = 0; f0 < frames_; f0 += kBlock) {
-        V sum(S(0));
-        for (int64_t f = f0; f < at_most(f0 + kBlock, frames_); ++f) {
-          const Moments<S> of = part == 0 ? moments(f)->of[0] : moments_of_h(f, m);
-          const V normalised = (value(f, m, n) - V(of.mean)) * V(of.scale);
-          sum = sum + load_lanes<V>(d + f * M_ + m, n) * normalised;
-        }
-        total = total + sum;
-      }
-      store_lanes(to + m, total, n);
-      m += at_most(L, n);
+    for (Range piece = own; piece.first < own.last; piece.first = piece.last) {
+      const int64_t gate = piece.first / width;
+      piece.last = at_most(own.last, (gate + 1) * width);
+      const auto gradient = [&](int64_t f, int64_t m, int64_t n) {
+        const Moments<S> of = moments(f)->of[part == 0 ? 0 : norm_place(gate)];
+        const V normalised = (value(f, m, n) - V(of.mean)) * V(of.scale);
+        return load_lanes<V>(d + f * M_ + m, n) * normalised;
+      };
+      add_over_frames<V>(piece, frames_, is_first, gradient, to);
     }
   }
 
