@@ -34,7 +34,7 @@ export LIST_EXTRAS
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv build test test-all format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
+.PHONY: help venv build test test-all set-up format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
         docs docs-browse sanitize sanitize-threads in-one-process demo bench bench-quick clients \
         wheel wheel-check types gpu gpu-kit gpu-rehearsal format clean FORCE
 
@@ -61,15 +61,21 @@ $(BUILT): $(INSTALLED) $(SOURCES) $(if $(wildcard fastcells/_C.*.so),,FORCE)
 # all of it: `make test-all`.
 test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
 test: export FASTCELLS_CUDA_CHECK_ONLY_DEVICE ?= 1
-test: export FASTCELLS_CUDA_CHECK_SAMPLED ?= 1
+test: export FASTCELLS_SAMPLED ?= 1
 test: SAMPLED = --sampled
-test: venv build format-check types test-cpp sanitize-threads mutation-check cuda-check pytest \
-      in-one-process  ## all checks
+test: set-up test-cpp sanitize-threads mutation-check cuda-check pytest in-one-process  ## all checks
 	@echo "test: all checks passed"
 
 test-all: venv build format-check types sanitize mutation-check cuda-check pytest \
           in-one-process  ## all checks, with every case of every grid (an hour)
 	@echo "test-all: all checks passed"
+
+# While pip fetches and one compiler is busy with the last file, another has the C++ tests, which need
+# no torch.
+set-up:
+	@if command -v cmake > /dev/null && command -v ninja > /dev/null; then $(BUILD_CPP_TESTS) -j1; fi & other=$$!; \
+	  $(MAKE) --no-print-directory venv format-check types build; code=$$?; \
+	  wait $$other && exit $$code
 
 # Those that keep one core busy, two at a time.
 in-one-process: build test-cpp
@@ -82,12 +88,12 @@ format-check: venv  ## ruff over the Python files, changing nothing
 
 # What runs under the CUDA emulator, which checks addresses itself, is not sanitized here, and the
 # kernels of AVX2 and AVX512 are not compiled again: that takes minutes, and `make sanitize` does it.
+BUILD_CPP_TESTS = cmake -S . -B build/cmake -G Ninja --log-level=WARNING \
+	  -DFASTCELLS_SANITIZE=address,undefined -DFASTCELLS_SANITIZE_EMULATED=OFF \
+	  -DFASTCELLS_EVERY_INSTRUCTION_SET=OFF > /dev/null && cmake --build build/cmake -- --quiet
 test-cpp: venv  ## C++ tests, without torch: those of the CPU's kernels under sanitizers
 	@echo "test-cpp: CMake and CTest in build/cmake"
-	@cmake -S . -B build/cmake -G Ninja --log-level=WARNING \
-	  -DFASTCELLS_SANITIZE=address,undefined -DFASTCELLS_SANITIZE_EMULATED=OFF \
-	  -DFASTCELLS_EVERY_INSTRUCTION_SET=OFF > /dev/null
-	@cmake --build build/cmake -- --quiet
+	@$(BUILD_CPP_TESTS)
 	@ctest --test-dir build/cmake --parallel 2 --output-on-failure --no-tests=error
 
 sanitize: venv  ## every C++ test under address and undefined, the engines under thread (minutes)

@@ -180,6 +180,7 @@ def assert_same(found, expected, tolerance):
         )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", list(LAYERS))
 @pytest.mark.parametrize("way", ["plain", "rows and both directions", "recompute"])
 def test_a_layer_is_the_reference(name, way, ops, monkeypatch):

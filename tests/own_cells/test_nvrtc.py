@@ -64,6 +64,7 @@ def test_every_family_and_storage_compiles(name, dtype):
     assert is_of_both_kernels(path.read_bytes())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("compute", [80, 86, 100])
 def test_other_gpus(compute):
     for name in ("dense", "a vector", "rows"):

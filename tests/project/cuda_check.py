@@ -32,7 +32,7 @@ ARCHS = tuple(os.environ.get("FASTCELLS_CUDA_CHECK_ARCHS", " ".join(ALL_ARCHS)).
 # the same.
 ONLY_DEVICE = os.environ.get("FASTCELLS_CUDA_CHECK_ONLY_DEVICE", "0") == "1"
 # Without the files that compile another's kernels for other cells or storage: half of the time.
-SAMPLED = os.environ.get("FASTCELLS_CUDA_CHECK_SAMPLED", "0") == "1"
+SAMPLED = os.environ.get("FASTCELLS_SAMPLED", "0") == "1"
 TWINS = re.compile(r"sequence_(rnn|gru)|dot/\w+_bfloat16|rowwise/cuda/(rnn|gru)")
 PROCESSES = 2
 NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xptxas", "-v"]

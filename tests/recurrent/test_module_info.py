@@ -320,6 +320,7 @@ def gradient_problem(info, sample):
     return function, [*tensors_of(with_leaves(args)), *parameters]
 
 
+@pytest.mark.sampled(5)
 @each_module
 def test_gradients_are_the_slopes_of_the_results(info):
     for sample in samples_of(info):
@@ -327,6 +328,7 @@ def test_gradients_are_the_slopes_of_the_results(info):
         assert torch.autograd.gradcheck(function, variables, fast_mode=True)
 
 
+@pytest.mark.sampled(5)
 @each_module
 def test_second_derivatives_are_the_slopes_of_the_gradients(info):
     """torch's gradgradcheck on one projection of all gradients: it would run backward for each."""
