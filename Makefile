@@ -63,11 +63,11 @@ test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
 test: export FASTCELLS_CUDA_CHECK_ONLY_DEVICE ?= 1
 test: export FASTCELLS_SAMPLED ?= 1
 test: SAMPLED = --sampled
-test: set-up test-cpp sanitize-threads mutation-check cuda-check pytest in-one-process  ## all checks
+test: set-up test-cpp sanitize-threads mutation-check cuda-check pytest in-one-process  ## all checks, of long grids a part
 	@echo "test: all checks passed"
 
-test-all: venv build format-check types sanitize mutation-check cuda-check pytest \
-          in-one-process  ## all checks, with every case of every grid (an hour)
+EVERYTHING := venv build format-check types sanitize mutation-check cuda-check pytest in-one-process
+test-all: $(EVERYTHING)  ## all checks, with every case of every grid (an hour)
 	@echo "test-all: all checks passed"
 
 # While pip fetches and one compiler is busy with the last file, another has the C++ tests, which need
