@@ -34,8 +34,8 @@ export LIST_EXTRAS
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv build test test-all set-up format-check test-cpp mutation-check cuda-check pytest docs-check fuzz \
-        docs docs-browse sanitize sanitize-threads in-one-process demo bench bench-quick clients \
+.PHONY: help venv build test test-all set-up format-check test-cpp mutation-check cuda-check pytest \
+        docs-check fuzz docs docs-browse sanitize sanitize-threads in-one-process demo bench bench-quick clients \
         wheel wheel-check types gpu gpu-kit gpu-rehearsal format clean FORCE
 
 help:  ## list the targets
@@ -63,7 +63,8 @@ test: export FASTCELLS_CUDA_CHECK_ARCHS ?= 90a
 test: export FASTCELLS_CUDA_CHECK_ONLY_DEVICE ?= 1
 test: export FASTCELLS_SAMPLED ?= 1
 test: SAMPLED = --sampled
-test: set-up test-cpp sanitize-threads mutation-check cuda-check pytest in-one-process  ## all checks, of long grids a part
+CHECKS := set-up test-cpp sanitize-threads mutation-check cuda-check pytest in-one-process
+test: $(CHECKS)  ## all checks, of long grids a part
 	@echo "test: all checks passed"
 
 EVERYTHING := venv build format-check types sanitize mutation-check cuda-check pytest in-one-process
@@ -73,7 +74,9 @@ test-all: $(EVERYTHING)  ## all checks, with every case of every grid (an hour)
 # While pip fetches and one compiler is busy with the last file, another has the C++ tests, which need
 # no torch.
 set-up:
-	@if command -v cmake > /dev/null && command -v ninja > /dev/null; then $(BUILD_CPP_TESTS) -j1; fi & other=$$!; \
+	@if command -v cmake > /dev/null && command -v ninja > /dev/null; then \
+	    $(BUILD_CPP_TESTS) -j1; \
+	  fi & other=$$!; \
 	  $(MAKE) --no-print-directory venv format-check types build; code=$$?; \
 	  wait $$other && exit $$code
 

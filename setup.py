@@ -66,9 +66,9 @@ def read_sources(with_cuda):
     ]
 
 
-def join(sources):
-    """The sources, with each topic's .cpp outside of kernels/ as one file, of build/joined, which
-    includes them: as tests/project/cuda_check.py checks them with CUDA."""
+def join(sources, folder=ROOT / "build" / "joined"):
+    """The sources, with each topic's .cpp outside of kernels/ as one file of the folder, which
+    includes them."""
     apart, topics = [], {}
     for name in sources:
         topic, *_ = parts = Path(name).relative_to("csrc").parts
@@ -77,13 +77,12 @@ def join(sources):
         else:
             topic = topic if topic in ("recurrent", "attention") else "others"
             topics.setdefault(topic, []).append(f'#include "{"/".join(parts)}"\n')
-    joined = ROOT / "build" / "joined"
-    joined.mkdir(parents=True, exist_ok=True)
-    for topic, lines in topics.items():
-        file, text = joined / f"{topic}.cpp", "".join(lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    joined = {folder / f"{topic}.cpp": "".join(lines) for topic, lines in topics.items()}
+    for file, text in joined.items():
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")  # ninja compiles what is newer
-    return [f"build/joined/{topic}.cpp" for topic in topics] + apart
+    return [file.relative_to(ROOT).as_posix() for file in joined] + apart
 
 
 def mend_cuda_home():
@@ -259,16 +258,17 @@ def make_extension(with_cuda):
     )
 
 
-mend_cuda_home()
-WITH_CUDA = decide_cuda()
-set_build_environment(WITH_CUDA)
-print(
-    f"fastcells: torch {torch.__version__}, CUDA "
-    + (f"on for {os.environ['TORCH_CUDA_ARCH_LIST']}" if WITH_CUDA else "off")
-    + f", {os.environ['MAX_JOBS']} compilers at once"
-)
-setup(
-    version=read_version(),
-    ext_modules=[make_extension(WITH_CUDA)],
-    cmdclass={"build_ext": BuildFastcells, "build_py": BuildWithHeaders},
-)
+if __name__ == "__main__":  # tests/project/cuda_check.py asks for the sources
+    mend_cuda_home()
+    WITH_CUDA = decide_cuda()
+    set_build_environment(WITH_CUDA)
+    print(
+        f"fastcells: torch {torch.__version__}, CUDA "
+        + (f"on for {os.environ['TORCH_CUDA_ARCH_LIST']}" if WITH_CUDA else "off")
+        + f", {os.environ['MAX_JOBS']} compilers at once"
+    )
+    setup(
+        version=read_version(),
+        ext_modules=[make_extension(WITH_CUDA)],
+        cmdclass={"build_ext": BuildFastcells, "build_py": BuildWithHeaders},
+    )

@@ -23,21 +23,24 @@ def pytest_addoption(parser):
     parser.addoption(
         "--sampled",
         action="store_true",
-        help="of a test marked sampled(n), the first of its cases and each n-th after it",
+        help="of a test marked sampled(n), the first case, each n-th after it, and the last",
     )
 
 
 def pytest_collection_modifyitems(config, items):
     """With --sampled, leave out cases of the long grids: n has no divisor in common with the sizes
-    of their inner axes, so that each value of an axis meets others."""
+    of their inner axes, so that each value of an axis meets others. The last case is kept: lists
+    end with what is special, as that of cells with the projected one."""
     if not config.getoption("sampled"):
         return
     kept, left, numbers = [], [], Counter()
-    for item in items:
-        marker, test = item.get_closest_marker("sampled"), item.nodeid.partition("[")[0]
-        number = numbers[test]
+    tests = [item.nodeid.partition("[")[0] for item in items]
+    counts = Counter(tests)
+    for item, test in zip(items, tests, strict=True):
+        marker, number = item.get_closest_marker("sampled"), numbers[test]
         numbers[test] += 1
-        (left if marker and number % marker.args[0] else kept).append(item)
+        is_last = numbers[test] == counts[test]
+        (left if marker and number % marker.args[0] and not is_last else kept).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = kept
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import CPUINFO, read_cpuinfo
 from benchmarks.recurrent.layers import make_input
 from benchmarks.recurrent.peers import onnxruntime_session, openvino_request
 
@@ -21,9 +22,9 @@ def has_packages(*names):
 
 def has_vnni():
     """Return whether the processor sums four products of bytes without saturating."""
-    file = Path("/proc/cpuinfo")
-    flags = file.read_text(encoding="ascii", errors="ignore").split() if file.is_file() else []
-    return bool({"avx512_vnni", "avx_vnni", "asimddp"} & set(flags))
+    info = read_cpuinfo(CPUINFO.read_text()) if CPUINFO.exists() else {}
+    flags = (info.get("flags") or info.get("Features", "")).split()
+    return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint(flags)
 
 
 def onnxruntime_int8(case, layer, threads):

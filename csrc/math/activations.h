@@ -25,10 +25,10 @@ FC_HD A select(bool condition, A if_true, A if_false) {
 
 #ifndef __CUDACC_RTC__  // host code
 // x, but no less than the limit; NaN stays NaN.
-FC_HOST float larger(float limit, float x) { return limit > x ? limit : x; }
+FC_INLINE float larger(float limit, float x) { return limit > x ? limit : x; }
 // -|x|; and `if_negative` where the sign bit of x is set.
-FC_HOST float below_zero(float x) { return __builtin_copysignf(x, -1.0f); }
-FC_HOST float if_negative(float x, float if_negative, float otherwise) {
+FC_INLINE float below_zero(float x) { return __builtin_copysignf(x, -1.0f); }
+FC_INLINE float if_negative(float x, float if_negative, float otherwise) {
   return __builtin_signbit(x) ? if_negative : otherwise;
 }
 
@@ -37,7 +37,7 @@ namespace polynomial {
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer
 
 // 2^n, where shifted = n + kRound and n is an integer in -126 .. 127; 0 for -127.
-FC_HOST float power_of_two(float shifted) {
+FC_INLINE float power_of_two(float shifted) {
   std::uint32_t bits, zero;  // unsigned: NaN and infinity come by, and wrap around
   std::memcpy(&bits, &shifted, sizeof bits);
   std::memcpy(&zero, &kRound, sizeof zero);
@@ -56,7 +56,7 @@ struct Exponential {
   A power, rest;
 };
 template <class A>
-FC_HOST Exponential<A> split_exp(A x) {
+FC_INLINE Exponential<A> split_exp(A x) {
   const A round(kRound);
   const A shifted = x * A(1.44269504f) + round;  // log2(e)
   const A n = shifted - round;
@@ -72,13 +72,13 @@ FC_HOST Exponential<A> split_exp(A x) {
 }
 // e^x: the largest last, so that each sum before it rounds less.
 template <class A>
-FC_HOST A exp(A x) {
+FC_INLINE A exp(A x) {
   const Exponential<A> e = split_exp(x);
   return e.rest * e.power + e.power;
 }
 // 1 - e^x, to the last bits where x is near 0.
 template <class A>
-FC_HOST A one_minus_exp(A x) {
+FC_INLINE A one_minus_exp(A x) {
   const Exponential<A> e = split_exp(x);
   return (A(1.0f) - e.power) - e.rest * e.power;
 }
@@ -86,7 +86,7 @@ FC_HOST A one_minus_exp(A x) {
 // 1 - 2 d with d = e^-2|x| / (1 + e^-2|x|), and near zero a polynomial (S. L. Moshier, Cephes
 // library, tanhf.c).
 template <class A>
-FC_HOST A tanh(A x) {
+FC_INLINE A tanh(A x) {
   const A one(1.0f), y = x * x, below = below_zero(x);
   A p = A(-5.70498872745e-3f);
   p = p * y + A(2.06390887954e-2f);
@@ -102,7 +102,7 @@ FC_HOST A tanh(A x) {
 // With e = e^-|x| and d = e / (1 + e): 1 - d for x >= 0, else e - e d, where the errors of d count
 // little.
 template <class A>
-FC_HOST A sigmoid(A x) {
+FC_INLINE A sigmoid(A x) {
   const A one(1.0f);
   const A e = exp(larger(A(kExpLow), below_zero(x)));
   const A first = if_negative(x, e, one);

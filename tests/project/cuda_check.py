@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "cuda-check"
+JOINED = BUILD / "joined"
 EXCEPTIONS = ROOT / "docs" / "cuda-stack-exceptions.txt"
 ALL_ARCHS = ("80", "90a", "100a")
 ARCHS = tuple(os.environ.get("FASTCELLS_CUDA_CHECK_ARCHS", " ".join(ALL_ARCHS)).split())
@@ -53,26 +54,14 @@ def output_of(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def read_sources():
-    lines = (CSRC / "sources.txt").read_text(encoding="utf-8").splitlines()
-    names = [line.partition("#")[0].strip() for line in lines]
-    return [CSRC / name for name in names if name]
-
-
-def join_by_topic(sources):
-    """A file for each topic, of the .cpp outside of kernels/ that it includes, as setup.py joins
-    them: some are compiled only, or differently, with CUDA."""
-    topics = {}
-    for source in sources:
-        name = source.relative_to(CSRC)
-        if source.suffix == ".cpp" and "kernels" not in name.parts:
-            topic = name.parts[0] if name.parts[0] in ("recurrent", "attention") else "others"
-            topics.setdefault(topic, []).append(f'#include "{name.as_posix()}"\n')
-    joined = {topic: BUILD / "joined" / f"{topic}.cpp" for topic in topics}
-    for topic, file in joined.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(topics[topic]), encoding="utf-8")
-    return joined
+def sources_with_cuda():
+    """What setup.py compiles: the .cu, kernels, and a file for each topic of the .cpp that include
+    torch, of which some are compiled only, or differently, with CUDA."""
+    spec = importlib.util.spec_from_file_location("setup_of_fastcells", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    names = module.join(module.read_sources(with_cuda=True), JOINED)
+    return [ROOT / name for name in names]
 
 
 def toolkit_include(nvcc):
@@ -106,8 +95,8 @@ def make_tasks(nvcc, sources):
     known = output_of(nvcc, "--list-gpu-arch").split()
     archs = [arch for arch in ARCHS if f"compute_{arch.rstrip('a')}" in known]
     for source in sources:
-        name = source.relative_to(CSRC)
-        if source.suffix == ".cu" and not (SAMPLED and TWINS.search(name.as_posix())):
+        if source.suffix == ".cu" and not (SAMPLED and TWINS.search(source.as_posix())):
+            name = source.relative_to(CSRC)
             for arch in archs:
                 target = BUILD / "objects" / name.with_suffix(f".sm_{arch}.o")
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,13 +106,13 @@ def make_tasks(nvcc, sources):
                 command = [nvcc, *NVCC_FLAGS, f"-I{CSRC}", *target_flags, output, str(source)]
                 command += ["-keep", "-keep-dir", str(kept_folder(target))]
                 tasks.append((f"{name} sm_{arch}", arch, source, [*command, "-o", str(target)]))
-    flags = ["-std=c++20", "-fsyntax-only", "-fopenmp", "-Wall", "-Wextra"]
-    defines = ["-DFASTCELLS_WITH_CUDA=1", "-DTORCH_EXTENSION_NAME=_C"]
-    includes = [f"-I{CSRC}", *torch_include_flags(nvcc)]
-    compiler = os.environ.get("CXX", "g++")
-    for topic, file in join_by_topic(sources).items():
-        command = [compiler, *flags, *defines, *includes, str(file)]
-        tasks.append((f"torch's side of {topic}", None, file, command))
+        elif source.parent == JOINED:
+            flags = ["-std=c++20", "-fsyntax-only", "-fopenmp", "-Wall", "-Wextra"]
+            defines = ["-DFASTCELLS_WITH_CUDA=1", "-DTORCH_EXTENSION_NAME=_C"]
+            includes = [f"-I{CSRC}", *torch_include_flags(nvcc)]
+            compiler = os.environ.get("CXX", "g++")
+            command = [compiler, *flags, *defines, *includes, str(source)]
+            tasks.append((f"torch's side of {source.stem}", None, source, command))
     return tasks
 
 
@@ -348,7 +337,7 @@ def main():
     BUILD.mkdir(parents=True, exist_ok=True)
     torch_version = importlib.metadata.version("torch")
     versions = [output_of(nvcc, "--version"), torch_version]
-    tasks = make_tasks(nvcc, read_sources())
+    tasks = make_tasks(nvcc, sources_with_cuda())
     results, new = compile_all(tasks, versions)
     failures = report(tasks, results)
     table = (BUILD / "report.txt").relative_to(ROOT)

@@ -7,10 +7,10 @@
 
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace fastcells {
 namespace {
-
-#define FC_INLINE inline __attribute__((always_inline))
 
 struct Avx512 {
   static constexpr const char* kName = "avx512";

@@ -8,8 +8,6 @@
 namespace fastcells {
 namespace {
 
-#define FC_INLINE inline __attribute__((always_inline))
-
 struct Instructions {
   static constexpr const char* kName = "baseline";
 #if defined(FASTCELLS_VECTOR_BYTES)  // a test runs the code of longer vectors on these registers
